@@ -1,0 +1,40 @@
+//! The errors of all rooms, their exit codes and the hints that go with them.
+
+use crate::error::Kind;
+use crate::{oci, store, sys};
+
+/// An error of any room.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    /// A malformed reference, digest or document.
+    Oci(#[from] oci::Error),
+    /// The store.
+    Store(#[from] store::Error),
+    /// A syscall or an external program.
+    Sys(#[from] sys::Error),
+    /// Standard output could not be written.
+    Output(#[from] std::io::Error),
+}
+
+impl Error {
+    /// The kind of failure; it decides the exit code.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Oci(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
+            Self::Output(e) => Kind::of_io(e),
+        }
+    }
+
+    /// A command that can be pasted and may help.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            _ => None,
+        }
+    }
+}

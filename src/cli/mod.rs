@@ -1,0 +1,86 @@
+//! The command line: one file per command, terminal output, exit codes.
+//!
+//! A command is a struct of arguments with `run(self, &Context) -> Result<ExitCode>`.
+//! Output that a program may read goes to standard output; progress, notes and errors
+//! go to standard error. An error is one line, `error: …`, with its causes joined by
+//! colons; in a terminal a `help:` line may follow, a command that can be pasted.
+
+mod error;
+mod images;
+
+pub use error::Error;
+
+use crate::store::Store;
+use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Result of a command.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Pulls, bootstraps, unpacks, bundles and runs root filesystems.
+#[derive(Debug, Parser)]
+#[command(name = "shipimg", version, about, disable_help_subcommand = true)]
+struct Cli {
+    /// The store's folder [default: /var/lib/shipimg; for others than root, `$XDG_DATA_HOME/shipimg`]
+    #[arg(long, global = true, env = "SHIPIMG_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the images of the store
+    Images(images::Args),
+}
+
+/// What every command may need of its surroundings.
+#[derive(Debug)]
+pub struct Context {
+    root: PathBuf,
+}
+
+impl Context {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.root)?)
+    }
+}
+
+/// Parses the command line, runs the command, reports an error; gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SHIPIMG_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
+    let result = match cli.command {
+        Command::Images(args) => args.run(&context),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e}");
+        if let Some(hint) = e.hint()
+            && std::io::stderr().is_terminal()
+        {
+            eprintln!("help: {hint}");
+        }
+        ExitCode::from(e.kind().exit_code())
+    })
+}

@@ -1,0 +1,294 @@
+//! The store: an OCI image layout on disk that other tools can read too.
+//!
+//! ```text
+//! ROOT/oci-layout                 as the image-spec's image-layout.md says
+//! ROOT/index.json                 names: each entry's org.opencontainers.image.ref.name
+//!                                 is a full reference, docker.io/library/alpine:latest
+//! ROOT/blobs/ALGORITHM/HEX        blobs, read-only, never changed once there
+//! ROOT/shipimg/lock               held exclusively while index.json is replaced
+//! ROOT/shipimg/ingest/ALGO-HEX    a blob that is being written, locked by its writer
+//! ROOT/shipimg/tmp/               scratch folders, each locked by its owner
+//! ROOT/shipimg/AREA/              what the rooms above keep here, see [`Area`]
+//! ```
+//!
+//! Invariants: a blob under `blobs/` was whole and had its digest when it was put
+//! there (written under `ingest/`, verified, renamed); `index.json` is replaced by
+//! rename, after one syncfs, and names only manifests whose blobs are there. A killed
+//! process leaves files in `ingest/` and `tmp/` that nobody locks: the next writer of
+//! the blob goes on from them, the next [`Store::open`] removes scratch folders.
+//! Readers take no lock and verify what they read. Locks are flock(2)s.
+//!
+//! It does not know registries, layers' contents or containers.
+
+mod blob;
+mod index;
+mod scratch;
+
+pub use blob::{BlobReader, BlobWriter, Ingest, Verified};
+pub use index::Entry;
+pub use scratch::Scratch;
+
+use crate::error::Kind;
+use crate::oci::{self, Descriptor, Digest, Document, Image, Platform};
+use crate::sys;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The largest manifest, index or configuration that is read, in bytes
+/// (distribution-spec: registries should accept 4 MiB).
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// How many indexes may lie in one another before one is taken for hostile.
+const MAX_INDEX_DEPTH: usize = 4;
+
+/// What goes wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as `write` or `create`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// No image of this name.
+    #[error("no image {name} in the store {}", root.display())]
+    NoImage {
+        /// The name as typed.
+        name: String,
+        /// The store.
+        root: PathBuf,
+    },
+    /// The end of a name, or a short digest, means several images.
+    #[error("{name} means several images: {}", candidates.join(", "))]
+    Ambiguous {
+        /// The name as typed.
+        name: String,
+        /// Full references or digests.
+        candidates: Vec<String>,
+    },
+    /// A blob is named but not there.
+    #[error("no blob {digest} in the store {}", root.display())]
+    NoBlob {
+        /// Its digest.
+        digest: Digest,
+        /// The store.
+        root: PathBuf,
+    },
+    /// Bytes are not those that the descriptor promises.
+    #[error(transparent)]
+    Verify(#[from] blob::VerifyError),
+    /// No manifest for the platform.
+    #[error("image {digest} has nothing for platform {platform}")]
+    NoPlatform {
+        /// The index.
+        digest: Digest,
+        /// The wanted platform.
+        platform: Platform,
+    },
+    /// A document is malformed.
+    #[error("{digest}: {source}")]
+    Document {
+        /// Which blob.
+        digest: Digest,
+        /// What is wrong.
+        source: oci::Error,
+    },
+    /// The folder is no OCI layout.
+    #[error("{} is not an OCI image layout: {reason}", root.display())]
+    Layout {
+        /// The folder.
+        root: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document is larger than [`MAX_DOCUMENT`].
+    #[error("document {digest} has {size} bytes, the limit is {MAX_DOCUMENT}")]
+    TooLarge {
+        /// Which blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A syscall failed.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+}
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { source, .. } => Kind::of_io(source),
+            Self::NoImage { .. } | Self::NoBlob { .. } | Self::NoPlatform { .. } => Kind::Missing,
+            Self::Ambiguous { .. } | Self::Layout { .. } => Kind::Input,
+            Self::Verify(_) | Self::TooLarge { .. } => Kind::Integrity,
+            Self::Document { source, .. } => source.kind(),
+            Self::Sys(e) => e.kind(),
+        }
+    }
+}
+
+fn io_error<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|source| Error::Io { action, path: path.to_path_buf(), source })
+}
+
+/// A part of the store that belongs to one of the rooms above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// Unpacked layers, shared between images (`rootfs/`).
+    Layers,
+    /// Named bundles (`bundle/`).
+    Bundles,
+    /// State of containers (`run/`).
+    Containers,
+    /// Debian packages by hash (`debian/`).
+    Packages,
+}
+
+impl Area {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Layers => "layers",
+            Self::Bundles => "bundles",
+            Self::Containers => "containers",
+            Self::Packages => "packages",
+        }
+    }
+}
+
+/// An open store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store at `root`; makes it where there is nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`] without the right to, [`Error::Layout`] where `root` holds something else.
+    pub fn open(root: &Path) -> Result<Self> {
+        io_error("create", root, fs::create_dir_all(root))?;
+        let root = &io_error("resolve", root, root.canonicalize())?;
+        let store = Self { root: root.clone() };
+        for dir in ["blobs/sha256", "shipimg/ingest", "shipimg/tmp"] {
+            let dir = root.join(dir);
+            io_error("create", &dir, fs::create_dir_all(&dir))?;
+        }
+        store.ensure_layout()?;
+        scratch::sweep(&root.join("shipimg/tmp"))?;
+        Ok(store)
+    }
+
+    /// Where shipimg keeps its store when nobody says: `/var/lib/shipimg` for root,
+    /// `$XDG_DATA_HOME/shipimg` for others.
+    #[must_use]
+    pub fn default_root() -> PathBuf {
+        if rustix::process::geteuid().is_root() {
+            return "/var/lib/shipimg".into();
+        }
+        let home =
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/share");
+        std::env::var_os("XDG_DATA_HOME")
+            .filter(|d| !d.is_empty())
+            .map_or_else(home, PathBuf::from)
+            .join("shipimg")
+    }
+
+    fn ensure_layout(&self) -> Result<()> {
+        let marker = self.root.join("oci-layout");
+        match fs::read(&marker) {
+            Ok(text) => {
+                let version = serde_json::from_slice::<serde_json::Value>(&text)
+                    .ok()
+                    .and_then(|v| v["imageLayoutVersion"].as_str().map(str::to_string));
+                if version.as_deref() != Some("1.0.0") {
+                    let reason = format!("oci-layout has version {version:?}, wanted 1.0.0");
+                    return Err(Error::Layout { root: self.root.clone(), reason });
+                }
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                blob::write_atomic(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
+            }
+            Err(e) => io_error("read", &marker, Err(e)),
+        }
+    }
+
+    /// The store's folder, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of `area`, made where missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn area(&self, area: Area) -> Result<PathBuf> {
+        let dir = self.root.join("shipimg").join(area.name());
+        io_error("create", &dir, fs::create_dir_all(&dir))?;
+        Ok(dir)
+    }
+
+    /// A scratch folder on the store's filesystem, gone with the value, or with the next
+    /// [`Store::open`] should this process be killed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Sys`].
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(&self.root.join("shipimg/tmp"))
+    }
+
+    /// Reads a whole document, verified.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::NoBlob`], [`Error::Verify`], [`Error::Io`].
+    pub fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        if descriptor.size > MAX_DOCUMENT {
+            return Err(Error::TooLarge { digest: descriptor.digest.clone(), size: descriptor.size });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size).unwrap_or(0));
+        let path = self.blob_path(&descriptor.digest);
+        self.blob(descriptor)?.read_to_end(&mut bytes).map_err(|e| blob::unwrap_verify("read", &path, e))?;
+        Ok(bytes)
+    }
+
+    /// Reads the image that `descriptor` leads to on `platform`: through indexes to the
+    /// manifest, and the configuration.
+    ///
+    /// # Errors
+    /// [`Error::NoPlatform`], [`Error::Document`], and those of [`Store::document`].
+    pub fn image(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Image> {
+        let mut at = descriptor.clone();
+        for _ in 0..MAX_INDEX_DEPTH {
+            let bytes = self.document(&at)?;
+            let named = |source| Error::Document { digest: at.digest.clone(), source };
+            match Document::parse(&bytes, &at.media_type).map_err(named)? {
+                Document::Manifest(manifest) => {
+                    let config = self.document(&manifest.config)?;
+                    return Image::new(at.clone(), manifest, &config).map_err(named);
+                }
+                Document::Index(index) => {
+                    let no_platform =
+                        || Error::NoPlatform { digest: at.digest.clone(), platform: platform.clone() };
+                    at = index.best(platform).cloned().ok_or_else(no_platform)?;
+                }
+            }
+        }
+        let reason = format!("indexes more than {MAX_INDEX_DEPTH} deep");
+        Err(Error::Document {
+            digest: descriptor.digest.clone(),
+            source: oci::Error::Document { what: "index", reason },
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! The kernel and other programs: every syscall, every `unsafe`, every child process.
+//!
+//! Nothing here knows of images or containers. Each function is one thing that the
+//! kernel does, typed; each failure names the call and its operands, as in
+//! `openat2(fd 7 "/var/lib/x", "etc/passwd"): Too many levels of symbolic links`.
+//! What owns a kernel resource ([`mount::Mount`], [`loopdev::LoopDevice`]) has
+//! `close(self) -> Result`; its `Drop` is the best-effort spare.
+
+pub mod loopdev;
+pub mod mount;
+pub mod program;
+
+use crate::error::Kind;
+use rustix::io::Errno;
+
+/// A failed syscall or external program, with its operands.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A syscall failed.
+    #[error("{call}: {}", std::io::Error::from(*errno))]
+    Syscall {
+        /// The call with its operands, as it would be written.
+        call: String,
+        /// What the kernel answered.
+        errno: Errno,
+    },
+    /// An external program ended unsuccessfully.
+    #[error("{command}: {status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
+    Program {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The end of its standard error, trimmed.
+        stderr: String,
+    },
+    /// An external program is not installed.
+    #[error("program {program} not found")]
+    NoProgram {
+        /// The name looked for in `PATH`.
+        program: String,
+    },
+}
+
+/// Result of a call into the kernel or to a program.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Syscall { errno, .. } => match *errno {
+                Errno::PERM => Kind::Privilege,
+                Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => Kind::Unsupported,
+                e => Kind::of_io(&e.into()),
+            },
+            Self::Program { .. } => Kind::Internal,
+            Self::NoProgram { .. } => Kind::Unsupported,
+        }
+    }
+
+    /// The kernel's error number, where a syscall failed.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Syscall { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// Puts the call and its operands to a failed syscall: `mkdirat(…).call(|| format!(…))`.
+pub trait Call<T> {
+    /// Names the call; `name` is evaluated on failure only.
+    ///
+    /// # Errors
+    /// The failure that it was called on, named.
+    fn call(self, name: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Call<T> for rustix::io::Result<T> {
+    fn call(self, name: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|errno| Error::Syscall { call: name(), errno })
+    }
+}
+
+impl<T> Call<T> for std::io::Result<T> {
+    fn call(self, name: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::Syscall {
+            call: name(),
+            errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
+        })
+    }
+}

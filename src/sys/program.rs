@@ -1,0 +1,62 @@
+//! External programs: run one, get its output or an error that shows the command.
+
+use super::{Error, Result};
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+
+/// How much of a failed program's standard error goes into the error, in bytes.
+const STDERR_TAIL: usize = 2000;
+
+/// Runs `program` with `args` in the C locale, without standard input; gives its standard output.
+///
+/// # Errors
+/// [`Error::NoProgram`] where it is not installed, [`Error::Program`] where it fails.
+pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
+    let mut command = Command::new(program);
+    command.args(args).env("LC_ALL", "C").stdin(Stdio::null());
+    let out = command.output().map_err(|e| spawn_error(program, &e))?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    let text = String::from_utf8_lossy(&out.stderr);
+    let text = text.trim();
+    let start = text.ceil_char_boundary(text.len().saturating_sub(STDERR_TAIL));
+    Err(Error::Program {
+        command: command_line(program, args),
+        status: out.status,
+        stderr: text[start..].to_string(),
+    })
+}
+
+fn spawn_error(program: &str, e: &std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::NotFound {
+        return Error::NoProgram { program: program.to_string() };
+    }
+    Error::Syscall {
+        call: format!("execve({program:?})"),
+        errno: rustix::io::Errno::from_io_error(e).unwrap_or(rustix::io::Errno::IO),
+    }
+}
+
+fn command_line<A: AsRef<OsStr>>(program: &str, args: &[A]) -> String {
+    let mut line = program.to_string();
+    for a in args {
+        line.push(' ');
+        line.push_str(&a.as_ref().to_string_lossy());
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_and_failures() {
+        assert_eq!(output("echo", &["hi"]).unwrap(), b"hi\n");
+        let e = output("sh", &["-c", "echo broken >&2; exit 3"]).unwrap_err();
+        assert!(e.to_string().ends_with("exit status: 3: broken"), "{e}");
+        let e = output::<&str>("no-such-program-here", &[]).unwrap_err();
+        assert_eq!(e.to_string(), "program no-such-program-here not found");
+    }
+}

@@ -1,0 +1,107 @@
+//! What the tests share: the binary, a store of their own, a registry server, images by code.
+#![allow(dead_code, reason = "each test module uses a part")]
+
+pub mod layout;
+pub mod registry;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The binary under test.
+pub fn bin() -> &'static str {
+    env!("CARGO_BIN_EXE_shipimg")
+}
+
+/// Fails the test where it does not run as root; nothing is skipped in silence.
+pub fn need_root() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root, see scripts/test");
+}
+
+/// Runs a program that must succeed; gives its standard output.
+pub fn ok<A: AsRef<OsStr>>(program: &str, args: &[A]) -> String {
+    let out = output(program, args);
+    assert!(out.status.success(), "{}", describe(program, args, &out));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Runs a program without standard input.
+pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Output {
+    let result = Command::new(program).args(args).stdin(Stdio::null()).output();
+    result.unwrap_or_else(|e| panic!("{program}: {e}; scripts/test installs what the tests need"))
+}
+
+/// A command with its output, for a failed assertion.
+pub fn describe<A: AsRef<OsStr>>(program: &str, args: &[A], out: &Output) -> String {
+    let args: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy()).collect();
+    format!(
+        "{program} {}\n{}\nstdout: {}\nstderr: {}",
+        args.join(" "),
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+}
+
+/// A store that is gone with the value.
+pub struct TestStore {
+    dir: tempfile::TempDir,
+}
+
+impl TestStore {
+    /// A fresh store on disk.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `shipimg --root STORE`, to add arguments to.
+    pub fn command(&self) -> Command {
+        let mut c = Command::new(bin());
+        c.arg("--root").arg(self.path()).stdin(Stdio::null());
+        c
+    }
+
+    /// Runs shipimg; gives what it did.
+    pub fn output<A: AsRef<OsStr>>(&self, args: &[A]) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Runs shipimg, which must succeed; gives its standard output.
+    pub fn ok<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
+        let out = self.output(args);
+        assert!(out.status.success(), "{}", describe("shipimg", args, &out));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Runs shipimg, which must fail with exit code `code` and one `error: ` line; gives standard error.
+    pub fn fails<A: AsRef<OsStr>>(&self, code: i32, args: &[A]) -> String {
+        let out = self.output(args);
+        assert_eq!(out.status.code(), Some(code), "{}", describe("shipimg", args, &out));
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(stderr.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{stderr}");
+        stderr
+    }
+}
+
+/// A real Debian root as a folder, made once per build directory by debootstrap and kept
+/// there between runs; never written to.
+pub fn debian_root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        need_root();
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-root");
+        if !dir.exists() {
+            let new = dir.with_extension("new");
+            let _ = std::fs::remove_dir_all(&new);
+            ok("debootstrap", &[OsStr::new("--variant=minbase"), OsStr::new("bookworm"), new.as_os_str()]);
+            std::fs::rename(&new, &dir).unwrap();
+        }
+        dir
+    })
+}
