@@ -17,6 +17,7 @@
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
 
+pub mod bundle;
 pub mod cli;
 pub mod error;
 pub mod oci;

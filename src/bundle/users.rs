@@ -1,0 +1,125 @@
+//! Users of an image: names and numbers by the image's own passwd and group files.
+//!
+//! The rules are those of the image-spec (conversion.md, "Config.User") and of the
+//! passwd(5) and group(5) manual pages. The files' bytes are the image's, thus hostile:
+//! they are parsed line by line, what is malformed is passed over.
+
+use super::{Error, Result};
+
+/// The largest id that is given to a process; the one above means "no change" to the kernel.
+const MAX_ID: u32 = u32::MAX - 1;
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids, those of the user in the group file, ascending.
+    pub additional: Vec<u32>,
+}
+
+/// Resolves `USER[:GROUP]`, each a name or a number, empty for root.
+///
+/// Without a group the user's own of `passwd` is taken, with those that `group` lists it
+/// in; a number that `passwd` does not know has group 0 and no others.
+///
+/// # Errors
+/// [`Error::User`] where a name is unknown or the text is malformed.
+pub fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
+    let fail = |reason| Error::User { text: text.chars().take(100).collect(), reason };
+    if text.bytes().any(|b| b.is_ascii_control() || b == b' ') || text.matches(':').count() > 1 {
+        return Err(fail("wanted USER[:GROUP], each a name or a number"));
+    }
+    let (user, group_text) = text.split_once(':').map_or((text, ""), |(u, g)| (u, g));
+    let user = if user.is_empty() { "0" } else { user };
+    let known = passwd_entry(passwd, user);
+    let (uid, own_gid) = match (&known, id(user)) {
+        (Some(entry), _) => (entry.uid, entry.gid),
+        (None, Some(uid)) => (uid, 0),
+        (None, None) => return Err(fail("no such user in the image's /etc/passwd")),
+    };
+    if group_text.is_empty() {
+        let mut additional = known.map_or_else(Vec::new, |e| groups_of(group, e.name));
+        additional.retain(|g| *g != own_gid);
+        return Ok(Ids { uid, gid: own_gid, additional });
+    }
+    let gid = group_entry(group, group_text)
+        .or_else(|| id(group_text))
+        .ok_or_else(|| fail("no such group in the image's /etc/group"))?;
+    Ok(Ids { uid, gid, additional: Vec::new() })
+}
+
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= MAX_ID && text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+struct PasswdEntry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+}
+
+fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&str>> {
+    file.split(|b| *b == b'\n').filter_map(|l| std::str::from_utf8(l).ok()).map(|l| l.split(':').collect())
+}
+
+fn passwd_entry<'a>(passwd: &'a [u8], user: &str) -> Option<PasswdEntry<'a>> {
+    let parse = |f: Vec<&'a str>| match f[..] {
+        [name, _, uid, gid, ..] if !name.is_empty() => {
+            Some(PasswdEntry { name, uid: id(uid)?, gid: id(gid)? })
+        }
+        _ => None,
+    };
+    let by = |want: &dyn Fn(&PasswdEntry<'_>) -> bool| lines(passwd).filter_map(parse).find(|e| want(e));
+    by(&|e| e.name == user).or_else(|| {
+        let uid = id(user)?;
+        by(&|e| e.uid == uid)
+    })
+}
+
+fn group_entry(group: &[u8], wanted: &str) -> Option<u32> {
+    lines(group).find(|f| f.len() >= 3 && f[0] == wanted).and_then(|f| id(f[2]))
+}
+
+fn groups_of(group: &[u8], user: &str) -> Vec<u32> {
+    let member = |f: &Vec<&str>| f.get(3).is_some_and(|m| m.split(',').any(|n| n.trim() == user));
+    let mut ids: Vec<u32> = lines(group).filter(member).filter_map(|f| id(f[2])).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:1000:100::/:\n5:x:7:8::/:\n\xff:x:1:1\n";
+    const GROUP: &[u8] = b"root:x:0:\nusers:x:100:web\nadm:x:4:root,web\ndocker:x:99: web\n";
+
+    #[test]
+    fn names_and_numbers() {
+        for (text, uid, gid, additional) in [
+            ("", 0, 0, vec![4]),
+            ("root", 0, 0, vec![4]),
+            ("web", 1000, 100, vec![4, 99]),
+            ("1000", 1000, 100, vec![4, 99]),
+            ("web:adm", 1000, 4, vec![]),
+            ("web:7", 1000, 7, vec![]),
+            (":users", 0, 100, vec![]),
+            ("4242", 4242, 0, vec![]),
+            ("4242:4243", 4242, 4243, vec![]),
+            ("5", 7, 8, vec![]),
+        ] {
+            assert_eq!(resolve(text, PASSWD, GROUP).unwrap(), Ids { uid, gid, additional }, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_user() {
+        for text in ["nobody", "web:nobody", "0\nx:0", "a b", "1:2:3", "-1", "4294967295", "+1"] {
+            assert!(resolve(text, PASSWD, GROUP).is_err(), "{text:?}");
+        }
+    }
+}
