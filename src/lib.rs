@@ -21,5 +21,6 @@ pub mod bundle;
 pub mod cli;
 pub mod error;
 pub mod oci;
+pub mod recipe;
 pub mod store;
 pub mod sys;

@@ -79,7 +79,8 @@ fn rooms_import_lower_ranks_only() {
     let mut wrong = Vec::new();
     for file in &files {
         let relative = file.strip_prefix(&src).unwrap();
-        let Some(room) = relative.iter().next().and_then(|r| r.to_str()).filter(|r| !r.ends_with(".rs")) else {
+        let Some(room) = relative.iter().next().and_then(|r| r.to_str()).filter(|r| !r.ends_with(".rs"))
+        else {
             continue;
         };
         let rank = ranks.get(room).unwrap_or_else(|| panic!("room {room} is not in the table"));

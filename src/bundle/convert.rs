@@ -39,7 +39,8 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
     if !ids.additional.is_empty() {
         user.set_additional_gids(Some(ids.additional.clone()));
     }
-    let process = spec.process_mut().get_or_insert_with(|| ProcessBuilder::default().build().unwrap_or_default());
+    let process =
+        spec.process_mut().get_or_insert_with(|| ProcessBuilder::default().build().unwrap_or_default());
     process.set_user(user).set_env(Some(env)).set_cwd(cwd).set_args(Some(args));
 
     let mut mounts = spec.mounts().clone().unwrap_or_default();
@@ -102,7 +103,9 @@ mod tests {
     fn image(config: &serde_json::Value) -> Image {
         let d = serde_json::to_value(Descriptor::of(media_type::CONFIG, b"")).unwrap();
         let manifest = serde_json::json!({"schemaVersion": 2, "config": d, "layers": []}).to_string();
-        let Document::Manifest(manifest) = Document::parse(manifest.as_bytes(), "").unwrap() else { panic!() };
+        let Document::Manifest(manifest) = Document::parse(manifest.as_bytes(), "").unwrap() else {
+            panic!()
+        };
         let config = serde_json::json!({"os": "linux", "architecture": "amd64", "author": "me",
             "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
         let descriptor = Descriptor::new(media_type::MANIFEST, Digest::of(b""), 0);

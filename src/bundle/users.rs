@@ -95,7 +95,8 @@ fn groups_of(group: &[u8], user: &str) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:1000:100::/:\n5:x:7:8::/:\n\xff:x:1:1\n";
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:1000:100::/:\n5:x:7:8::/:\n\xff:x:1:1\n";
     const GROUP: &[u8] = b"root:x:0:\nusers:x:100:web\nadm:x:4:root,web\ndocker:x:99: web\n";
 
     #[test]
