@@ -13,6 +13,7 @@
 //! | 0 | [`sys`] | syscalls, `unsafe`, external programs |
 //! | 0 | [`oci`] | digests, references, descriptors, manifests, configs |
 //! | 1 | [`store`] | an OCI image layout on disk |
+//! | 2 | [`registry`] | images from registries into the store |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
@@ -22,5 +23,6 @@ pub mod cli;
 pub mod error;
 pub mod oci;
 pub mod recipe;
+pub mod registry;
 pub mod store;
 pub mod sys;

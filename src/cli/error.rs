@@ -1,7 +1,7 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
 use crate::error::Kind;
-use crate::{oci, store, sys};
+use crate::{oci, registry, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +9,8 @@ use crate::{oci, store, sys};
 pub enum Error {
     /// A malformed reference, digest or document.
     Oci(#[from] oci::Error),
+    /// A registry.
+    Registry(#[from] registry::Error),
     /// The store.
     Store(#[from] store::Error),
     /// A syscall or an external program.
@@ -23,6 +25,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Oci(e) => e.kind(),
+            Self::Registry(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
@@ -33,8 +36,30 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Registry(e) => registry_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
             _ => None,
         }
+    }
+}
+
+fn registry_hint(e: &registry::Error) -> Option<String> {
+    use registry::Error as E;
+    match e {
+        E::Unauthorized { status, .. } if status.as_u16() == 401 => {
+            Some("name the image exactly, and log in: shipimg pull --creds USER:PASSWORD IMAGE".to_string())
+        }
+        E::Unauthorized { host, .. } => Some(format!("skopeo login {host}, as a user who may pull this")),
+        E::Untrusted { .. } => Some("SSL_CERT_FILE=/path/to/its/ca.pem shipimg pull IMAGE".to_string()),
+        E::NoTls { .. } => Some("shipimg pull --tls-verify=false IMAGE".to_string()),
+        E::NoRoots { .. } => Some("apt-get install ca-certificates".to_string()),
+        E::NoImage { reference, .. } => {
+            Some(format!("skopeo list-tags docker://{}/{}", reference.registry(), reference.repository()))
+        }
+        E::NoPlatform { reference, available, .. } => {
+            available.first().map(|p| format!("shipimg pull --platform {p} {reference}"))
+        }
+        E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
+        _ => None,
     }
 }

@@ -7,6 +7,9 @@
 
 mod error;
 mod images;
+mod inspect;
+mod progress;
+mod pull;
 
 pub use error::Error;
 
@@ -31,9 +34,14 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one lives, once")]
 enum Command {
     /// List the images of the store
     Images(images::Args),
+    /// Show an image of the store: platform, configuration, layers
+    Inspect(inspect::Args),
+    /// Pull an image from a registry into the store
+    Pull(pull::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -73,6 +81,8 @@ pub fn main() -> ExitCode {
     let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
     let result = match cli.command {
         Command::Images(args) => args.run(&context),
+        Command::Inspect(args) => args.run(&context),
+        Command::Pull(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");

@@ -68,8 +68,8 @@ impl Image {
     /// Bytes of all blobs: manifest, configuration and layers as compressed.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let layers: u64 = self.layers.iter().map(|l| l.descriptor.size).sum();
-        self.descriptor.size + self.config_descriptor.size + layers
+        let layers = self.layers.iter().map(|l| l.descriptor.size);
+        layers.fold(self.descriptor.size, u64::saturating_add).saturating_add(self.config_descriptor.size)
     }
 }
 

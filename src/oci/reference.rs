@@ -141,7 +141,9 @@ impl Name {
         let text = self.0.as_str();
         if let (Some(have), Ok(want)) = (reference, self.reference()) {
             let tag = want.tag.is_none() || want.tag == have.tag;
-            let same_digest = want.digest.as_ref().is_none_or(|d| d == digest);
+            // The reference's own digest is that of an index where the image came through one.
+            let same_digest =
+                want.digest.as_ref().is_none_or(|d| d == digest || have.digest.as_ref() == Some(d));
             if want.registry == have.registry && want.repository == have.repository && tag && same_digest {
                 return Some(Match::Reference);
             }

@@ -168,6 +168,14 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// [`Error::Verify`] where they are more than the descriptor says, [`Error::Io`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(|e| unwrap_verify("write", &self.path, e))
+    }
+
     /// Verifies size and digest and moves the blob to its place; what is wrong is removed.
     ///
     /// # Errors
@@ -290,13 +298,19 @@ impl Store {
     /// [`Error::Io`], [`Error::Sys`].
     pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         let descriptor = Descriptor::of(media_type, bytes);
-        if let Ingest::Missing(mut writer) = self.ingest(&descriptor)? {
-            writer.restart()?;
-            let path = writer.path.clone();
-            writer.write_all(bytes).map_err(|e| unwrap_verify("write", &path, e))?;
-            writer.commit()?;
-        }
+        self.put_as(&descriptor, bytes)?;
         Ok(descriptor)
+    }
+
+    /// Puts the small blob that `descriptor` describes into the store.
+    ///
+    /// # Errors
+    /// [`Error::Verify`] where `bytes` are others, [`Error::Io`], [`Error::Sys`].
+    pub fn put_as(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+        let Ingest::Missing(mut writer) = self.ingest(descriptor)? else { return Ok(()) };
+        writer.restart()?;
+        writer.append(bytes)?;
+        writer.commit()
     }
 }
 

@@ -1,8 +1,9 @@
 //! External programs: run one, get its output or an error that shows the command.
 
-use super::{Error, Result};
+use super::{Call, Error, Result};
 use std::ffi::OsStr;
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// How much of a failed program's standard error goes into the error, in bytes.
 const STDERR_TAIL: usize = 2000;
@@ -26,6 +27,24 @@ pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
         status: out.status,
         stderr: text[start..].to_string(),
     })
+}
+
+/// Runs `program` with `args` and `input` on its standard input, its standard error this
+/// process's; gives how it ended and the first `limit` bytes of its standard output.
+///
+/// # Errors
+/// [`Error::NoProgram`] where it is not installed, [`Error::Syscall`] where it cannot be talked to.
+pub fn filter(program: &str, args: &[&str], input: &[u8], limit: u64) -> Result<(ExitStatus, Vec<u8>)> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| spawn_error(program, &e))?;
+    let mut out = Vec::new();
+    // A program that does not read what it is given may still answer.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
+    let read = child.stdout.take().map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut out));
+    let status = child.wait().call(|| format!("wait({program:?})"))?;
+    read.call(|| format!("read(output of {program:?})"))?;
+    Ok((status, out))
 }
 
 fn spawn_error(program: &str, e: &std::io::Error) -> Error {
@@ -58,5 +77,13 @@ mod tests {
         assert!(e.to_string().ends_with("exit status: 3: broken"), "{e}");
         let e = output::<&str>("no-such-program-here", &[]).unwrap_err();
         assert_eq!(e.to_string(), "program no-such-program-here not found");
+    }
+
+    #[test]
+    fn filter_feeds_and_limits() {
+        let (status, out) = filter("sh", &["-c", "cat; exit 4"], b"hello", 3).unwrap();
+        assert_eq!((status.code(), out.as_slice()), (Some(4), &b"hel"[..]));
+        let (status, out) = filter("true", &[], &[0; 1 << 20], 10).unwrap();
+        assert!(status.success() && out.is_empty());
     }
 }

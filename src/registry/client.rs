@@ -1,0 +1,297 @@
+//! One HTTP exchange: which client, how names resolve, how answers are read.
+
+use super::{Error, Options, Result};
+use hickory_resolver::TokioResolver;
+use reqwest::blocking;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{StatusCode, Url};
+use std::error::Error as StdError;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Bytes that must come in each stall period; fewer is a peer that plays for time.
+const TRICKLE: u64 = 4096;
+/// How much of an error's body is read, in bytes.
+const ERROR_BODY: u64 = 64 << 10;
+
+/// The two HTTP clients, each made when first needed: one knows no root certificates and
+/// costs nothing, the other one is for https.
+#[derive(Debug)]
+pub(super) struct Client {
+    tls_verify: bool,
+    stall: Duration,
+    plain: Mutex<Option<blocking::Client>>,
+    tls: Mutex<Option<blocking::Client>>,
+}
+
+impl Client {
+    pub(super) fn new(options: &Options) -> Self {
+        let (tls_verify, stall) = (options.tls_verify, options.stall);
+        Self { tls_verify, stall, plain: Mutex::default(), tls: Mutex::default() }
+    }
+
+    /// A request to `url`, by the client for its scheme.
+    pub(super) fn request(&self, method: reqwest::Method, url: &Url) -> Result<blocking::RequestBuilder> {
+        let https = url.scheme() == "https";
+        let slot = if https { &self.tls } else { &self.plain };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match &mut *slot {
+            Some(client) => client,
+            empty => empty.insert(self.build(url, https)?),
+        };
+        Ok(client.request(method, url.clone()))
+    }
+
+    /// Sends a request once; any status is an answer.
+    pub(super) fn send(&self, url: &Url, request: blocking::RequestBuilder) -> Result<Answer> {
+        let host = host_port(url);
+        let response = request.send().map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
+        Ok(Answer { response, host, stall: self.stall, window: Instant::now(), came: 0 })
+    }
+
+    fn build(&self, url: &Url, https: bool) -> Result<blocking::Client> {
+        let mut builder = blocking::Client::builder()
+            .user_agent(concat!("shipimg/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .dns_resolver(Arc::new(Names::default()))
+            .connect_timeout(CONNECT.min(self.stall))
+            .timeout(self.stall);
+        builder = if https && !self.tls_verify {
+            // Fails where another part of the process has chosen a provider: that one serves.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            builder.tls_danger_accept_invalid_certs(true)
+        } else {
+            let roots = if https { platform_roots(url)? } else { rustls::RootCertStore::empty() };
+            builder.tls_backend_preconfigured(tls_config(roots)?)
+        };
+        if !https && is_local(url) {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(Error::Client)
+    }
+
+    fn transport_error(&self, host: String, source: reqwest::Error) -> Error {
+        if source.is_timeout() && !source.is_connect() {
+            return Error::Stalled { host, stall: self.stall };
+        }
+        match tls_error(&source) {
+            Some(rustls::Error::InvalidCertificate(_)) => Error::Untrusted { host, source },
+            Some(rustls::Error::InvalidMessage(_)) => Error::NoTls { host, source },
+            _ => Error::Unreachable { host, source },
+        }
+    }
+}
+
+fn tls_config(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|source| Error::Tls { source })?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn platform_roots(url: &Url) -> Result<rustls::RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    for e in &found.errors {
+        tracing::warn!("root certificates: {e}");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Error::NoRoots { host: host_port(url) });
+    }
+    Ok(roots)
+}
+
+fn tls_error(e: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut at: Option<&(dyn StdError + 'static)> = Some(e);
+    while let Some(e) = at {
+        // An io::Error shows what its content was caused by, never its content.
+        let inner = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = match inner {
+            Some(inner) => inner.downcast_ref(),
+            None => e.downcast_ref(),
+        };
+        if found.is_some() {
+            return found;
+        }
+        at = match inner {
+            Some(inner) => Some(inner),
+            None => e.source(),
+        };
+    }
+    None
+}
+
+/// Host and port, as errors show them.
+pub(super) fn host_port(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match (url.port_or_known_default(), url.port()) {
+        (Some(443), None) | (None, _) => host.to_string(),
+        (Some(port), _) => format!("{host}:{port}"),
+    }
+}
+
+/// Whether `url` is of this machine by its very name.
+pub(super) fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    host == "localhost" || address.is_some_and(|a| a.is_loopback())
+}
+
+/// An answer whose body is read against limits of size and time.
+#[derive(Debug)]
+pub(super) struct Answer {
+    response: blocking::Response,
+    host: String,
+    stall: Duration,
+    window: Instant,
+    came: u64,
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        self.response.url()
+    }
+
+    /// A header's value, where it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// All values of a header.
+    pub(super) fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.response.headers().get_all(name).iter().filter_map(|v| v.to_str().ok())
+    }
+
+    /// The next bytes of the body; 0 at its end.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let n = match self.response.read(buf) {
+            Ok(n) => n as u64,
+            Err(source) => {
+                let inner = source.get_ref().and_then(|e| e.downcast_ref::<reqwest::Error>());
+                if inner.is_some_and(reqwest::Error::is_timeout) {
+                    return Err(Error::Stalled { host: self.host.clone(), stall: self.stall });
+                }
+                return Err(Error::Broken { host: self.host.clone(), source });
+            }
+        };
+        self.came += n;
+        if n > 0 && self.window.elapsed() > self.stall {
+            if self.came < TRICKLE {
+                return Err(Error::Stalled { host: self.host.clone(), stall: self.stall });
+            }
+            (self.came, self.window) = (0, Instant::now());
+        }
+        Ok(usize::try_from(n).unwrap_or(usize::MAX))
+    }
+
+    /// The whole body, at most `limit` bytes of it; `what` names it in the error.
+    pub(super) fn read_all(mut self, limit: u64, what: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut buf = vec![0; 16 << 10];
+        loop {
+            match self.read(&mut buf)? {
+                0 => return Ok(bytes),
+                n if (bytes.len() + n) as u64 > limit => {
+                    return Err(Error::TooLarge { host: self.host, what: what.to_string(), limit });
+                }
+                n => bytes.extend_from_slice(&buf[..n]),
+            }
+        }
+    }
+
+    /// The failure that this answer is. The body's first message becomes part of it, as one
+    /// line without control characters (distribution-spec, "Error codes").
+    pub(super) fn into_status_error(self) -> Error {
+        let (host, status) = (self.host.clone(), self.status());
+        let retry_after = self.header("retry-after").and_then(|v| v.trim().parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
+        let body = self.read_all(ERROR_BODY, "an error").unwrap_or_default();
+        Error::Status { host, status, message: error_message(&body), retry_after }
+    }
+}
+
+fn error_message(body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let first = &json["errors"][0];
+    let text = [&first["message"], &first["code"], &json["message"], &json["details"]]
+        .into_iter()
+        .find_map(|v| v.as_str())
+        .unwrap_or_default();
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// Resolves names without NSS; `localhost` without any file.
+#[derive(Debug, Default)]
+struct Names {
+    resolver: Arc<OnceLock<TokioResolver>>,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = Arc::clone(&self.resolver);
+        Box::pin(async move {
+            if name.as_str() == "localhost" {
+                let local = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()];
+                return Ok(Box::new(local.into_iter()) as Addrs);
+            }
+            if resolver.get().is_none() {
+                let made = TokioResolver::builder_tokio()?.build()?;
+                let _ = resolver.set(made);
+            }
+            let Some(resolver) = resolver.get() else { return Err("no resolver".into()) };
+            let found: Vec<_> =
+                resolver.lookup_ip(name.as_str()).await?.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locality() {
+        for (url, local, shown) in [
+            ("http://localhost:5000/v2/", true, "localhost:5000"),
+            ("http://127.8.9.1/v2/", true, "127.8.9.1:80"),
+            ("https://[::1]:5000/", true, "[::1]:5000"),
+            ("https://localhost.example.com/", false, "localhost.example.com"),
+            ("https://127.0.0.1.example.com/", false, "127.0.0.1.example.com"),
+            ("http://10.0.0.1:5000/", false, "10.0.0.1:5000"),
+            ("https://example.com:8443/", false, "example.com:8443"),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!((is_local(&url), host_port(&url).as_str()), (local, shown));
+        }
+    }
+
+    #[test]
+    fn messages_are_one_plain_line() {
+        for (body, message) in [
+            (
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\u001b[31m\nunknown"}]}"#,
+                "manifest[31munknown",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
+            (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
+            ("<html>", ""),
+        ] {
+            assert_eq!(error_message(body.as_bytes()), message);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Registries: the distribution-spec over HTTP, and `pull` into the store.
+//!
+//! ```text
+//! Reference ─ Remote::connect ─ pull ─→ manifest → configuration → layers (4 at once)
+//!                  │                    → store.ingest, verified → store.tag, last
+//!      client ─ auth ─ credentials
+//! ```
+//!
+//! What holds here, whatever a registry answers:
+//! - **Plain http** is spoken to this machine only (`localhost`, 127.0.0.0/8, `[::1]`), all
+//!   others get https with the platform's root certificates (`SSL_CERT_FILE` and
+//!   `SSL_CERT_DIR` replace them). A local registry is asked over http first; one that does
+//!   not understand it is asked over https. [`Options::tls_verify`] off means: https with
+//!   any certificate, then http.
+//! - **Credentials** go to the registry's own origin, and to a token realm that is the
+//!   registry's own host or, both over https, on the registry's own site (`gitlab.com`
+//!   for `registry.gitlab.com`, see `auth`). A redirect never carries them elsewhere.
+//!   A realm on another site is asked without them.
+//! - **Redirects**: at most ten, never from https to http.
+//! - **Sizes**: documents [`crate::store::MAX_DOCUMENT`], token answers 1 MiB, blobs what their
+//!   descriptor says. Every byte is hashed before it gets its name.
+//! - **Time**: an answer or a body that makes no progress for [`Options::stall`] is given up.
+//!   What may pass (resets, truncation, 429, 5xx) is tried five times without progress, with
+//!   pauses that grow, are jittered, and follow Retry-After up to a minute. A blob goes on
+//!   from the bytes that are there, by Range; they may be from an earlier process.
+//! - **Cost**: root certificates are loaded for the first https request, the name resolver
+//!   is set up for the first name that is not `localhost`. Names are resolved without NSS,
+//!   from /etc/hosts and /etc/resolv.conf.
+//!
+//! It does not fetch foreign layers from their URLs, read schema 1 manifests, or print.
+
+mod auth;
+mod client;
+mod credentials;
+mod pull;
+mod remote;
+mod retry;
+
+pub use credentials::Credentials;
+pub use pull::{Event, pull};
+pub use remote::{Fetched, Remote};
+
+use crate::error::Kind;
+use crate::oci::{self, Digest, Platform, Reference};
+use crate::{store, sys};
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a registry is spoken to.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Credentials that replace those of the configuration files.
+    pub credentials: Option<Credentials>,
+    /// Whether certificates are checked and remote registries must speak https.
+    pub tls_verify: bool,
+    /// How long nothing may come before a request is given up.
+    pub stall: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30) }
+    }
+}
+
+/// What goes wrong between here and a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or no answer.
+    #[error("cannot reach {host}: {}", root_cause(source))]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// What the transport said.
+        source: reqwest::Error,
+    },
+    /// The server's certificate is not trusted.
+    #[error("{host} is not trusted: {}", root_cause(source))]
+    Untrusted {
+        /// Host and port.
+        host: String,
+        /// What is wrong with the certificate.
+        source: reqwest::Error,
+    },
+    /// The server does not speak TLS.
+    #[error("{host} does not speak https, and plain http is for registries on this machine only")]
+    NoTls {
+        /// Host and port.
+        host: String,
+        /// What the transport said.
+        source: reqwest::Error,
+    },
+    /// There is nothing to check certificates with.
+    #[error("no root certificates on this machine, {host} cannot be trusted")]
+    NoRoots {
+        /// Host and port.
+        host: String,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("set up the http client: {}", root_cause(.0))]
+    Client(#[source] reqwest::Error),
+    /// The TLS library cannot be set up.
+    #[error("set up tls: {source}")]
+    Tls {
+        /// What it said.
+        source: rustls::Error,
+    },
+    /// A body broke off.
+    #[error("the connection to {host} broke off: {}", root_cause(source))]
+    Broken {
+        /// Host and port.
+        host: String,
+        /// What the transport said.
+        source: io::Error,
+    },
+    /// A body ended early without a word.
+    #[error("{host} sent {got} of the {size} bytes of {digest}")]
+    Truncated {
+        /// Host and port.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How many bytes are there.
+        got: u64,
+    },
+    /// No answer or no progress for too long.
+    #[error("{host} sent nothing, or next to nothing, for {} s", stall.as_secs())]
+    Stalled {
+        /// Host and port.
+        host: String,
+        /// How long was waited.
+        stall: Duration,
+    },
+    /// An HTTP status that means failure.
+    #[error("{host} answered {status}{}", colon(message))]
+    Status {
+        /// Host and port.
+        host: String,
+        /// The status line's code and phrase.
+        status: reqwest::StatusCode,
+        /// The first error message in the body, or nothing.
+        message: String,
+        /// What Retry-After asks for.
+        retry_after: Option<Duration>,
+    },
+    /// The registry wants credentials, other ones, or a right that they do not give.
+    #[error("{host} refused access to {repository}: {status}{}{}", colon(message), withheld_note(withheld.as_deref()))]
+    Unauthorized {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        repository: String,
+        /// 401 or 403.
+        status: reqwest::StatusCode,
+        /// The first error message in the body, or nothing.
+        message: String,
+        /// The token realm's host that was not given the credentials.
+        withheld: Option<String>,
+    },
+    /// A challenge or a token that cannot be used.
+    #[error("{host}: cannot log in: {reason}")]
+    Token {
+        /// Host and port of the registry or realm.
+        host: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A redirect that is not followed.
+    #[error("{host} redirects to {to}: {reason}")]
+    Redirect {
+        /// Host and port that answered.
+        host: String,
+        /// The target, without its query.
+        to: String,
+        /// Why it is not followed.
+        reason: &'static str,
+    },
+    /// An answer to Range with other bytes.
+    #[error("{host} answered a request for the bytes of {digest} from {from} on with {}", range.as_deref().unwrap_or("no Content-Range"))]
+    Range {
+        /// Host and port.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// The first byte asked for.
+        from: u64,
+        /// The Content-Range that came.
+        range: Option<String>,
+    },
+    /// A blob of another length than its descriptor says.
+    #[error("{host} has {got} bytes for {digest}, its descriptor says {size}")]
+    Length {
+        /// Host and port.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// The descriptor's size in bytes.
+        size: u64,
+        /// The server's size in bytes.
+        got: u64,
+    },
+    /// More bytes than are read.
+    #[error("{host} sent more than {limit} bytes for {what}")]
+    TooLarge {
+        /// Host and port.
+        host: String,
+        /// For what.
+        what: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Other content than the digest promises.
+    #[error("{what}: {host} sent content with digest {got}, wanted {want}")]
+    Digest {
+        /// Host and port.
+        host: String,
+        /// The manifest or configuration.
+        what: String,
+        /// The promised digest.
+        want: Digest,
+        /// The digest of what came.
+        got: Digest,
+    },
+    /// The registry does not have it.
+    #[error("no image {reference} at {host}{}", colon(message))]
+    NoImage {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// Host and port.
+        host: String,
+        /// The registry's words.
+        message: String,
+    },
+    /// A manifest, an index or a configuration is malformed.
+    #[error("{reference}: {source}")]
+    Document {
+        /// The image.
+        reference: Box<Reference>,
+        /// What is wrong.
+        source: oci::Error,
+    },
+    /// An artifact that is no image.
+    #[error("{reference} is no container image: it holds {media_type}")]
+    NotImage {
+        /// The artifact.
+        reference: Box<Reference>,
+        /// The media type that images do not have.
+        media_type: String,
+    },
+    /// A layer that lies elsewhere.
+    #[error(
+        "{reference}: layer {digest} lies outside the registry, at {url:?}, and is not fetched from there"
+    )]
+    Foreign {
+        /// The image.
+        reference: Box<Reference>,
+        /// The layer.
+        digest: Digest,
+        /// The first of its URLs.
+        url: String,
+    },
+    /// The image is not made for the platform.
+    #[error("{reference} has nothing for platform {platform}, only for {}", available.join(", "))]
+    NoPlatform {
+        /// The image.
+        reference: Box<Reference>,
+        /// The wanted platform.
+        platform: Platform,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// A credential helper that is none, or failed.
+    #[error("credential helper {helper:?}: {reason}")]
+    Helper {
+        /// The helper's name, as configured.
+        helper: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A credentials file that cannot be used.
+    #[error("credentials in {}: {reason}", path.display())]
+    CredentialsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Credentials on the command line that are none.
+    #[error("invalid credentials: wanted USER:PASSWORD")]
+    Credentials,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A syscall or the helper's start failed.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+}
+
+/// Result of talking to a registry.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::NoTls { .. }
+            | Self::Broken { .. }
+            | Self::Truncated { .. }
+            | Self::Stalled { .. }
+            | Self::Status { .. }
+            | Self::Token { .. }
+            | Self::Redirect { .. }
+            | Self::Range { .. } => Kind::Network,
+            Self::NoRoots { .. } | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
+            Self::Client(_) | Self::Tls { .. } => Kind::Internal,
+            Self::Unauthorized { .. } => Kind::Privilege,
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::NoImage { .. } | Self::NoPlatform { .. } => Kind::Missing,
+            Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
+            Self::Document { source, .. } => source.kind(),
+            Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
+            Self::Store(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Stalled { .. }
+            | Self::Truncated { .. } => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+}
+
+/// The innermost cause: transports wrap theirs in many layers that say nothing.
+fn root_cause(e: &(dyn StdError + 'static)) -> String {
+    let mut at = e;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+fn colon(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn withheld_note(realm: Option<&str>) -> String {
+    realm.map_or_else(String::new, |r| {
+        format!(" (the credentials were not sent to the token server {r}, which is on another site)")
+    })
+}
