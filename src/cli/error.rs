@@ -1,7 +1,8 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
+use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{oci, store, sys};
+use crate::{layer, oci, rootfs, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,12 @@ pub enum Error {
     Oci(#[from] oci::Error),
     /// The store.
     Store(#[from] store::Error),
+    /// A root filesystem.
+    Rootfs(#[from] rootfs::Error),
+    /// A layer.
+    Layer(#[from] layer::Error),
+    /// A folder that should be new has something in it.
+    NotEmpty(#[from] NotEmpty),
     /// A syscall or an external program.
     Sys(#[from] sys::Error),
     /// Standard output could not be written.
@@ -24,6 +31,9 @@ impl Error {
         match self {
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Rootfs(e) => e.kind(),
+            Self::Layer(e) => e.kind(),
+            Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
         }
@@ -34,6 +44,11 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Rootfs(rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. }) => Some(
+                "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
+                 then shipimg --root DIR …, or --driver overlay"
+                    .to_string(),
+            ),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@
 
 mod error;
 mod images;
+mod unpack;
 
 pub use error::Error;
 
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// List the images of the store
     Images(images::Args),
+    /// Unpack an image of the store into a folder
+    Unpack(unpack::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
     let result = match cli.command {
         Command::Images(args) => args.run(&context),
+        Command::Unpack(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");
