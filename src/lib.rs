@@ -12,8 +12,11 @@
 //! | – | [`error`] | the kinds of failure; any room may import it |
 //! | 0 | [`sys`] | syscalls, `unsafe`, external programs |
 //! | 0 | [`oci`] | digests, references, descriptors, manifests, configs |
+//! | 0 | [`tree`] | files of a layer, their names, whiteouts |
 //! | 1 | [`store`] | an OCI image layout on disk |
 //! | 2 | [`registry`] | images from registries into the store |
+//! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
+//! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
@@ -21,8 +24,11 @@
 pub mod bundle;
 pub mod cli;
 pub mod error;
+pub mod layer;
 pub mod oci;
 pub mod recipe;
 pub mod registry;
+pub mod rootfs;
 pub mod store;
 pub mod sys;
+pub mod tree;

@@ -1,7 +1,8 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
+use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{oci, registry, store, sys};
+use crate::{layer, oci, registry, rootfs, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,12 @@ pub enum Error {
     Registry(#[from] registry::Error),
     /// The store.
     Store(#[from] store::Error),
+    /// A root filesystem.
+    Rootfs(#[from] rootfs::Error),
+    /// A layer.
+    Layer(#[from] layer::Error),
+    /// A folder that should be new has something in it.
+    NotEmpty(#[from] NotEmpty),
     /// A syscall or an external program.
     Sys(#[from] sys::Error),
     /// Standard output could not be written.
@@ -27,6 +34,9 @@ impl Error {
             Self::Oci(e) => e.kind(),
             Self::Registry(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Rootfs(e) => e.kind(),
+            Self::Layer(e) => e.kind(),
+            Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
         }
@@ -38,6 +48,11 @@ impl Error {
         match self {
             Self::Registry(e) => registry_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Rootfs(rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. }) => Some(
+                "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
+                 then shipimg --root DIR …, or --driver overlay"
+                    .to_string(),
+            ),
             _ => None,
         }
     }

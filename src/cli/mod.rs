@@ -10,6 +10,7 @@ mod images;
 mod inspect;
 mod progress;
 mod pull;
+mod unpack;
 
 pub use error::Error;
 
@@ -42,6 +43,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
+    /// Unpack an image of the store into a folder
+    Unpack(unpack::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Images(args) => args.run(&context),
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
+        Command::Unpack(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");

@@ -24,7 +24,7 @@ mod blob;
 mod index;
 mod scratch;
 
-pub use blob::{BlobReader, BlobWriter, Ingest, Verified};
+pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use index::Entry;
 pub use scratch::Scratch;
 

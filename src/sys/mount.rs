@@ -6,8 +6,9 @@
 
 use super::{Call, Error, Result};
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use std::path::{Path, PathBuf};
-use sys_mount::{MountFlags, UnmountFlags};
+use sys_mount::MountFlags;
 
 /// A mount that this process made; detached when closed or dropped.
 #[derive(Debug)]
@@ -75,12 +76,14 @@ impl Drop for Mount {
 /// # Errors
 /// The failed umount2 call; not for a target that is no mount point.
 pub fn unmount(target: &Path) -> Result<()> {
-    let name = || format!("umount2({})", target.display());
-    match sys_mount::unmount(target, UnmountFlags::NOFOLLOW).call(name) {
-        Err(Error::Syscall { errno: Errno::BUSY, .. }) => {
-            sys_mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).call(name)
-        }
-        Err(Error::Syscall { errno: Errno::INVAL, .. }) => Ok(()),
+    // Not by sys_mount: its NOFOLLOW is open(2)'s flag, which umount2(2) refuses.
+    let umount = |flags| {
+        rustix::mount::unmount(target, flags | UnmountFlags::NOFOLLOW)
+            .call(|| format!("umount2({})", target.display()))
+    };
+    match umount(UnmountFlags::empty()) {
+        Err(Error::Syscall { errno: Errno::BUSY, .. }) => umount(UnmountFlags::DETACH),
+        Err(Error::Syscall { errno: Errno::INVAL | Errno::NOENT, .. }) => Ok(()),
         other => other,
     }
 }
@@ -137,6 +140,19 @@ pub fn is_mount_point(target: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unmounts() {
+        let tmp = tempfile::tempdir().unwrap();
+        let none = || Mount::new(Path::new("none"), tmp.path(), "tmpfs", MountFlags::empty(), "").unwrap();
+        none().close().unwrap();
+        assert!(!is_mount_point(tmp.path()).unwrap());
+        drop(none());
+        none().keep();
+        none().keep();
+        unmount_below(tmp.path()).unwrap();
+        assert!(!is_mount_point(tmp.path()).unwrap());
+    }
 
     #[test]
     fn reads_mount_points() {

@@ -3,4 +3,5 @@
 //! They need root and the packages that `scripts/test` installs, and fail without them.
 
 mod common;
+mod rootfs;
 mod store;

@@ -1,0 +1,325 @@
+//! Staged layers into a tree: first settled against what is below, then moved by rename.
+//!
+//! A layer may leave open what only the layers below can tell. [`settle`] answers that
+//! within the stage: a directory that the layer has entries in but does not describe takes
+//! owner, mode, times and attributes from the one below; where a symbolic link to a
+//! directory is below, the entries move to where it leads (within the root), as umoci does
+//! it; hard links to files of lower layers are made. [`merge`] then needs the stage alone.
+//!
+//! Both walk with one pair of descriptors at a time, looked up below the two roots without
+//! following links, so depth costs nothing and a directory that is swapped for a link at the
+//! same time is an error, never a way out.
+
+use super::stage::{OPAQUE, Staged, finish_file, is_whiteout};
+use super::{Error, Reason, Result};
+use crate::oci::Digest;
+use crate::sys::dir::{self, Dir};
+use crate::sys::{self, xattr};
+use crate::tree::{Meta, Time, TreePath};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+
+/// How a hard link to a file of a lower layer is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Below {
+    /// The stage will be merged into the tree below: another name of that file.
+    Link,
+    /// The stage stays a layer of its own: a copy.
+    Copy,
+}
+
+/// What [`settle`] works on.
+pub(super) struct Settle<'a> {
+    pub(super) layer: &'a Digest,
+    pub(super) stage: &'a Dir,
+    pub(super) below: &'a Dir,
+    pub(super) how: Below,
+}
+
+impl Settle<'_> {
+    /// Answers what `staged` left open.
+    pub(super) fn run(&self, staged: &mut Staged) -> Result<()> {
+        let mut at = 0;
+        while let Some(path) = staged.implicit.get(at).cloned() {
+            at += 1;
+            let hidden = path.prefixes().any(|p| p != path && staged.opaque.contains(&p));
+            if hidden || (staged.opaque.contains(&TreePath::root()) && !path.is_root()) {
+                continue;
+            }
+            match self.find_below(&path).map_err(|e| self.fail(&path, e))? {
+                Some(FileType::Directory) => {
+                    self.adopt(&path).map_err(|e| self.fail(&path, e))?;
+                }
+                Some(FileType::Symlink) => {
+                    if let Some(real) = self.resolve(&path)? {
+                        if staged.opaque.contains(&path) {
+                            return self.refuse(&path, Reason::OpaqueLink);
+                        }
+                        self.redirect(&path, &real)?;
+                        rename_all(staged, &path, &real);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (path, target) in &staged.links {
+            self.link(path, target)?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, path: &TreePath, source: sys::Error) -> Error {
+        Error::Make { layer: self.layer.clone(), path: path.clone(), source }
+    }
+
+    fn refuse<T>(&self, path: &TreePath, reason: Reason) -> Result<T> {
+        Err(Error::Entry { layer: self.layer.clone(), path: path.clone(), reason })
+    }
+
+    /// What is below at `path`, behind no link.
+    fn find_below(&self, path: &TreePath) -> sys::Result<Option<FileType>> {
+        let Some((parent, name)) = path.split() else { return Ok(Some(FileType::Directory)) };
+        match self.below.below(parent.as_path()) {
+            Ok(dir) => Ok(dir.stat(name)?.map(|s| FileType::from_raw_mode(s.st_mode))),
+            Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives the staged directory the metadata of the one below.
+    fn adopt(&self, path: &TreePath) -> sys::Result<()> {
+        let meta = meta_of(&self.below.below(path.as_path())?)?;
+        finish_file(self.stage.below(path.as_path())?, &meta)
+    }
+
+    /// Where the link at `path` leads, without links; none where that is no directory.
+    fn resolve(&self, path: &TreePath) -> Result<Option<TreePath>> {
+        let real = match self.below.in_root(path.as_path()) {
+            Ok(dir) => dir.real_path().map_err(|e| self.fail(path, e))?,
+            Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => return Ok(None),
+            Err(e) => return Err(self.fail(path, e)),
+        };
+        let root = self.below.real_path().map_err(|e| self.fail(path, e))?;
+        match real.strip_prefix(&root).ok().map(|p| TreePath::parse_link(p.as_os_str().as_bytes())) {
+            Some(Ok(path)) => Ok(Some(path)),
+            _ => self.refuse(path, Reason::Escapes),
+        }
+    }
+
+    /// Moves what is staged in `from` to the directory `to`, which is made in the stage like below.
+    fn redirect(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        for prefix in to.prefixes() {
+            let Some((parent, name)) = prefix.split() else { continue };
+            let dir = self.stage.below(parent.as_path()).map_err(|e| self.fail(from, e))?;
+            match dir.stat(name).map_err(|e| self.fail(from, e))? {
+                Some(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => {}
+                Some(_) => return self.refuse(from, Reason::NotDirectory(prefix.clone())),
+                None => dir
+                    .keep_time(|| dir.mkdir(name).and_then(|()| self.adopt(&prefix)))
+                    .map_err(|e| self.fail(from, e))?,
+            }
+        }
+        self.join(from, to).map_err(|e| self.fail(from, e))?;
+        let Some((parent, name)) = from.split() else { return Ok(()) };
+        let removed = self.stage.below(parent.as_path()).and_then(|dir| dir.keep_time(|| dir.remove(name)));
+        removed.map_err(|e| self.fail(from, e))
+    }
+
+    /// Moves the names of one staged directory into another; what is moved wins, but a
+    /// whiteout concerns the layers below only.
+    fn join(&self, from: &TreePath, to: &TreePath) -> sys::Result<()> {
+        let mut work = vec![(from.clone(), to.clone())];
+        while let Some((from, to)) = work.pop() {
+            let (old, new) = (self.stage.below(from.as_path())?, self.stage.below(to.as_path())?);
+            let is_dir = |s: &Stat| FileType::from_raw_mode(s.st_mode) == FileType::Directory;
+            let mut move_all = || {
+                old.each(|name, kind| {
+                    match (new.stat(name)?, old.stat(name)?) {
+                        (Some(there), _) if kind == FileType::Directory && is_dir(&there) => {
+                            work.push((from.join(name), to.join(name)));
+                        }
+                        (Some(_), Some(s)) if is_whiteout(&s) => {}
+                        (Some(_), _) => new.remove(name).and_then(|()| old.rename(name, &new, name))?,
+                        (None, _) => old.rename(name, &new, name)?,
+                    }
+                    Ok::<_, sys::Error>(())
+                })
+            };
+            new.keep_time(&mut move_all)?;
+        }
+        Ok(())
+    }
+
+    fn link(&self, path: &TreePath, target: &TreePath) -> Result<()> {
+        let (Some((parent, name)), Some((from, old))) = (path.split(), target.split()) else {
+            return self.refuse(path, Reason::Root);
+        };
+        let missing = || self.refuse(path, Reason::LinkToNothing(target.clone()));
+        let old_dir = match self.below.in_root(from.as_path()) {
+            Ok(dir) => dir,
+            Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => return missing(),
+            Err(e) => return Err(self.fail(path, e)),
+        };
+        match old_dir.stat(old).map_err(|e| self.fail(path, e))? {
+            None => return missing(),
+            Some(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => {
+                return self.refuse(path, Reason::LinkToDirectory(target.clone()));
+            }
+            Some(_) => {}
+        }
+        let dir = self.stage.below(parent.as_path()).map_err(|e| self.fail(path, e))?;
+        let made = dir.keep_time(|| {
+            dir.remove(name)?;
+            match self.how {
+                Below::Link => dir.link(name, &old_dir, old),
+                Below::Copy => copy_node(&old_dir, old, &dir, name),
+            }
+        });
+        made.map_err(|e| self.fail(path, e))
+    }
+}
+
+/// What was planned for `from` and below holds for `to` now.
+fn rename_all(staged: &mut Staged, from: &TreePath, to: &TreePath) {
+    let moved = |path: &TreePath| {
+        let rest = path.as_bytes().get(from.as_bytes().len() + 1..).unwrap_or(b"");
+        if rest.is_empty() { to.clone() } else { to.join(OsStr::from_bytes(rest)) }
+    };
+    let implicit = staged.implicit.iter_mut().filter(|p| p.is_within(from) && *p != from);
+    implicit.chain(staged.links.iter_mut().map(|(link, _)| link).filter(|p| p.is_within(from))).for_each(
+        |p| {
+            *p = moved(p);
+        },
+    );
+    staged.opaque = staged.opaque.drain().map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
+}
+
+/// The metadata of an open file or directory, without overlayfs' own attribute.
+pub(super) fn meta_of(fd: impl rustix::fd::AsFd) -> sys::Result<Meta> {
+    use sys::Call;
+    let fd = fd.as_fd();
+    let stat = rustix::fs::fstat(fd).call(|| "fstat".to_string())?;
+    let mut xattrs = xattr::all_fd(fd)?;
+    xattrs.retain(|(n, _)| n != OPAQUE);
+    Ok(meta_from(&stat, xattrs))
+}
+
+fn meta_from(stat: &Stat, xattrs: Vec<xattr::Xattr>) -> Meta {
+    Meta {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: Time { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
+        xattrs,
+    }
+}
+
+/// Copies one name that is no directory, with everything; `to` has nothing of that name.
+///
+/// # Errors
+/// The failed call.
+pub(super) fn copy_node(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> sys::Result<()> {
+    let Some(stat) = from.stat(name)? else { return Ok(()) };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::RegularFile {
+        let source: File = from.file(name)?;
+        let file = to.create(new)?;
+        dir::copy_file(&source, &file, u64::try_from(stat.st_size).unwrap_or(0))?;
+        return finish_file(&file, &meta_of(&source)?);
+    }
+    let meta = meta_from(&stat, xattr::all_at(from, name)?);
+    match kind {
+        FileType::Symlink => to.symlink(new, &from.readlink(name)?)?,
+        kind => {
+            to.mknod(new, kind, (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))?;
+        }
+    }
+    super::stage::finish_node(to, new, &meta, kind != FileType::Symlink)
+}
+
+/// Moves a settled stage over the tree `to`: whiteouts remove, opaque directories empty what
+/// is there, files replace, directories give their metadata. Names of `keep` in the root of
+/// `to` are left alone. What is not in `to` is moved whole, by one rename. Gives the
+/// metadata of the root.
+///
+/// # Errors
+/// The first failed call; `to` is then partly changed.
+pub(super) fn merge(from: &Dir, to: &Dir, hides: bool, keep: &[&OsStr]) -> sys::Result<Meta> {
+    enum Work {
+        Enter(TreePath),
+        Leave(TreePath, Meta),
+    }
+    let mut root = Meta::default();
+    let mut work = vec![Work::Enter(TreePath::root())];
+    while let Some(next) = work.pop() {
+        let path = match next {
+            Work::Enter(path) => path,
+            Work::Leave(path, meta) => {
+                replace_meta(&to.below(path.as_path())?, &meta)?;
+                if path.is_root() {
+                    root = meta;
+                }
+                continue;
+            }
+        };
+        let (source, target) = (from.below(path.as_path())?, to.below(path.as_path())?);
+        if hides && xattr::get_fd(&source, OPAQUE)?.is_some() {
+            target.clear(if path.is_root() { keep } else { &[] })?;
+        }
+        work.push(Work::Leave(path.clone(), meta_of(&source)?));
+        source.each(|name, kind| {
+            let walk = match kind {
+                FileType::Directory => move_directory(&source, &target, name, hides)?,
+                _ => move_file(&source, &target, name, hides && kind == FileType::CharacterDevice)?,
+            };
+            if walk {
+                work.push(Work::Enter(path.join(name)));
+            }
+            Ok::<_, sys::Error>(())
+        })?;
+    }
+    Ok(root)
+}
+
+/// Whether the directory has to be walked: one is there, or it may hold whiteouts.
+fn move_directory(source: &Dir, target: &Dir, name: &OsStr, hides: bool) -> sys::Result<bool> {
+    match target.stat(name)? {
+        Some(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => return Ok(true),
+        Some(_) => target.unlink(name)?,
+        None => {}
+    }
+    if hides {
+        target.mkdir(name)?;
+    } else {
+        source.rename(name, target, name)?;
+    }
+    Ok(hides)
+}
+
+fn move_file(source: &Dir, target: &Dir, name: &OsStr, may_hide: bool) -> sys::Result<bool> {
+    if may_hide && source.stat(name)?.is_some_and(|s| is_whiteout(&s)) {
+        target.remove(name)?;
+        return Ok(false);
+    }
+    match source.rename(name, target, name) {
+        Err(e) if matches!(e.errno(), Some(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST)) => {
+            target.remove(name)?;
+            source.rename(name, target, name)?;
+        }
+        other => other?,
+    }
+    Ok(false)
+}
+
+/// As [`finish_file`], and takes away attributes that `meta` does not have.
+fn replace_meta(dir: &Dir, meta: &Meta) -> sys::Result<()> {
+    for (name, _) in xattr::all_fd(dir)? {
+        if name != b"security.selinux" && !meta.xattrs.iter().any(|(n, _)| *n == name) {
+            xattr::remove_fd(dir, &name)?;
+        }
+    }
+    finish_file(dir, meta)
+}

@@ -1,0 +1,405 @@
+//! Layers: a compressed tar to entries, entries to a directory.
+//!
+//! ```text
+//! blob ─ stream ─ archive ─ stage ─┬─ settle ─ merge → one tree      (unpack, apply_layer)
+//!        thread 1   thread 2       └─ settle → a lower of overlayfs  (extract_layer)
+//! ```
+//!
+//! Every layer is extracted into a directory of its own, several at once; then the
+//! directories are merged by rename, lowest first. All lookups are relative to open
+//! directories and follow no link. Nothing is published before the blob's digest and the
+//! diff id of its tar have agreed: [`unpack`] builds beside its target and renames at the
+//! end; the target's name never stands for something half-made. What a killed process
+//! leaves is removed by the next one that works in the same folder.
+//!
+//! Files are not synced one by one; who publishes a tree for good calls syncfs once.
+//!
+//! It does not know image configurations, drivers or mounts.
+
+mod archive;
+mod copy;
+mod merge;
+mod pax;
+mod stage;
+mod stream;
+
+pub use archive::Malformed;
+pub use copy::{copy_meta, copy_tree};
+
+use crate::error::Kind;
+use crate::oci::{self, Digest, Image, Layer};
+use crate::store::{self, Store};
+use crate::sys::dir::Dir;
+use crate::sys::workspace::Workspace;
+use crate::sys::{self, Call};
+use crate::tree::{Refusal, TreePath};
+use archive::Archive;
+use merge::{Below, Settle};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use stage::{Stage, Staged};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::{io, thread};
+use stream::Tar;
+
+/// What one layer may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Inflated bytes of one layer.
+    pub inflated: u64,
+    /// Inflated bytes for each compressed one, from 1 GiB inflated on.
+    pub ratio: u64,
+    /// Entries of one layer.
+    pub entries: u64,
+    /// Directories in one another.
+    pub depth: usize,
+    /// Logarithm of the largest window of a zstd stream in bytes; each layer under way needs one.
+    pub zstd_window_log: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { inflated: 256 << 30, ratio: 250, entries: 20_000_000, depth: 2048, zstd_window_log: 24 }
+    }
+}
+
+/// How to unpack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What a layer may cost.
+    pub limits: Limits,
+    /// How many layers are extracted at once; by default one more than there are processors.
+    pub parallel: Option<usize>,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Layers.
+    pub layers: usize,
+    /// Entries of all layers.
+    pub entries: u64,
+    /// Bytes of all layers' tars.
+    pub bytes: u64,
+}
+
+/// Why an entry is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The root is no directory.
+    #[error("the root has to be a directory")]
+    Root,
+    /// It lies in too many directories.
+    #[error("more than {0} directories deep")]
+    Depth(usize),
+    /// A path component is a link or a file of the same layer.
+    #[error("{0} is not a directory")]
+    NotDirectory(TreePath),
+    /// A device that overlayfs takes for a whiteout.
+    #[error("a character device 0/0 means a whiteout to overlayfs and is not taken from a layer")]
+    WhiteoutDevice,
+    /// An attribute that overlayfs interprets.
+    #[error("attribute {0} is overlayfs' own and not taken from a layer")]
+    OverlayAttribute(String),
+    /// An opaque marker in a symbolic link.
+    #[error("opaque marker in a symbolic link")]
+    OpaqueLink,
+    /// A hard link to its own name.
+    #[error("hard link to itself")]
+    LinkToItself,
+    /// A hard link to a directory.
+    #[error("hard link to the directory {0}")]
+    LinkToDirectory(TreePath),
+    /// A hard link to a file that is in no layer.
+    #[error("hard link to {0}, which does not exist")]
+    LinkToNothing(TreePath),
+    /// A directory was moved away at the same time.
+    #[error("it leads out of the root")]
+    Escapes,
+}
+
+/// What goes wrong with a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The blob is not there, or not what its digest says.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The blob is no layer.
+    #[error(transparent)]
+    MediaType(oci::Error),
+    /// The compressed stream cannot be read.
+    #[error("layer {layer}: {source}")]
+    Read {
+        /// Digest of the blob.
+        layer: Digest,
+        /// What the decompressor says.
+        source: io::Error,
+    },
+    /// The tar has another digest than the image's configuration says.
+    #[error("layer {layer}: its tar has digest {got}, the configuration says {want}")]
+    DiffId {
+        /// Digest of the blob.
+        layer: Digest,
+        /// The diff id of the configuration.
+        want: Digest,
+        /// The digest of the tar.
+        got: Digest,
+    },
+    /// The tar is malformed.
+    #[error("layer {layer}: at byte {offset} of its tar: {reason}")]
+    Archive {
+        /// Digest of the blob.
+        layer: Digest,
+        /// Where reading stopped.
+        offset: u64,
+        /// What is wrong.
+        reason: Malformed,
+    },
+    /// An entry's name is refused.
+    #[error("layer {layer}: entry \"{name}\": {reason}")]
+    Name {
+        /// Digest of the blob.
+        layer: Digest,
+        /// The name, escaped.
+        name: String,
+        /// Why.
+        reason: Refusal,
+    },
+    /// An entry is refused.
+    #[error("layer {layer}: entry {path}: {reason}")]
+    Entry {
+        /// Digest of the blob.
+        layer: Digest,
+        /// The entry.
+        path: TreePath,
+        /// Why.
+        reason: Reason,
+    },
+    /// An entry could not be made.
+    #[error("layer {layer}: entry {path}: {source}")]
+    Make {
+        /// Digest of the blob.
+        layer: Digest,
+        /// The entry.
+        path: TreePath,
+        /// The failed call.
+        source: sys::Error,
+    },
+    /// A limit is exceeded.
+    #[error("layer {layer}: more than {limit} {what}")]
+    Limit {
+        /// Digest of the blob.
+        layer: Digest,
+        /// What is counted.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A syscall failed.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+}
+
+/// Result of reading or making layers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Store(e) => e.kind(),
+            Self::MediaType(e) => e.kind(),
+            Self::Read { .. }
+            | Self::DiffId { .. }
+            | Self::Archive { .. }
+            | Self::Name { .. }
+            | Self::Entry { .. }
+            | Self::Limit { .. } => Kind::Integrity,
+            Self::Make { source, .. } | Self::Sys(source) => source.kind(),
+        }
+    }
+}
+
+/// Unpacks all layers of `image` into the new directory `rootfs`, which must not exist.
+///
+/// # Errors
+/// Any [`Error`]; nothing is left then. `renameat2: File exists` where `rootfs` exists.
+pub fn unpack(store: &Store, image: &Image, rootfs: &Path, options: &Options) -> Result<Summary> {
+    let work = Workspace::beside(rootfs)?;
+    let dir = Dir::open(work.path())?;
+    let summary = if image.layers.is_empty() {
+        dir.mkdir(OsStr::new("0"))?;
+        dir.chmod(OsStr::new("0"), 0o755)?;
+        Summary::default()
+    } else {
+        unpack_layers(store, &image.layers, &dir, options)?
+    };
+    renameat_with(&dir, "0", CWD, rootfs, RenameFlags::NOREPLACE)
+        .call(|| format!("renameat2({}, {})", work.path().join("0").display(), rootfs.display()))?;
+    Ok(summary)
+}
+
+/// Extracts all layers into `work/N`, several at once, and merges them into `work/0`.
+fn unpack_layers(store: &Store, layers: &[Layer], work: &Dir, options: &Options) -> Result<Summary> {
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    let workers = options.parallel.unwrap_or(processors + 1).clamp(1, layers.len());
+    // The largest first, so that none of them is alone at the end.
+    let mut order: Vec<usize> = (0..layers.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(layers[i].descriptor.size));
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (done, results) = channel();
+        for _ in 0..workers {
+            let (done, order, next) = (done.clone(), &order, &next);
+            scope.spawn(move || {
+                while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let name = OsString::from(i.to_string());
+                    let staged = new_stage(work, &name)
+                        .and_then(|dir| stage(store, &layers[i], dir, i == 0, &options.limits));
+                    if done.send((i, staged)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let (mut waiting, mut merged) = (BTreeMap::new(), 0);
+        let mut summary = Summary { layers: layers.len(), ..Summary::default() };
+        for (i, staged) in results {
+            let staged = staged.inspect_err(|_| next.store(layers.len(), Ordering::Relaxed))?;
+            waiting.insert(i, staged);
+            while let Some((staged, bytes)) = waiting.remove(&merged) {
+                summary.entries += staged.entries;
+                summary.bytes += bytes;
+                let outcome = merge_stage(work, &layers[merged], merged, staged);
+                outcome.inspect_err(|_| next.store(layers.len(), Ordering::Relaxed))?;
+                merged += 1;
+            }
+        }
+        Ok(summary)
+    })
+}
+
+fn new_stage(work: &Dir, name: &OsStr) -> Result<Dir> {
+    work.mkdir(name)?;
+    Ok(work.child(name)?)
+}
+
+/// Merges `work/N` into `work/0`.
+fn merge_stage(work: &Dir, layer: &Layer, n: usize, mut staged: Staged) -> Result<()> {
+    let below = work.child(OsStr::new("0"))?;
+    let digest = &layer.descriptor.digest;
+    if n == 0 {
+        return settle_lowest(digest, &staged);
+    }
+    let name = OsString::from(n.to_string());
+    let stage = work.child(&name)?;
+    Settle { layer: digest, stage: &stage, below: &below, how: Below::Link }.run(&mut staged)?;
+    merge::merge(&stage, &below, staged.hides, &[])?;
+    Ok(work.remove(&name)?)
+}
+
+/// The lowest layer has nothing below that its links could lead to.
+fn settle_lowest(layer: &Digest, staged: &Staged) -> Result<()> {
+    match staged.links.first() {
+        None => Ok(()),
+        Some((path, target)) => {
+            let reason = Reason::LinkToNothing(target.clone());
+            Err(Error::Entry { layer: layer.clone(), path: path.clone(), reason })
+        }
+    }
+}
+
+/// Extracts one layer into the empty directory `dir` and verifies it; gives the bytes of its tar too.
+fn stage(store: &Store, layer: &Layer, dir: Dir, lowest: bool, limits: &Limits) -> Result<(Staged, u64)> {
+    thread::scope(|scope| {
+        let mut archive = Archive::new(Tar::open(scope, store, layer, limits)?);
+        let mut stage = Stage::new(dir, &layer.descriptor.digest, limits, lowest);
+        stage.fill(&mut archive)?;
+        let bytes = archive.tar.finish()?;
+        Ok((stage.finish()?, bytes))
+    })
+}
+
+/// A layer that [`extract_layer`] has extracted.
+#[derive(Debug)]
+pub struct Extracted<'a> {
+    layer: &'a Layer,
+    staged: Staged,
+    lowest: bool,
+}
+
+/// Extracts one layer into the empty directory `dir` in overlayfs' own form of whiteouts;
+/// `lowest` where no layer is below it. The caller publishes the directory.
+///
+/// # Errors
+/// Any [`Error`]; what is in `dir` is then worthless.
+pub fn extract_layer<'a>(
+    store: &Store,
+    layer: &'a Layer,
+    dir: &Path,
+    lowest: bool,
+    options: &Options,
+) -> Result<Extracted<'a>> {
+    let (staged, _) = stage(store, layer, Dir::open(dir)?, lowest, &options.limits)?;
+    if lowest {
+        settle_lowest(&layer.descriptor.digest, &staged)?;
+    }
+    Ok(Extracted { layer, staged, lowest })
+}
+
+impl Extracted<'_> {
+    /// Whether the result fits this one place in an image only: the layer has hard links to
+    /// files of those below it, or entries in directories that it does not describe, and
+    /// [`Extracted::settle`] has to run; or it is the lowest and its whiteouts were left out.
+    #[must_use]
+    pub fn depends_on_place(&self) -> bool {
+        let open = !self.staged.links.is_empty() || self.staged.implicit.iter().any(|p| !p.is_root());
+        open || self.lowest && self.staged.hides
+    }
+
+    /// Whether the layer describes its root directory.
+    #[must_use]
+    pub fn describes_root(&self) -> bool {
+        self.staged.implicit.first().is_none_or(|p| !p.is_root())
+    }
+
+    /// Takes from `below`, the tree of all layers below, what the layer in `dir` leaves open.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn settle(&mut self, dir: &Path, below: &Path) -> Result<()> {
+        let (stage, below) = (Dir::open(dir)?, Dir::open(below)?);
+        let layer = &self.layer.descriptor.digest;
+        Settle { layer, stage: &stage, below: &below, how: Below::Copy }.run(&mut self.staged)
+    }
+}
+
+/// Applies one layer to the directory `root`, which holds the layers below, or nothing where
+/// `lowest`.
+///
+/// # Errors
+/// Any [`Error`]; `root` is then worthless.
+pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, options: &Options) -> Result<()> {
+    if lowest {
+        return extract_layer(store, layer, root, true, options).map(drop);
+    }
+    // Within the root, for a subvolume is a filesystem of its own to rename(2).
+    let below = Dir::open(root)?;
+    let before = merge::meta_of(&below)?;
+    let work = Workspace::within(root)?;
+    let stage_dir = Dir::open(work.path())?;
+    let (mut staged, _) = stage(store, layer, stage_dir.again()?, false, &options.limits)?;
+    // A layer that does not describe the root leaves it as it was before the workspace came.
+    let describes_root = staged.implicit.first().is_none_or(|p| !p.is_root());
+    let digest = &layer.descriptor.digest;
+    Settle { layer: digest, stage: &stage_dir, below: &below, how: Below::Link }.run(&mut staged)?;
+    let keep = work.path().file_name().unwrap_or_default().to_os_string();
+    let own = merge::merge(&stage_dir, &below, staged.hides, &[&keep])?;
+    drop(work);
+    Ok(stage::finish_file(&below, if describes_root { &own } else { &before })?)
+}

@@ -1,0 +1,420 @@
+//! One layer into a fresh directory of its own.
+//!
+//! The directory holds what the layer adds, in overlayfs' form: a whiteout is a character
+//! device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
+//! "Overlay Filesystem"). So it can be a lower layer of an overlay as it is, or be merged
+//! into a tree by `merge`. The lowest layer has nothing to hide: its whiteouts are checked
+//! and left out.
+//!
+//! The order of entries does not matter for whiteouts: they concern the layers below only.
+//! A directory of the layer with a whiteout of its name, before or after, is opaque. Of
+//! entries with one name the last wins.
+//!
+//! Parents are opened once and kept (a small cache of descriptors); names are looked up
+//! below them without following links, so an entry behind a symbolic link of the same layer
+//! is an error. Directories are made with mode 0700 and get their owner, mode, attributes and
+//! times at the end. What a layer says about directories is kept in memory, of files nothing.
+//!
+//! Content that overlayfs would interpret is refused: character devices 0/0 and attributes
+//! `trusted.overlay.*`, `user.overlay.*`. Left out: `security.selinux` and
+//! `system.nfs4_acl`, which belong to the host that made the layer, and sockets.
+
+use super::archive::Archive;
+use super::{Error, Limits, Reason, Result};
+use crate::oci::Digest;
+use crate::sys::dir::Dir;
+use crate::sys::{self, Call, xattr};
+use crate::tree::{Entry, Kind, Meta, Name, TreePath};
+use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+/// The attribute that makes a directory hide what is below it.
+pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// How many directories are kept open.
+const OPEN_DIRS: usize = 32;
+
+/// Attributes that belong to the host where the layer was made.
+const DROPPED: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
+
+/// Attributes that overlayfs interprets.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+/// What stands in a staged directory, and what only the layers below can settle.
+#[derive(Debug)]
+pub(super) struct Staged {
+    /// Directories that the layer does not describe, parents first; the root counts.
+    pub(super) implicit: Vec<TreePath>,
+    /// Hard links to files that the layer does not have: link and target.
+    pub(super) links: Vec<(TreePath, TreePath)>,
+    /// Opaque directories.
+    pub(super) opaque: HashSet<TreePath>,
+    /// Whether the layer has whiteouts or opaque directories.
+    pub(super) hides: bool,
+    /// How many entries the layer has.
+    pub(super) entries: u64,
+}
+
+/// A directory of the stage.
+#[derive(Default)]
+struct Folder {
+    meta: Option<Meta>,
+    opaque: bool,
+}
+
+/// A stage being filled.
+pub(super) struct Stage<'a> {
+    root: Rc<Dir>,
+    layer: &'a Digest,
+    limits: &'a Limits,
+    /// Whether there are layers below.
+    hides: bool,
+    folders: HashMap<TreePath, Folder>,
+    open: VecDeque<(TreePath, Rc<Dir>)>,
+    links: Vec<(TreePath, TreePath)>,
+    entries: u64,
+    hidden: bool,
+}
+
+impl<'a> Stage<'a> {
+    /// A stage in the empty directory `root`; `lowest` where no layer is below.
+    pub(super) fn new(root: Dir, layer: &'a Digest, limits: &'a Limits, lowest: bool) -> Self {
+        Self {
+            root: Rc::new(root),
+            layer,
+            limits,
+            hides: !lowest,
+            folders: HashMap::from([(TreePath::root(), Folder::default())]),
+            open: VecDeque::with_capacity(OPEN_DIRS),
+            links: Vec::new(),
+            entries: 0,
+            hidden: false,
+        }
+    }
+
+    /// Reads all entries of `archive`.
+    pub(super) fn fill(&mut self, archive: &mut Archive) -> Result<()> {
+        while let Some(entry) = archive.next()? {
+            self.entries += 1;
+            if self.entries > self.limits.entries {
+                let limit = self.limits.entries;
+                return Err(Error::Limit { layer: self.layer.clone(), what: "entries", limit });
+            }
+            self.add(entry, archive)?;
+        }
+        Ok(())
+    }
+
+    fn refuse<T>(&self, path: &TreePath, reason: Reason) -> Result<T> {
+        Err(Error::Entry { layer: self.layer.clone(), path: path.clone(), reason })
+    }
+
+    fn add(&mut self, entry: Entry, archive: &mut Archive) -> Result<()> {
+        let Entry { name, kind, mut meta, size } = entry;
+        let path = match name {
+            Name::Ignored => return Ok(()),
+            Name::Whiteout(path) => return self.whiteout(&path),
+            Name::Opaque(path) => return self.opaque(&path),
+            Name::Entry(path) => path,
+        };
+        if path.depth() > self.limits.depth {
+            return self.refuse(&path, Reason::Depth(self.limits.depth));
+        }
+        if let Some((name, _)) = meta.xattrs.iter().find(|(n, _)| OVERLAY.iter().any(|p| n.starts_with(p))) {
+            return self.refuse(&path, Reason::OverlayAttribute(name.escape_ascii().to_string()));
+        }
+        meta.xattrs.retain(|(n, _)| !DROPPED.contains(&n.as_slice()));
+        let Some((parent, name)) = path.split() else {
+            if kind != Kind::Directory {
+                return self.refuse(&path, Reason::Root);
+            }
+            self.folders.entry(path).or_default().meta = Some(meta);
+            return Ok(());
+        };
+        match kind {
+            Kind::Socket => {
+                tracing::warn!("layer {}: socket {path} left out", self.layer.short());
+                return Ok(());
+            }
+            Kind::Char(0, 0) => return self.refuse(&path, Reason::WhiteoutDevice),
+            Kind::Link(target) => return self.link(&path, target),
+            _ => {}
+        }
+        let dir = self.parent(&parent, &path)?;
+        match kind {
+            Kind::Directory => {
+                self.directory(&dir, &path, name)?;
+                self.folders.entry(path).or_default().meta = Some(meta);
+                Ok(())
+            }
+            Kind::File => {
+                let file = self.make(&dir, &path, name, || dir.create(name))?;
+                self.write(&file, &path, size, archive)?;
+                finish_file(&file, &meta).map_err(|e| self.sys(&path, e))
+            }
+            Kind::Symlink(target) => {
+                self.make(&dir, &path, name, || dir.symlink(name, OsStr::from_bytes(&target)))?;
+                finish_node(&dir, name, &meta, false).map_err(|e| self.sys(&path, e))
+            }
+            Kind::Char(..) | Kind::Block(..) | Kind::Fifo => {
+                let (kind, device) = match kind {
+                    Kind::Char(major, minor) => (FileType::CharacterDevice, (major, minor)),
+                    Kind::Block(major, minor) => (FileType::BlockDevice, (major, minor)),
+                    _ => (FileType::Fifo, (0, 0)),
+                };
+                self.make(&dir, &path, name, || dir.mknod(name, kind, device))?;
+                finish_node(&dir, name, &meta, true).map_err(|e| self.sys(&path, e))
+            }
+            Kind::Link(_) | Kind::Socket => Ok(()),
+        }
+    }
+
+    fn sys(&self, path: &TreePath, source: sys::Error) -> Error {
+        Error::Make { layer: self.layer.clone(), path: path.clone(), source }
+    }
+
+    fn write(&self, file: &std::fs::File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {
+        let mut end = 0;
+        let fail = |e: sys::Error| self.sys(path, e);
+        archive.content(|offset, bytes| {
+            end = offset + bytes.len() as u64;
+            file.write_all_at(bytes, offset).call(|| format!("pwrite({})", bytes.len())).map_err(fail)
+        })?;
+        if end == size {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(file, size).call(|| format!("ftruncate({size})")).map_err(fail)
+    }
+
+    /// Runs `make`; where something has the name already, removes that and runs it again.
+    fn make<T>(
+        &mut self,
+        dir: &Dir,
+        path: &TreePath,
+        name: &OsStr,
+        make: impl Fn() -> sys::Result<T>,
+    ) -> Result<T> {
+        match make() {
+            Err(e) if e.errno() == Some(Errno::EXIST) => {
+                if self.folders.contains_key(path) {
+                    self.forget(path);
+                }
+                dir.remove(name).and_then(|()| make()).map_err(|e| self.sys(path, e))
+            }
+            other => other.map_err(|e| self.sys(path, e)),
+        }
+    }
+
+    /// Drops what is known of `path` and below.
+    fn forget(&mut self, path: &TreePath) {
+        self.folders.retain(|p, _| !p.is_within(path));
+        self.open.retain(|(p, _)| !p.is_within(path));
+    }
+
+    /// Makes the directory `path` unless the layer has it; over anything else it is opaque,
+    /// for that hides what the layers below have there.
+    fn directory(&mut self, dir: &Dir, path: &TreePath, name: &OsStr) -> Result<()> {
+        if self.folders.contains_key(path) {
+            return Ok(());
+        }
+        let mut folder = Folder::default();
+        match dir.mkdir(name) {
+            Err(e) if e.errno() == Some(Errno::EXIST) => {
+                dir.unlink(name).and_then(|()| dir.mkdir(name)).map_err(|e| self.sys(path, e))?;
+                folder.opaque = self.hides;
+            }
+            other => other.map_err(|e| self.sys(path, e))?,
+        }
+        self.folders.insert(path.clone(), folder);
+        Ok(())
+    }
+
+    /// The directory `parent` of `path`, made with those above it where the layer does not have them.
+    fn parent(&mut self, parent: &TreePath, path: &TreePath) -> Result<Rc<Dir>> {
+        if parent.is_root() {
+            return Ok(Rc::clone(&self.root));
+        }
+        if let Some(at) = self.open.iter().position(|(p, _)| p == parent) {
+            if at > 4 {
+                self.open.swap(0, at);
+                return Ok(Rc::clone(&self.open[0].1));
+            }
+            return Ok(Rc::clone(&self.open[at].1));
+        }
+        if !self.folders.contains_key(parent) {
+            self.make_parents(parent, path)?;
+        }
+        let dir = Rc::new(self.root.below(parent.as_path()).map_err(|e| self.sys(path, e))?);
+        self.open.truncate(OPEN_DIRS - 1);
+        self.open.push_front((parent.clone(), Rc::clone(&dir)));
+        Ok(dir)
+    }
+
+    fn make_parents(&mut self, parent: &TreePath, path: &TreePath) -> Result<()> {
+        let missing: Vec<TreePath> = parent.prefixes().filter(|p| !self.folders.contains_key(p)).collect();
+        for prefix in missing {
+            let Some((above, name)) = prefix.split() else { continue };
+            let dir = self.root.below(above.as_path()).map_err(|e| self.sys(path, e))?;
+            match dir.stat(name).map_err(|e| self.sys(path, e))? {
+                Some(s) if !is_whiteout(&s) => {
+                    return self.refuse(path, Reason::NotDirectory(prefix.clone()));
+                }
+                _ => self.directory(&dir, &prefix, name)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: &TreePath) -> Result<()> {
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        self.hidden = true;
+        if !self.hides {
+            return Ok(());
+        }
+        let dir = self.parent(&parent, path)?;
+        match dir.mknod(name, FileType::CharacterDevice, (0, 0)) {
+            Err(e) if e.errno() == Some(Errno::EXIST) => {
+                if let Some(folder) = self.folders.get_mut(path) {
+                    folder.opaque = true;
+                }
+                Ok(())
+            }
+            other => other.map_err(|e| self.sys(path, e)),
+        }
+    }
+
+    fn opaque(&mut self, path: &TreePath) -> Result<()> {
+        self.hidden = true;
+        if !self.hides {
+            return Ok(());
+        }
+        if !path.is_root() && !self.folders.contains_key(path) {
+            self.make_parents(path, path)?;
+        }
+        self.folders.entry(path.clone()).or_default().opaque = true;
+        Ok(())
+    }
+
+    fn link(&mut self, path: &TreePath, target: TreePath) -> Result<()> {
+        if *path == target {
+            return self.refuse(path, Reason::LinkToItself);
+        }
+        if target.is_root() || self.folders.contains_key(&target) {
+            return self.refuse(path, Reason::LinkToDirectory(target));
+        }
+        if self.link_now(path, &target)? {
+            return Ok(());
+        }
+        // Nothing has the name until the link is made, unless a later entry takes it.
+        if let Some((parent, name)) = path.split() {
+            let dir = self.parent(&parent, path)?;
+            self.forget(path);
+            dir.remove(name).map_err(|e| self.sys(path, e))?;
+        }
+        self.links.push((path.clone(), target));
+        Ok(())
+    }
+
+    /// Makes a hard link where the layer has the target.
+    fn link_now(&mut self, path: &TreePath, target: &TreePath) -> Result<bool> {
+        let (Some((parent, name)), Some((from, old))) = (path.split(), target.split()) else {
+            return self.refuse(path, Reason::Root);
+        };
+        if !from.is_root() && !self.folders.contains_key(&from) {
+            return Ok(false);
+        }
+        let old_dir = self.parent(&from, path)?;
+        match old_dir.stat(old).map_err(|e| self.sys(path, e))? {
+            None => return Ok(false),
+            Some(s) if is_whiteout(&s) => return Ok(false),
+            Some(_) => {}
+        }
+        let dir = self.parent(&parent, path)?;
+        self.make(&dir, path, name, || dir.link(name, &old_dir, old))?;
+        Ok(true)
+    }
+
+    /// Makes the links whose targets came later, and gives all directories their metadata.
+    pub(super) fn finish(mut self) -> Result<Staged> {
+        let mut links = Vec::new();
+        for (path, target) in std::mem::take(&mut self.links) {
+            let Some((parent, name)) = path.split() else { continue };
+            let now = self.parent(&parent, &path)?.stat(name).map_err(|e| self.sys(&path, e))?;
+            if now.is_none_or(|s| is_whiteout(&s)) && !self.link_now(&path, &target)? {
+                links.push((path, target));
+            }
+        }
+        self.open.clear();
+        let (mut implicit, mut opaque) = (Vec::new(), HashSet::new());
+        for (path, folder) in std::mem::take(&mut self.folders) {
+            let dir = self.root.below(path.as_path()).map_err(|e| self.sys(&path, e))?;
+            if folder.opaque {
+                self.hidden = true;
+                xattr::set_fd(&dir, OPAQUE, b"y").map_err(|e| self.sys(&path, e))?;
+            }
+            let bare = Meta { mode: 0o755, ..Meta::default() };
+            let meta = folder.meta.as_ref().unwrap_or(&bare);
+            finish_file(&dir, meta).map_err(|e| self.sys(&path, e))?;
+            if folder.opaque {
+                opaque.insert(path.clone());
+            }
+            if folder.meta.is_none() {
+                implicit.push(path);
+            }
+        }
+        implicit.sort();
+        Ok(Staged { implicit, links, opaque, hides: self.hidden, entries: self.entries })
+    }
+}
+
+/// Whether this is overlayfs' whiteout.
+pub(super) fn is_whiteout(s: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice && s.st_rdev == 0
+}
+
+/// Times that leave the time of access at that of the modification.
+fn times(meta: &Meta) -> Timestamps {
+    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: i64::from(meta.mtime.nanos) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Owner, mode, attributes and times, in this order: chown(2) takes setuid bits and
+/// `security.capability` away.
+pub(super) fn finish_file(fd: impl rustix::fd::AsFd, meta: &Meta) -> sys::Result<()> {
+    let fd = fd.as_fd();
+    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+    rustix::fs::fchown(fd, Some(uid), Some(gid)).call(|| format!("fchown({}, {})", meta.uid, meta.gid))?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call(|| format!("fchmod({:o})", meta.mode))?;
+    for (name, value) in &meta.xattrs {
+        tolerate(name, xattr::set_fd(fd, name, value))?;
+    }
+    rustix::fs::futimens(fd, &times(meta)).call(|| "futimens".to_string())
+}
+
+/// The same for what cannot be opened; symbolic links have no mode.
+pub(super) fn finish_node(dir: &Dir, name: &OsStr, meta: &Meta, with_mode: bool) -> sys::Result<()> {
+    dir.chown(name, meta.uid, meta.gid)?;
+    if with_mode {
+        dir.chmod(name, meta.mode)?;
+    }
+    for (attribute, value) in &meta.xattrs {
+        tolerate(attribute, xattr::set_at(dir, name, attribute, value))?;
+    }
+    dir.utimens(name, &times(meta))
+}
+
+/// A filesystem without attributes is good enough for all but capabilities.
+fn tolerate(name: &[u8], result: sys::Result<()>) -> sys::Result<()> {
+    match result {
+        Err(e) if e.errno() == Some(Errno::OPNOTSUPP) && name != b"security.capability" => {
+            tracing::warn!("{e}");
+            Ok(())
+        }
+        other => other,
+    }
+}

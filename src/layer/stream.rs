@@ -1,0 +1,278 @@
+//! A layer's blob as the bytes of its tar: read, verified, inflated on a thread of its own.
+//!
+//! The thread fills a fixed set of buffers that come back to it when they are used up, so
+//! memory does not grow with the layer. The blob's digest is checked at its end by the
+//! store's reader; the digest of the tar (the diff id) by [`Tar::finish`] on the reading
+//! side, so that hashing, inflating and writing share two threads evenly. Nothing that was
+//! made of a layer may be published before `finish` has agreed.
+//!
+//! gzip: several members are one stream (RFC 1952, 2.2), zero padding after the last is
+//! accepted, anything else there is refused. zstd: frames and skippable frames in any number
+//! (RFC 8878), with a limit on the window.
+
+use super::{Error, Limits, Result};
+use crate::oci::{Compression, Digest, Hasher, Layer};
+use crate::store::{BlobReader, Store, VerifyError};
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::Scope;
+
+/// Size of a buffer in bytes: large enough to make handing over cheap, small enough for
+/// the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// How many buffers one layer has under way.
+const BUFFERS: usize = 4;
+
+/// From which inflated size on the ratio counts, in bytes: small layers may be all zeros.
+const RATIO_FROM: u64 = 1 << 30;
+
+/// The bytes of a layer's tar, in order.
+pub(super) struct Tar<'a> {
+    layer: &'a Layer,
+    limits: &'a Limits,
+    filled: Receiver<io::Result<Vec<u8>>>,
+    empty: Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+    at: usize,
+    seen: u64,
+    hasher: Hasher,
+}
+
+impl<'a> Tar<'a> {
+    /// Opens the blob of `layer` and starts to inflate it on a thread of `scope`.
+    pub(super) fn open<'s>(
+        scope: &'s Scope<'s, '_>,
+        store: &Store,
+        layer: &'a Layer,
+        limits: &'a Limits,
+    ) -> Result<Self> {
+        let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
+        let blob = store.blob(&layer.descriptor)?;
+        let window = limits.zstd_window_log;
+        let (full, filled) = sync_channel(BUFFERS);
+        let (empty, free) = channel();
+        for _ in 0..BUFFERS {
+            let _ = empty.send(Vec::new());
+        }
+        scope.spawn(move || {
+            let result = inflate(blob, compression, window, &free, &full);
+            if let Err(e) = result {
+                let _ = full.send(Err(e));
+            }
+        });
+        let hasher = Hasher::new(layer.diff_id.algorithm());
+        Ok(Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, hasher })
+    }
+
+    /// The digest of the layer's blob, for messages.
+    pub(super) fn blob(&self) -> &Digest {
+        &self.layer.descriptor.digest
+    }
+
+    /// The next bytes, at least one; empty at the end.
+    pub(super) fn fill(&mut self) -> Result<&[u8]> {
+        if self.at == self.buffer.len() {
+            let used = std::mem::take(&mut self.buffer);
+            self.at = 0;
+            if used.capacity() > 0 {
+                let _ = self.empty.send(used);
+            }
+            // The other side hangs up at the end of the stream.
+            if let Ok(next) = self.filled.recv() {
+                self.buffer = next.map_err(|e| self.read_error(e))?;
+                self.seen += self.buffer.len() as u64;
+                self.check_limits()?;
+                self.hasher.update(&self.buffer);
+            }
+        }
+        Ok(&self.buffer[self.at..])
+    }
+
+    /// Marks `n` of the bytes that [`Tar::fill`] gave as used.
+    pub(super) fn consume(&mut self, n: usize) {
+        self.at += n;
+    }
+
+    /// How many bytes have been used.
+    pub(super) fn position(&self) -> u64 {
+        self.seen - (self.buffer.len() - self.at) as u64
+    }
+
+    /// Reads the rest and checks the diff id.
+    pub(super) fn finish(mut self) -> Result<u64> {
+        loop {
+            let n = self.fill()?.len();
+            if n == 0 {
+                break;
+            }
+            self.consume(n);
+        }
+        let got = self.hasher.finish();
+        if got == self.layer.diff_id {
+            return Ok(self.seen);
+        }
+        Err(Error::DiffId {
+            layer: self.layer.descriptor.digest.clone(),
+            want: self.layer.diff_id.clone(),
+            got,
+        })
+    }
+
+    fn check_limits(&self) -> Result<()> {
+        let ratio = self.seen / self.layer.descriptor.size.max(1);
+        let (what, limit) = if self.seen > self.limits.inflated {
+            ("inflated bytes", self.limits.inflated)
+        } else if self.seen > RATIO_FROM && ratio > self.limits.ratio {
+            ("inflated bytes for each compressed one", self.limits.ratio)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Limit { layer: self.blob().clone(), what, limit })
+    }
+
+    fn read_error(&self, e: io::Error) -> Error {
+        match e.downcast::<VerifyError>() {
+            Ok(v) => Error::Store(v.into()),
+            Err(source) => Error::Read { layer: self.blob().clone(), source },
+        }
+    }
+}
+
+/// Inflates `blob` into buffers of `free`, sent to `full`; ends early when nobody listens.
+fn inflate(
+    blob: BlobReader,
+    compression: Compression,
+    window: u32,
+    free: &Receiver<Vec<u8>>,
+    full: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
+    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, blob), compression, window)?;
+    while let Ok(mut buffer) = free.recv() {
+        buffer.resize(BUFFER, 0);
+        let mut len = 0;
+        let mut failed = None;
+        while len < BUFFER {
+            match reader.read(&mut buffer[len..]) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
+            }
+        }
+        if let Some(e) = failed {
+            return Err(reader.blame(e));
+        }
+        if len == 0 {
+            return reader.check_end();
+        }
+        buffer.truncate(len);
+        if full.send(Ok(buffer)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+type Blob = BufReader<BlobReader>;
+
+/// The decompressors behind one face.
+#[allow(clippy::large_enum_variant, reason = "one lives per layer under way")]
+enum Reader {
+    Plain(Blob),
+    Gzip(Gzip),
+    Zstd(Box<zstd::Decoder<'static, Blob>>),
+}
+
+impl Reader {
+    fn new(blob: Blob, compression: Compression, window: u32) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Self::Plain(blob),
+            Compression::Gzip => {
+                Self::Gzip(Gzip { member: Some(flate2::bufread::GzDecoder::new(blob)), rest: None })
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(blob)?;
+                decoder.window_log_max(window)?;
+                Self::Zstd(Box::new(decoder))
+            }
+        })
+    }
+
+    /// The blob has to end where the stream does, with its digest right.
+    fn check_end(&mut self) -> io::Result<()> {
+        let blob = match self {
+            Self::Plain(b) | Self::Gzip(Gzip { member: None, rest: Some(b) }) => b,
+            Self::Gzip(Gzip { member: Some(m), .. }) => m.get_mut(),
+            Self::Gzip(_) => return Ok(()),
+            Self::Zstd(d) => d.get_mut(),
+        };
+        io::copy(blob, &mut io::sink()).map(drop)
+    }
+
+    /// A stream that cannot be read may be a damaged blob: then the digest says so.
+    fn blame(&mut self, e: io::Error) -> io::Error {
+        if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VerifyError>) {
+            return e;
+        }
+        match self.check_end() {
+            Err(v) if v.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VerifyError>) => v,
+            _ => e,
+        }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(b) => b.read(buffer),
+            Self::Gzip(g) => g.read(buffer),
+            Self::Zstd(d) => d.read(buffer),
+        }
+    }
+}
+
+/// Members of a gzip stream, one after the other, and the padding after them.
+struct Gzip {
+    /// The member being read; none after the last.
+    member: Option<flate2::bufread::GzDecoder<Blob>>,
+    /// The blob after the last member.
+    rest: Option<Blob>,
+}
+
+impl Read for Gzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let n = member.read(buffer)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            let Some(mut blob) = self.member.take().map(flate2::bufread::GzDecoder::into_inner) else {
+                break;
+            };
+            let next = blob.fill_buf()?.first();
+            match next {
+                Some(0x1f) => self.member = Some(flate2::bufread::GzDecoder::new(blob)),
+                _ => skip_zeros(self.rest.insert(blob))?,
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn skip_zeros(blob: &mut Blob) -> io::Result<()> {
+    loop {
+        let rest = blob.fill_buf()?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if rest.iter().any(|&b| b != 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "garbage after the gzip stream"));
+        }
+        let n = rest.len();
+        blob.consume(n);
+    }
+}

@@ -1,0 +1,81 @@
+//! `image`: an overlay over a filesystem image, which is mounted read-only from a loop device.
+//!
+//! The image's bytes never change: the loop device is read-only, and journals are not
+//! replayed (ext4 `noload`, btrfs `rescue=nologreplay`). The loop device detaches itself at
+//! the unmount.
+
+use super::{Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
+use crate::store::Store;
+use crate::sys::loopdev::LoopDevice;
+use crate::sys::mount::{self, Mount};
+use crate::sys::{self, Call};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use sys_mount::MountFlags;
+
+/// Filesystems: where in the file which bytes are, the type, options that keep it unchanged.
+const MAGICS: [(u64, &[u8], &str, &str); 4] = [
+    (0x438, &[0x53, 0xef], "ext4", "noload"),
+    (0, b"hsqs", "squashfs", ""),
+    (0x400, &[0xe2, 0xe1, 0xf5, 0xe0], "erofs", ""),
+    (0x1_0040, b"_BHRfS_M", "btrfs", "rescue=nologreplay"),
+];
+
+pub(super) struct ImageFile;
+
+impl Driver for ImageFile {
+    fn create(&self, _: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()> {
+        let Source::File(file) = source else {
+            return Err(Error::Source { driver: DriverKind::Image, source_kind: source.what() });
+        };
+        rootfs.image = Some(file.canonicalize().call(|| format!("realpath({})", file.display()))?);
+        for name in ["lower", "upper", "work", "rootfs"] {
+            area::make_dir(&bundle.join(name))?;
+        }
+        rootfs.lowers = vec![bundle.join("lower")];
+        self.mount(rootfs, bundle)
+    }
+
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
+        let lower = bundle.join("lower");
+        if let Some(file) = &rootfs.image
+            && !mount::is_mount_point(&lower)?
+        {
+            mount_file(file, &lower)?.keep();
+        }
+        overlay::mount(&[lower], None, bundle)
+    }
+
+    fn remove(&self, bundle: &Path) -> Result<()> {
+        area::remove_dirs(bundle, &["rootfs", "lower", "upper", "work"])
+    }
+}
+
+/// Mounts the image `file` read-only at `target`.
+pub(super) fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
+    let (fstype, options) = detect(file)?;
+    let device = LoopDevice::attach(file, true)?;
+    Ok(Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options)?)
+}
+
+/// The type of the filesystem in `file`, and its mount options.
+fn detect(path: &Path) -> Result<(&'static str, &'static str)> {
+    let open = || -> sys::Result<File> {
+        let file = File::open(path).call(|| format!("open({})", path.display()))?;
+        let meta = file.metadata().call(|| format!("fstat({})", path.display()))?;
+        if meta.is_dir() {
+            return Err(rustix::io::Errno::ISDIR).call(|| format!("open({})", path.display()));
+        }
+        Ok(file)
+    };
+    let file = open()?;
+    let has = |at: u64, magic: &[u8]| {
+        let mut bytes = vec![0; magic.len()];
+        file.read_exact_at(&mut bytes, at).is_ok() && bytes == magic
+    };
+    let found = MAGICS.iter().find(|(at, magic, ..)| has(*at, magic));
+    found
+        .map(|(.., fstype, options)| (*fstype, *options))
+        .ok_or_else(|| Error::NotAnImage(PathBuf::from(path)))
+}

@@ -1,0 +1,256 @@
+//! Root filesystems of bundles: one trait, one file per driver.
+//!
+//! | driver | `BUNDLE/rootfs` is | shared between bundles |
+//! |---|---|---|
+//! | [`copy`] | a plain directory | nothing |
+//! | [`overlay`] | an overlay, changes in `BUNDLE/upper` | one directory per layer, in the store |
+//! | [`btrfs`] | a snapshot | one read-only subvolume per layer chain, in the store |
+//! | [`image`] | an overlay over the image file, loop-mounted read-only at `BUNDLE/lower` | the file |
+//!
+//! A [`Rootfs`] is the record of what was made; the caller keeps it with the bundle, so that
+//! a later command can make the mounts again ([`Rootfs::mount`]) and take everything away
+//! ([`Rootfs::remove`]). A driver that was asked for by name never gives way to another;
+//! [`choose`] picks one and says why.
+//!
+//! In the store's layers area:
+//!
+//! ```text
+//! layers/lock             held while layers are extracted, so that each is extracted once
+//! layers/diff-HEX/fs      overlay: a layer by its diff id, in overlayfs' form
+//! layers/diff-HEX/root    there where the layer describes its root directory
+//! layers/chain-HEX/…      the same for a layer that depends on those below, by chain id
+//! layers/empty            overlay: the lower of an image without layers
+//! layers/btrfs-HEX        btrfs: a read-only subvolume by chain id
+//! ```
+//!
+//! Folders there are published by rename, whole, after one syncfs.
+
+mod area;
+mod btrfs;
+mod copy;
+mod image;
+mod overlay;
+
+use crate::error::Kind;
+use crate::layer;
+use crate::oci::Image;
+use crate::store::{self, Area, Store};
+use crate::sys::{self, Call};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The drivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    /// A plain copy.
+    Copy,
+    /// An overlay over shared layers or a directory.
+    Overlay,
+    /// A btrfs snapshot.
+    Btrfs,
+    /// An overlay over a read-only filesystem image.
+    Image,
+}
+
+/// All drivers.
+pub const DRIVERS: [DriverKind; 4] =
+    [DriverKind::Copy, DriverKind::Overlay, DriverKind::Btrfs, DriverKind::Image];
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Copy => "copy",
+            Self::Overlay => "overlay",
+            Self::Btrfs => "btrfs",
+            Self::Image => "image",
+        })
+    }
+}
+
+impl FromStr for DriverKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = DRIVERS.into_iter().find(|d| d.to_string() == text);
+        found.ok_or_else(|| Error::UnknownDriver(text.to_string()))
+    }
+}
+
+/// What a root filesystem is made from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// An image of the store.
+    Image(&'a Image),
+    /// A directory tree.
+    Directory(&'a Path),
+    /// A filesystem image: ext4, squashfs, erofs or btrfs.
+    File(&'a Path),
+}
+
+impl Source<'_> {
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "an image of the store",
+            Self::Directory(_) => "a directory",
+            Self::File(_) => "a filesystem image",
+        }
+    }
+}
+
+/// What goes wrong with a root filesystem.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No driver of this name.
+    #[error("unknown driver {0:?}: wanted copy, overlay, btrfs or image")]
+    UnknownDriver(String),
+    /// The driver does not take such a source.
+    #[error("the {driver} driver cannot start from {source_kind}")]
+    Source {
+        /// The driver.
+        driver: DriverKind,
+        /// What the source is.
+        source_kind: &'static str,
+    },
+    /// The driver cannot work here.
+    #[error("the {driver} driver does not work here: {reason}")]
+    Unsupported {
+        /// The driver.
+        driver: DriverKind,
+        /// Why.
+        reason: String,
+    },
+    /// The file holds no filesystem that is known.
+    #[error("{} is not a filesystem image: no ext4, squashfs, erofs or btrfs in it", .0.display())]
+    NotAnImage(PathBuf),
+    /// A layer.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A syscall.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+}
+
+/// Result of making or removing a root filesystem.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownDriver(_) | Self::Source { .. } | Self::NotAnImage(_) => Kind::Input,
+            Self::Unsupported { .. } => Kind::Unsupported,
+            Self::Layer(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
+        }
+    }
+}
+
+/// The record of a bundle's root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// Who made it.
+    pub driver: DriverKind,
+    /// Lower directories of an overlay, the topmost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowers: Vec<PathBuf>,
+    /// The image file below an overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<PathBuf>,
+}
+
+impl Rootfs {
+    const fn new(driver: DriverKind) -> Self {
+        Self { driver, lowers: Vec::new(), image: None }
+    }
+
+    /// Makes `bundle/rootfs` from `source`, mounted where the driver mounts. The folder
+    /// `bundle` exists, without `rootfs`, `upper`, `work` and `lower`.
+    ///
+    /// # Errors
+    /// Any [`Error`]; what was made is taken away again.
+    pub fn create(store: &Store, driver: DriverKind, source: &Source, bundle: &Path) -> Result<Self> {
+        let bundle = &bundle.canonicalize().call(|| format!("realpath({})", bundle.display()))?;
+        let mut rootfs = Self::new(driver);
+        for name in ["rootfs", "upper", "work", "lower"] {
+            let path = bundle.join(name);
+            if path.symlink_metadata().is_ok() {
+                return Err(rustix::io::Errno::EXIST).call(|| format!("mkdir({})", path.display()))?;
+            }
+        }
+        let made = driver.driver().create(store, source, bundle, &mut rootfs);
+        match made {
+            Ok(()) => Ok(rootfs),
+            Err(e) => {
+                if let Err(undo) = rootfs.remove(bundle) {
+                    tracing::warn!("{undo}");
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes the mounts again that are gone since a reboot; does nothing where they are there.
+    ///
+    /// # Errors
+    /// [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
+    pub fn mount(&self, bundle: &Path) -> Result<()> {
+        self.driver.driver().mount(self, bundle)
+    }
+
+    /// Unmounts and deletes what [`Rootfs::create`] made, also when it is partly gone. The
+    /// bundle folder and its other files are the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Sys`].
+    pub fn remove(&self, bundle: &Path) -> Result<()> {
+        self.driver.driver().remove(bundle)
+    }
+}
+
+/// What a driver does; all paths are below the bundle folder but those of the store.
+trait Driver {
+    /// Makes `bundle/rootfs`, mounted; records in `rootfs` what [`Driver::mount`] needs.
+    fn create(&self, store: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()>;
+    /// Mounts what is not mounted.
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()>;
+    /// Unmounts and deletes.
+    fn remove(&self, bundle: &Path) -> Result<()>;
+}
+
+impl DriverKind {
+    fn driver(self) -> &'static dyn Driver {
+        match self {
+            Self::Copy => &copy::Copy,
+            Self::Overlay => &overlay::Overlay,
+            Self::Btrfs => &btrfs::Btrfs,
+            Self::Image => &image::ImageFile,
+        }
+    }
+}
+
+/// Picks a driver for `source`, and says why: the image driver for an image file, btrfs where
+/// the store lies on it, an overlay where the kernel mounts one there, else a copy.
+///
+/// # Errors
+/// [`Error::Store`], [`Error::Sys`].
+pub fn choose(store: &Store, source: &Source) -> Result<(DriverKind, String)> {
+    if let Source::File(file) = source {
+        return Ok((DriverKind::Image, format!("{} is a file", file.display())));
+    }
+    let layers = store.area(Area::Layers)?;
+    if sys::btrfs::is_btrfs(&layers)? && !matches!(source, Source::Directory(_)) {
+        return Ok((DriverKind::Btrfs, format!("{} is on btrfs", layers.display())));
+    }
+    match overlay::try_mount(&layers) {
+        Ok(()) => Ok((DriverKind::Overlay, "overlays can be mounted".to_string())),
+        Err(e) => Ok((DriverKind::Copy, format!("no overlay can be mounted: {e}"))),
+    }
+}

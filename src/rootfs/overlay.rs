@@ -1,0 +1,180 @@
+//! `overlay`: an overlay over shared layers, or over a directory.
+//!
+//! A layer is extracted once and serves all images that have it: by its diff id where it
+//! stands alone, by its chain id where it depends on the layers below (hard links into
+//! them, directories that it does not describe). Each becomes a lower directory.
+
+use super::area::{LayersLock, make_dir, remove_dirs, sync};
+use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
+use crate::layer::{self, Extracted, Options, copy_meta};
+use crate::oci::{Image, Layer};
+use crate::store::{Area, Store};
+use crate::sys::workspace::Workspace;
+use crate::sys::{self, Call, mount};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+pub(super) struct Overlay;
+
+impl Driver for Overlay {
+    fn create(&self, store: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()> {
+        let root_meta = match source {
+            Source::Image(image) => {
+                let layers = lowers(store, image)?;
+                let root =
+                    layers.iter().find(|l| l.with_file_name("root").exists()).or(layers.first()).cloned();
+                rootfs.lowers = layers;
+                root
+            }
+            Source::Directory(dir) => {
+                let dir = dir.canonicalize().call(|| format!("realpath({})", dir.display()))?;
+                rootfs.lowers = vec![dir];
+                rootfs.lowers.first().cloned()
+            }
+            Source::File(_) => {
+                return Err(Error::Source { driver: DriverKind::Overlay, source_kind: source.what() });
+            }
+        };
+        for name in ["upper", "work", "rootfs"] {
+            make_dir(&bundle.join(name))?;
+        }
+        mount(&rootfs.lowers, root_meta.as_deref(), bundle)
+    }
+
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
+        mount(&rootfs.lowers, None, bundle)
+    }
+
+    fn remove(&self, bundle: &Path) -> Result<()> {
+        remove_dirs(bundle, &["rootfs", "upper", "work"])
+    }
+}
+
+/// Mounts the overlay of `bundle` where it is not mounted; the root of a fresh upper directory
+/// takes owner, mode and the like from `root`.
+pub(super) fn mount(lowers: &[PathBuf], root: Option<&Path>, bundle: &Path) -> Result<()> {
+    let (upper, work, target) = (bundle.join("upper"), bundle.join("work"), bundle.join("rootfs"));
+    if mount::is_mount_point(&target)? {
+        return Ok(());
+    }
+    if let Some(root) = root {
+        copy_meta(root, &upper)?;
+    }
+    Ok(sys::overlay::Overlay { lowers, upper: Some((&upper, &work)) }.mount(&target)?)
+}
+
+/// Whether an overlay with an upper directory can be mounted in `folder`.
+pub(super) fn try_mount(folder: &Path) -> Result<()> {
+    let work = Workspace::beside(&folder.join("x"))?;
+    for name in ["lower", "upper", "work", "rootfs"] {
+        make_dir(&work.path().join(name))?;
+    }
+    mount(&[work.path().join("lower")], None, work.path())?;
+    Ok(mount::unmount(&work.path().join("rootfs"))?)
+}
+
+/// The lower directories of `image`, the topmost first; extracts what is not there yet.
+fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
+    let area = store.area(Area::Layers)?;
+    if image.layers.is_empty() {
+        let empty = area.join("empty");
+        let _lock = LayersLock::take(&area)?;
+        if !empty.exists() {
+            make_dir(&empty)?;
+        }
+        return Ok(vec![empty]);
+    }
+    let mut found: Vec<_> = image.layers.iter().map(|l| find(&area, l)).collect();
+    if found.iter().any(Option::is_none) {
+        let _lock = LayersLock::take(&area)?;
+        // Another process may have extracted them while this one waited.
+        found = image.layers.iter().map(|l| find(&area, l)).collect();
+        extract(store, &area, &image.layers, &mut found)?;
+    }
+    Ok(found.into_iter().flatten().rev().collect())
+}
+
+/// Where the layer lies, if it does.
+fn find(area: &Path, layer: &Layer) -> Option<PathBuf> {
+    // By chain id first: that is the better fit, where there is one.
+    let names = [format!("chain-{}", layer.chain_id.hex()), format!("diff-{}", layer.diff_id.hex())];
+    names.into_iter().map(|n| area.join(n).join("fs")).find(|p| p.exists())
+}
+
+/// Extracts the layers that are missing in `found`, several at once, and publishes them in order.
+fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<PathBuf>]) -> Result<()> {
+    let work = &Workspace::beside(&area.join("x"))?;
+    let mut missing: Vec<usize> = (0..layers.len()).filter(|&i| found[i].is_none()).collect();
+    missing.sort_by_key(|&i| std::cmp::Reverse(layers[i].descriptor.size));
+    let workers = thread::available_parallelism().map_or(3, |n| n.get() + 1).min(missing.len());
+    let next = AtomicUsize::new(0);
+    let mut extracted = thread::scope(|scope| {
+        let (done, results) = channel();
+        for _ in 0..workers {
+            let (done, missing, next) = (done.clone(), &missing, &next);
+            scope.spawn(move || {
+                while let Some(&i) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = extract_one(store, work.path(), &layers[i], i);
+                    if result.is_err() {
+                        next.store(missing.len(), Ordering::Relaxed);
+                    }
+                    if done.send((i, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(done);
+        results.into_iter().map(|(i, result)| result.map(|e| (i, e))).collect::<Result<Vec<_>>>()
+    })?;
+    extracted.sort_by_key(|(i, _)| *i);
+    sync(area)?;
+    for (i, mut extracted) in extracted {
+        let folder = work.path().join(i.to_string());
+        let depends = extracted.depends_on_place();
+        if depends && i > 0 {
+            settle(&mut extracted, work.path(), &folder.join("fs"), &found[..i])?;
+        }
+        if extracted.describes_root() {
+            let marker = folder.join("root");
+            std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
+        }
+        let layer = &layers[i];
+        let name = if depends {
+            sync(area)?;
+            format!("chain-{}", layer.chain_id.hex())
+        } else {
+            format!("diff-{}", layer.diff_id.hex())
+        };
+        let target = area.join(name);
+        std::fs::rename(&folder, &target)
+            .call(|| format!("rename({}, {})", folder.display(), target.display()))?;
+        found[i] = Some(target.join("fs"));
+    }
+    sync(area)
+}
+
+fn extract_one<'a>(store: &Store, work: &Path, layer: &'a Layer, i: usize) -> Result<Extracted<'a>> {
+    let folder = work.join(i.to_string());
+    make_dir(&folder)?;
+    let fs = folder.join("fs");
+    make_dir(&fs)?;
+    Ok(layer::extract_layer(store, layer, &fs, i == 0, &Options::default())?)
+}
+
+/// Settles a layer against the tree of those below it.
+fn settle(extracted: &mut Extracted, work: &Path, fs: &Path, below: &[Option<PathBuf>]) -> Result<()> {
+    let lowers: Vec<PathBuf> = below.iter().rev().flatten().cloned().collect();
+    if let [only] = lowers.as_slice() {
+        return Ok(extracted.settle(fs, only)?);
+    }
+    let view = work.join("view");
+    make_dir(&view)?;
+    sys::overlay::Overlay { lowers: &lowers, upper: None }.mount(&view)?;
+    let settled = extracted.settle(fs, &view);
+    mount::unmount(&view)?;
+    std::fs::remove_dir(&view).call(|| format!("rmdir({})", view.display()))?;
+    Ok(settled?)
+}

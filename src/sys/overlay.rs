@@ -1,0 +1,153 @@
+//! Overlay mounts by the new mount API (fsopen(2)), by mount(2) on kernels before 6.7.
+
+use super::{Call, Result};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, move_mount,
+};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use sys_mount::MountFlags;
+
+/// The longest string that fsconfig(2) takes, in bytes.
+const MAX_STRING: usize = 255;
+
+/// The most that mount(2) takes as data, in bytes.
+const MAX_DATA: usize = 4095;
+
+/// Options that keep the upper directory readable to other tools.
+const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
+
+/// What an overlay is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay<'a> {
+    /// Lower directories, the topmost first; at least one, or two without an upper.
+    pub lowers: &'a [PathBuf],
+    /// The upper and the work directory, on one filesystem; none for a read-only overlay.
+    pub upper: Option<(&'a Path, &'a Path)>,
+}
+
+impl Overlay<'_> {
+    /// Mounts it at `target`.
+    ///
+    /// # Errors
+    /// The failed call; E2BIG where an old kernel's mount(2) cannot take so many lowers.
+    pub fn mount(&self, target: &Path) -> Result<()> {
+        match self.mount_by_fd(target) {
+            Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::NOSYS)) => self.mount_by_data(target),
+            other => other,
+        }
+    }
+
+    fn mount_by_fd(&self, target: &Path) -> Result<()> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)".to_string())?;
+        let mut open = Vec::new();
+        set(&fs, "source", Path::new("overlay"), &mut open)?;
+        for lower in self.lowers {
+            set(&fs, "lowerdir+", lower, &mut open)?;
+        }
+        if let Some((upper, work)) = self.upper {
+            set(&fs, "upperdir", upper, &mut open)?;
+            set(&fs, "workdir", work, &mut open)?;
+        }
+        for (key, value) in OPTIONS {
+            set(&fs, key, Path::new(value), &mut open)?;
+        }
+        fsconfig_create(&fs).call(|| format!("fsconfig(overlay, create) for {}", target.display()))?;
+        let attributes =
+            if self.upper.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .call(|| format!("fsmount(overlay) for {}", target.display()))?;
+        move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .call(|| format!("move_mount(overlay, {})", target.display()))
+    }
+
+    fn mount_by_data(&self, target: &Path) -> Result<()> {
+        let mut data = b"lowerdir=".to_vec();
+        for (i, lower) in self.lowers.iter().enumerate() {
+            if i > 0 {
+                data.push(b':');
+            }
+            escape(lower, &mut data);
+        }
+        for (key, path) in self.upper.iter().flat_map(|(u, w)| [(",upperdir=", u), (",workdir=", w)]) {
+            data.extend_from_slice(key.as_bytes());
+            escape(path, &mut data);
+        }
+        for (key, value) in OPTIONS {
+            data.extend_from_slice(format!(",{key}={value}").as_bytes());
+        }
+        if data.len() > MAX_DATA {
+            let call = || format!("mount(overlay, {}) with {} lowers", target.display(), self.lowers.len());
+            return Err(Errno::TOOBIG).call(call);
+        }
+        let flags = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
+        let text = String::from_utf8(data).map_err(|_| Errno::ILSEQ);
+        let text = text.call(|| format!("mount(overlay, {})", target.display()))?;
+        super::mount::Mount::new(Path::new("overlay"), target, "overlay", flags, &text)?.keep();
+        Ok(())
+    }
+}
+
+/// Sets one parameter; a path that is too long goes by its descriptor, kept in `open`.
+fn set(fs: &OwnedFd, key: &str, value: &Path, open: &mut Vec<OwnedFd>) -> Result<()> {
+    let call = || format!("fsconfig(overlay, {key}, {})", value.display());
+    if value.as_os_str().len() <= MAX_STRING {
+        return fsconfig_set_string(fs.as_fd(), key, value).call(call);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(value, flags, Mode::empty()).call(call)?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    open.push(fd);
+    fsconfig_set_string(fs.as_fd(), key, path).call(call)
+}
+
+/// Colons, commas and backslashes mean something in mount data.
+fn escape(path: &Path, data: &mut Vec<u8>) {
+    for &b in path.as_os_str().as_bytes() {
+        if matches!(b, b':' | b',' | b'\\') {
+            data.push(b'\\');
+        }
+        data.push(b);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mount;
+    use std::fs;
+
+    /// Both ways give the same mount.
+    #[test]
+    fn mounts_by_fd_and_by_data() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = |name: &str| {
+            let path = tmp.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let long = dir(&format!("{}/{}", "x".repeat(200), "y".repeat(200)));
+        let lowers = [long, dir("a:b"), dir("c\\d")];
+        for (i, l) in lowers.iter().enumerate() {
+            fs::write(l.join("f"), i.to_string()).unwrap();
+            fs::write(l.join(format!("only{i}")), "").unwrap();
+        }
+        let target = dir("target");
+        for i in 0..2 {
+            let (upper, work) = (dir(&format!("upper{i}")), dir(&format!("work{i}")));
+            let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)) };
+            let mounted = if i == 0 { overlay.mount_by_fd(&target) } else { overlay.mount_by_data(&target) };
+            mounted.unwrap();
+            assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "0");
+            assert!(target.join("only2").exists());
+            fs::write(target.join("new"), "").unwrap();
+            mount::unmount(&target).unwrap();
+            assert!(upper.join("new").exists() && !target.join("f").exists());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A folder to build in, next to what will be built, and gone with its owner.
+//!
+//! It is called `.shipimg-…`, has mode 0700 and is locked by its owner (flock(2)). One that
+//! nobody locks was left by a killed process; the next [`Workspace::beside`] in the same
+//! folder removes it.
+
+use super::dir::{self, Dir};
+use super::{Call, Result, mount};
+use rustix::fs::{FlockOperation, Mode, flock};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = ".shipimg-";
+
+/// A locked folder, removed when dropped.
+#[derive(Debug)]
+pub struct Workspace {
+    dir: Dir,
+}
+
+impl Workspace {
+    /// Makes one in the folder that `target` is or will be in.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn beside(target: &Path) -> Result<Self> {
+        let parent = parent(target);
+        let above = Dir::open(&parent)?;
+        // Making takes a shared lock, sweeping an exclusive one: a fresh folder is never swept.
+        if flock(&above, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            sweep(&above)?;
+        }
+        flock(&above, FlockOperation::LockShared).call(|| format!("flock({})", parent.display()))?;
+        Self::within(&parent)
+    }
+
+    /// Makes one in the folder `parent` and sweeps nothing there: names like its own may be
+    /// somebody's files.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn within(parent: &Path) -> Result<Self> {
+        let made = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempdir_in(parent)
+            .call(|| format!("mkdir({}/{PREFIX}…)", parent.display()))?
+            .keep();
+        let dir = Dir::open(&made)?;
+        flock(&dir, FlockOperation::LockExclusive).call(|| format!("flock({})", made.display()))?;
+        // The folder's own mode, without a setgid bit inherited from above.
+        rustix::fs::fchmod(&dir, Mode::RWXU).call(|| format!("fchmod({})", made.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        if let Err(e) = dir::remove(self.path()) {
+            tracing::warn!("{e}");
+        }
+    }
+}
+
+/// The folder that `path` lies in.
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+        Some(_) => ".".into(),
+        None => "/".into(),
+    }
+}
+
+fn sweep(above: &Dir) -> Result<()> {
+    above.each(|name: &OsStr, _| {
+        if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
+            return Ok(());
+        }
+        let Ok(left) = above.child(name) else { return Ok(()) };
+        if flock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            mount::unmount_below(left.path())?;
+            if let Err(e) = above.remove(name) {
+                tracing::warn!("{e}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_what_nobody_holds() {
+        let tmp = tempfile::tempdir().unwrap();
+        let target = tmp.path().join("x");
+        let held = Workspace::beside(&target).unwrap();
+        let abandoned = tmp.path().join(".shipimg-old");
+        std::fs::create_dir(&abandoned).unwrap();
+        let other = Workspace::beside(&target).unwrap();
+        assert!(held.path().exists() && other.path().exists() && !abandoned.exists());
+        drop((held, other));
+        assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
+    }
+}
