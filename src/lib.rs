@@ -13,12 +13,16 @@
 //! | 0 | [`sys`] | syscalls, `unsafe`, external programs |
 //! | 0 | [`oci`] | digests, references, descriptors, manifests, configs |
 //! | 1 | [`store`] | an OCI image layout on disk |
+//! | 4 | [`bundle`] | image configurations as `config.json` |
+//! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
 
+pub mod bundle;
 pub mod cli;
 pub mod error;
 pub mod oci;
+pub mod run;
 pub mod store;
 pub mod sys;

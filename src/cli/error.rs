@@ -1,7 +1,7 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
 use crate::error::Kind;
-use crate::{oci, store, sys};
+use crate::{oci, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,11 @@ pub enum Error {
     Store(#[from] store::Error),
     /// A syscall or an external program.
     Sys(#[from] sys::Error),
+    /// A container.
+    Run(#[from] run::Error),
+    /// A command that was to give a program's exit code did not come that far.
+    #[error(transparent)]
+    Launch(run::Error),
     /// Standard output could not be written.
     Output(#[from] std::io::Error),
 }
@@ -25,7 +30,17 @@ impl Error {
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
+            Self::Run(e) | Self::Launch(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
+        }
+    }
+
+    /// The exit code: by kind, but 125 to 127 where a program's own was expected.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Launch(e) => e.launch_code(),
+            other => other.kind().exit_code(),
         }
     }
 
@@ -34,6 +49,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
             _ => None,
         }
     }

@@ -6,9 +6,17 @@
 //! What owns a kernel resource ([`mount::Mount`], [`loopdev::LoopDevice`]) has
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
+pub mod device_filter;
+pub mod inroot;
 pub mod loopdev;
 pub mod mount;
+pub mod mountfd;
+pub mod netlink;
+pub mod process;
 pub mod program;
+pub mod pty;
+pub mod selfexe;
+pub mod signal;
 
 use crate::error::Kind;
 use rustix::io::Errno;
