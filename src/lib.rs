@@ -17,6 +17,8 @@
 //! | 2 | [`registry`] | images from registries into the store |
 //! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
+//! | 4 | [`bundle`] | image configurations as `config.json` |
+//! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
@@ -29,6 +31,7 @@ pub mod oci;
 pub mod recipe;
 pub mod registry;
 pub mod rootfs;
+pub mod run;
 pub mod store;
 pub mod sys;
 pub mod tree;

@@ -1,6 +1,7 @@
 //! Bundles: a root filesystem and the `config.json` that says how to run it.
 
 mod convert;
+pub mod spec;
 mod users;
 
 pub use users::{Ids, resolve};

@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{layer, oci, registry, rootfs, store, sys};
+use crate::{layer, oci, registry, rootfs, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,11 @@ pub enum Error {
     NotEmpty(#[from] NotEmpty),
     /// A syscall or an external program.
     Sys(#[from] sys::Error),
+    /// A container.
+    Run(#[from] run::Error),
+    /// A command that was to give a program's exit code did not come that far.
+    #[error(transparent)]
+    Launch(run::Error),
     /// Standard output could not be written.
     Output(#[from] std::io::Error),
 }
@@ -38,7 +43,17 @@ impl Error {
             Self::Layer(e) => e.kind(),
             Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
+            Self::Run(e) | Self::Launch(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
+        }
+    }
+
+    /// The exit code: by kind, but 125 to 127 where a program's own was expected.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Launch(e) => e.launch_code(),
+            other => other.kind().exit_code(),
         }
     }
 
@@ -53,6 +68,7 @@ impl Error {
                  then shipimg --root DIR …, or --driver overlay"
                     .to_string(),
             ),
+            Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
             _ => None,
         }
     }

@@ -5,12 +5,21 @@
 //! go to standard error. An error is one line, `error: …`, with its causes joined by
 //! colons; in a terminal a `help:` line may follow, a command that can be pasted.
 
+mod create;
+mod delete;
 mod error;
+mod exec;
 mod images;
 mod inspect;
 mod progress;
 mod pull;
 mod unpack;
+mod kill;
+mod list;
+mod run;
+mod spec;
+mod start;
+mod state;
 
 pub use error::Error;
 
@@ -45,6 +54,24 @@ enum Command {
     Pull(pull::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Create a container from a bundle; it waits for start
+    Create(create::Args),
+    /// Start a created container
+    Start(start::Args),
+    /// Create, start, wait for and delete a container
+    Run(run::Args),
+    /// Show the state of a container
+    State(state::Args),
+    /// Execute a program in a running container
+    Exec(exec::Args),
+    /// Send a signal to a container
+    Kill(kill::Args),
+    /// Delete a container
+    Delete(delete::Args),
+    /// List containers
+    List(list::Args),
+    /// Write a default config.json
+    Spec(spec::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -60,6 +87,14 @@ impl Context {
     /// Those of [`Store::open`].
     pub fn store(&self) -> Result<Store> {
         Ok(Store::open(&self.root)?)
+    }
+
+    /// The containers of the store.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn runtime(&self) -> Result<crate::run::Runtime> {
+        Ok(crate::run::Runtime::open(&self.store()?)?)
     }
 }
 
@@ -87,6 +122,15 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Create(args) => args.run(&context),
+        Command::Start(args) => args.run(&context),
+        Command::Run(args) => args.run(&context),
+        Command::State(args) => args.run(&context),
+        Command::Exec(args) => args.run(&context),
+        Command::Kill(args) => args.run(&context),
+        Command::Delete(args) => args.run(&context),
+        Command::List(args) => args.run(&context),
+        Command::Spec(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");
@@ -95,6 +139,6 @@ pub fn main() -> ExitCode {
         {
             eprintln!("help: {hint}");
         }
-        ExitCode::from(e.kind().exit_code())
+        ExitCode::from(e.exit_code())
     })
 }

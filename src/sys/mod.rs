@@ -14,6 +14,14 @@ pub mod overlay;
 pub mod program;
 pub mod workspace;
 pub mod xattr;
+pub mod device_filter;
+pub mod inroot;
+pub mod mountfd;
+pub mod netlink;
+pub mod process;
+pub mod pty;
+pub mod selfexe;
+pub mod signal;
 
 use crate::error::Kind;
 use rustix::io::Errno;

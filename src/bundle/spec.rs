@@ -1,0 +1,105 @@
+//! The default `config.json`: what a container gets when nobody asks for anything else.
+//!
+//! Close to what other tools give: podman's set of capabilities, the runtime-spec's usual
+//! mounts, every namespace but those of users and clocks, the kernel's own knobs hidden.
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::Spec;
+use serde_json::json;
+
+/// What a program may do as root: podman's default set.
+const CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The default configuration: a shell in `rootfs`, with a terminal.
+///
+/// # Errors
+/// None in practice: the types of `oci-spec` take it, which a test holds.
+pub fn default_spec() -> Result<Spec, OciSpecError> {
+    Ok(serde_json::from_value(document())?)
+}
+
+fn document() -> serde_json::Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": true,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "shipimg",
+        "mounts": mounts(),
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                {"type": "cgroup"}
+            ],
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY
+        }
+    })
+}
+
+fn mounts() -> serde_json::Value {
+    let safe = ["nosuid", "noexec", "nodev"];
+    let with = |more: &[&'static str]| [&safe[..], more].concat();
+    json!([
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+            "options": with(&["mode=1777", "size=65536k"])},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": with(&["ro"])},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": with(&["relatime", "ro"])}
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn is_what_the_types_take() {
+        let spec = super::default_spec().unwrap();
+        let back = serde_json::to_value(&spec).unwrap();
+        assert_eq!(back["linux"]["namespaces"].as_array().unwrap().len(), 6);
+        assert_eq!(back["mounts"].as_array().unwrap().len(), 7);
+        assert_eq!(back["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 11);
+    }
+}

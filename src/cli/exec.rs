@@ -1,0 +1,96 @@
+//! `shipimg exec`: another program in a running container.
+
+use super::{Context, Error, Result};
+use crate::run::{self, Exec};
+use crate::sys::selfexe;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `exec`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The container's name
+    id: String,
+    /// Program and arguments
+    #[arg(trailing_var_arg = true, required_unless_present = "process", value_name = "CMD")]
+    command: Vec<String>,
+    /// File with the whole process as JSON
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
+    process: Option<PathBuf>,
+    /// With a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Do not wait for its end
+    #[arg(short, long)]
+    detach: bool,
+    /// User and group by number, UID[:GID]
+    #[arg(short, long, value_parser = user, value_name = "UID[:GID]")]
+    user: Option<(u32, u32)>,
+    /// Supplementary groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Added to the environment, NAME=VALUE
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Added capabilities
+    #[arg(short, long)]
+    cap: Vec<String>,
+    /// No execve may raise privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Unix socket that takes the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// File that takes the process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Pass on this many descriptors after the standard streams
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    preserve_fds: u32,
+}
+
+/// `UID` or `UID:GID`; the group is 0 where it is not named.
+fn user(text: &str) -> std::result::Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    let number = |n: &str| n.parse().map_err(|_| format!("{n:?} is not a number"));
+    Ok((number(uid)?, number(gid)?))
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
+        let launch = |e: run::Error| Error::Launch(e);
+        selfexe::protect().map_err(|e| launch(e.into()))?;
+        let id = self.id;
+        let exec = Exec {
+            process: self.process,
+            args: self.command,
+            env: self.env,
+            cwd: self.cwd,
+            user: self.user,
+            additional_gids: self.additional_gids,
+            caps: self.cap,
+            terminal: self.tty,
+            no_new_privs: self.no_new_privs,
+            console_socket: self.console_socket,
+            pid_file: self.pid_file,
+            preserve_fds: self.preserve_fds,
+            detach: self.detach,
+        };
+        let container = context.runtime()?.get(&id).map_err(launch)?;
+        let exit = exec.run(&container).map_err(launch)?;
+        Ok(exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn users() {
+        assert_eq!(super::user("1"), Ok((1, 0)));
+        assert_eq!(super::user("1:2"), Ok((1, 2)));
+        assert!(super::user("root").is_err() && super::user("1:").is_err() && super::user("-1").is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! `shipimg list`: the containers, as a table or as JSON.
+
+use super::{Context, Result};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Arguments of `list`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    format: Format,
+    /// Names only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let containers = context.runtime()?.list()?;
+        let mut out = std::io::stdout().lock();
+        if self.quiet {
+            for (state, _) in &containers {
+                writeln!(out, "{}", state.id)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let documents: Vec<_> = containers.iter().map(|(state, status)| state.document(*status)).collect();
+        match self.format {
+            Format::Json => writeln!(out, "{}", serde_json::Value::from(documents))?,
+            Format::Table => {
+                let longest = containers.iter().map(|(s, _)| s.id.len()).max().unwrap_or(0).max(2);
+                writeln!(out, "{:longest$}  {:>7}  {:8}  {:30}  BUNDLE", "ID", "PID", "STATUS", "CREATED")?;
+                for ((state, status), document) in containers.iter().zip(&documents) {
+                    let (pid, bundle) = (&document["pid"], state.bundle.display());
+                    writeln!(
+                        out,
+                        "{:longest$}  {pid:>7}  {status:8}  {:30}  {bundle}",
+                        state.id, state.created
+                    )?;
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

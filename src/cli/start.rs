@@ -1,0 +1,18 @@
+//! `shipimg start`: lets a created container begin.
+
+use super::{Context, Result};
+use std::process::ExitCode;
+
+/// Arguments of `start`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The container's name
+    id: String,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        context.runtime()?.get(&self.id)?.start()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

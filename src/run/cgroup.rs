@@ -1,0 +1,279 @@
+//! Control groups: version 1, version 2, and both at once (cgroups(7)).
+//!
+//! The hierarchies are those of `/proc/self/cgroup` that are mounted below
+//! `/sys/fs/cgroup`. An absolute `cgroupsPath` is taken from each hierarchy's root; any
+//! other, or the container's id, from the caller's own group on version 1, so that its
+//! limits hold, and from the root on version 2, where groups with processes have no
+//! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
+//! for milliseconds the first time and is left to the parent, beside the mounts.
+
+mod devices;
+mod limits;
+
+use super::{Error, Result, io_error};
+use rustix::fd::OwnedFd;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Controllers of version 1, `memory` or `name=systemd`; none for version 2.
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// This process's group in it, absolute.
+    pub own: PathBuf,
+}
+
+impl Hierarchy {
+    /// Whether it is of version 2.
+    #[must_use]
+    pub fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+}
+
+/// The hierarchies of this machine.
+///
+/// # Errors
+/// [`Error::Io`] for an unreadable `/proc/self/cgroup`.
+pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let path = Path::new("/proc/self/cgroup");
+    let text = io_error("read", path, fs::read_to_string(path))?;
+    Ok(text.lines().filter_map(|line| parse_line(line, &|p| p.join("cgroup.procs").exists())).collect())
+}
+
+/// Reads `4:memory:/a/b`; `mounted` says whether a hierarchy is mounted at a path.
+fn parse_line(line: &str, mounted: &dyn Fn(&Path) -> bool) -> Option<Hierarchy> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (names, own) = (fields.next()?, fields.next()?);
+    let controllers: Vec<String> = names.split(',').filter(|n| !n.is_empty()).map(String::from).collect();
+    let base = Path::new(MOUNT);
+    let candidates = if controllers.is_empty() {
+        vec![base.to_path_buf(), base.join("unified")]
+    } else {
+        let first = controllers[0].strip_prefix("name=").unwrap_or(&controllers[0]);
+        vec![base.join(names.strip_prefix("name=").unwrap_or(names)), base.join(first)]
+    };
+    let mount = candidates.into_iter().find(|p| mounted(p))?;
+    Some(Hierarchy { controllers, mount, own: own.into() })
+}
+
+/// A container's control groups.
+#[derive(Debug)]
+pub struct Cgroup {
+    groups: Vec<(Hierarchy, PathBuf)>,
+}
+
+impl Cgroup {
+    /// Names the groups of a container; makes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a `cgroupsPath` with `..`.
+    pub fn plan(cgroups_path: &str, id: &str) -> Result<Self> {
+        let wanted = if cgroups_path.is_empty() { Path::new(id) } else { Path::new(cgroups_path) };
+        if wanted.components().any(|c| c == Component::ParentDir) {
+            let reason = format!("{cgroups_path:?} leads upwards");
+            return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
+        }
+        let place = |h: Hierarchy| {
+            let from_root = wanted.is_absolute() || h.is_v2();
+            let inside = if from_root { wanted.to_path_buf() } else { h.own.join(wanted) };
+            let path = h.mount.join(inside.strip_prefix("/").unwrap_or(&inside));
+            (h, path)
+        };
+        Ok(Self { groups: hierarchies()?.into_iter().map(place).collect() })
+    }
+
+    /// The groups with their hierarchies.
+    #[must_use]
+    pub fn groups(&self) -> &[(Hierarchy, PathBuf)] {
+        &self.groups
+    }
+
+    /// The groups' paths.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.groups.iter().map(|(_, path)| path.clone()).collect()
+    }
+
+    /// Makes the groups and sets the limits.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the file that could not be made or written.
+    pub fn create(&self, resources: &super::spec::Resources) -> Result<()> {
+        for (hierarchy, path) in &self.groups {
+            io_error("create", path, fs::create_dir_all(path))?;
+            if hierarchy.controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(path, &hierarchy.mount)?;
+            }
+            if hierarchy.is_v2() {
+                enable_controllers(path, &hierarchy.mount);
+            }
+        }
+        limits::apply(&self.groups, resources)
+    }
+
+    /// The version 2 group, open, for clone3.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open_v2(&self) -> Result<Option<OwnedFd>> {
+        let Some((_, path)) = self.groups.iter().find(|(h, _)| h.is_v2()) else { return Ok(None) };
+        Ok(Some(io_error("open", path, fs::File::open(path))?.into()))
+    }
+}
+
+/// Opens the version 2 group among `paths`, for clone3.
+#[must_use]
+pub fn open_v2(paths: &[PathBuf]) -> Option<OwnedFd> {
+    let path = paths.iter().find(|p| is_v2(p))?;
+    fs::File::open(path).ok().map(Into::into)
+}
+
+/// Puts a process into the version 1 groups among `paths`.
+///
+/// # Errors
+/// [`Error::Io`]: the process is gone, the group does not take it.
+pub fn enter_v1(paths: &[PathBuf], pid: i32) -> Result<()> {
+    for path in paths.iter().filter(|p| !is_v2(p)) {
+        let file = path.join("cgroup.procs");
+        io_error("write", &file, fs::write(&file, pid.to_string()))?;
+    }
+    Ok(())
+}
+
+fn is_v2(group: &Path) -> bool {
+    group.starts_with(Path::new(MOUNT).join("unified")) || group.join("cgroup.controllers").exists()
+}
+
+/// A new version 1 cpuset has no processors and takes no process until it has some.
+fn inherit_cpuset(group: &Path, mount: &Path) -> Result<()> {
+    let chain: Vec<&Path> = group.ancestors().take_while(|p| *p != mount).collect();
+    for dir in chain.into_iter().rev() {
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            let file = dir.join(name);
+            let current = io_error("read", &file, fs::read_to_string(&file))?;
+            if current.trim().is_empty() {
+                let above = dir.parent().unwrap_or(mount).join(name);
+                let value = io_error("read", &above, fs::read_to_string(&above))?;
+                io_error("write", &file, fs::write(&file, value.trim()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands the controllers down to `group`; those that a group above lacks are missing
+/// later only where a limit asks for them.
+fn enable_controllers(group: &Path, mount: &Path) {
+    let chain: Vec<&Path> = group.ancestors().skip(1).take_while(|p| p.starts_with(mount)).collect();
+    for dir in chain.into_iter().rev() {
+        let all = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+        for name in all.split_whitespace() {
+            let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
+        }
+    }
+}
+
+/// Whether the groups are frozen.
+#[must_use]
+pub fn is_frozen(paths: &[PathBuf]) -> bool {
+    let holds = |path: &Path, text| fs::read_to_string(path).is_ok_and(|t| t.trim() == text);
+    paths.iter().any(|p| holds(&p.join("freezer.state"), "FROZEN") || holds(&p.join("cgroup.freeze"), "1"))
+}
+
+/// Lets frozen groups go on.
+pub fn thaw(paths: &[PathBuf]) {
+    for path in paths {
+        for (name, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            let file = path.join(name);
+            if file.exists() {
+                let _ = fs::write(file, value);
+            }
+        }
+    }
+}
+
+/// The processes in the groups and below them, on the host's count.
+#[must_use]
+pub fn processes(paths: &[PathBuf]) -> Vec<i32> {
+    fn collect(dir: &Path, out: &mut Vec<i32>) {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        out.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                collect(&entry.path(), out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    // Every process is in all hierarchies; one that can be read is enough.
+    for path in paths.iter().filter(|p| p.exists()).take(1) {
+        collect(path, &mut out);
+    }
+    out
+}
+
+/// How long a group may be busy with processes that are ending.
+const REMOVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Removes the groups and those below them; the processes in them must be ending.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Timeout`] where processes stay.
+pub fn remove(paths: &[PathBuf]) -> Result<()> {
+    let end = Instant::now() + REMOVE_LIMIT;
+    paths.iter().try_for_each(|path| remove_one(path, end))
+}
+
+fn remove_one(path: &Path, end: Instant) -> Result<()> {
+    loop {
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::ResourceBusy => {
+                for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                    if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                        remove_one(&entry.path(), end)?;
+                    }
+                }
+                if Instant::now() > end {
+                    let what = format!("control group {} did not get empty", path.display());
+                    return Err(Error::Timeout { what, seconds: REMOVE_LIMIT.as_secs() });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(e) => return io_error("remove", path, Err(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_hierarchies() {
+        let hybrid = |p: &Path| p != Path::new(MOUNT);
+        let found = |line, mounted: &dyn Fn(&Path) -> bool| parse_line(line, mounted).map(|h| h.mount);
+        assert_eq!(found("4:memory:/a", &hybrid), Some("/sys/fs/cgroup/memory".into()));
+        assert_eq!(found("0::/", &hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(found("0::/", &|_| true), Some("/sys/fs/cgroup".into()));
+        assert_eq!(found("9:name=systemd:/", &hybrid), Some("/sys/fs/cgroup/systemd".into()));
+        let separate = |p: &Path| p.ends_with("cpu");
+        assert_eq!(found("2:cpu,cpuacct:/", &separate), Some("/sys/fs/cgroup/cpu".into()));
+        assert_eq!(found("5:net_cls:/", &separate), None);
+        assert_eq!(parse_line("4:memory:/a:b", &hybrid).unwrap().own, Path::new("/a:b"));
+    }
+
+    #[test]
+    fn refuses_to_lead_upwards() {
+        assert!(matches!(Cgroup::plan("/a/../../b", "id"), Err(Error::Invalid { .. })));
+    }
+}

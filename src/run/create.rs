@@ -1,0 +1,364 @@
+//! `create` and `run`: from a bundle to a process that waits for its start, and on.
+
+use super::cgroup::{self, Cgroup};
+use super::init::{Init, has_runtime_hooks};
+use super::lifecycle::{Container, Lock, Runtime};
+use super::namespaces::{self, Plan};
+use super::process::Program;
+use super::state::{self, ProcessId, State, Status};
+use super::sync::{Channel, Tag, decode};
+use super::terminal::{self, Exit};
+use super::{Error, Result, hooks, io_error, network, spec::Spec};
+use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
+use crate::sys::signal::{self, Signals};
+use crate::sys::{Call, pty};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// What a container is made from.
+#[derive(Debug, Default, Clone)]
+pub struct Launch {
+    /// The container's name.
+    pub id: String,
+    /// The bundle's folder.
+    pub bundle: PathBuf,
+    /// Another file than the bundle's `config.json`.
+    pub config: Option<PathBuf>,
+    /// Program and arguments instead of the bundle's.
+    pub args: Vec<String>,
+    /// A unix socket that takes the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Takes the process id.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors after the standard streams the program gets.
+    pub preserve_fds: u32,
+    /// Move the root instead of pivoting it.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+/// A container that waits for its start, its first process a child of this one.
+#[derive(Debug)]
+pub struct Running {
+    container: Container,
+    lock: Lock,
+    child: Child,
+    spec: Spec,
+}
+
+/// The two ends of how init is told to start and how it tells what went wrong.
+struct Gate {
+    start: OwnedFd,
+    report: OwnedFd,
+}
+
+/// Everything known before anything is made.
+struct Prepared {
+    spec: Spec,
+    text: Vec<u8>,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    program: Program,
+    plan: Plan,
+    cgroup: Cgroup,
+}
+
+impl Launch {
+    /// Creates the container; its first process waits for [`Container::start`].
+    ///
+    /// # Errors
+    /// What is wrong with the bundle, or the call that failed; nothing is left then.
+    pub fn create(&self, runtime: &Runtime) -> Result<Container> {
+        let prepared = self.prepare()?;
+        let terminal = prepared.program.spec().terminal;
+        let invalid = |reason: &str| {
+            Err(Error::Invalid { field: "process.terminal".into(), reason: reason.to_string() })
+        };
+        let console = match (&self.console_socket, terminal) {
+            (None, true) => return invalid("a terminal needs --console-socket here"),
+            (Some(_), false) => return invalid("--console-socket without a terminal"),
+            (None, false) => None,
+            (Some(path), true) => Some(io_error("connect to", path, UnixStream::connect(path))?.into()),
+        };
+        Ok(self.launch(runtime, prepared, false, console, None)?.container)
+    }
+
+    /// Creates the container, starts it, waits for its end and deletes it, unless `keep`.
+    /// Signals are passed on to it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::create`] and [`Container::start`].
+    pub fn run(&self, runtime: &Runtime, keep: bool) -> Result<Exit> {
+        let prepared = self.prepare()?;
+        let signals = Signals::take()?;
+        let (start_read, start_write) = pipe()?;
+        let (report_read, report_write) = pipe()?;
+        let (mut console, mut inbox) = (None, None);
+        if let Some(path) = &self.console_socket {
+            console = Some(io_error("connect to", path, UnixStream::connect(path))?.into());
+        } else if prepared.program.spec().terminal {
+            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+            let (a, b) = pair.call(|| "socketpair".to_string())?;
+            (console, inbox) = (Some(a), Some(b));
+        }
+        let gate = Gate { start: start_read, report: report_write };
+        let running = self.launch(runtime, prepared, true, console, Some(gate))?;
+        let result = (|| {
+            let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
+            rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;
+            drop(start_write);
+            let report = read_all(&report_read)?;
+            if !report.is_empty() {
+                return Err(decode(&report));
+            }
+            let state = running.container.state()?.document(Status::Running);
+            hooks::run_all("poststart", &running.spec.hooks.poststart, &state);
+            terminal::wait(running.child.pidfd.as_fd(), &signals, master)
+        })();
+        if result.is_err() {
+            let _ = signal::send(running.child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = terminal::reap(running.child.pidfd.as_fd());
+        }
+        if !keep || result.is_err() {
+            running.container.destroy(&running.lock)?;
+        }
+        result
+    }
+
+    fn prepare(&self) -> Result<Prepared> {
+        state::check_preserved(self.preserve_fds)?;
+        state::check_id(&self.id)?;
+        let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
+        let path = self.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+        let text = io_error("read", &path, std::fs::read(&path))?;
+        let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
+        if let Some(process) = spec.process.as_mut().filter(|_| !self.args.is_empty()) {
+            process.args.clone_from(&self.args);
+        }
+        spec.check()?;
+        network::check(&spec)?;
+        let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
+        let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
+        if !rootfs.is_dir() {
+            let reason = format!("{} is not a folder", rootfs.display());
+            return Err(Error::Invalid { field: "root.path".into(), reason });
+        }
+        let program = Program::new(spec.process.clone().unwrap_or_default(), &spec.linux, self.preserve_fds)?;
+        let plan = Plan::new(&spec)?;
+        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &self.id)?;
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
+    }
+
+    fn launch(
+        &self,
+        runtime: &Runtime,
+        prepared: Prepared,
+        owned: bool,
+        console: Option<OwnedFd>,
+        gate: Option<Gate>,
+    ) -> Result<Running> {
+        let (container, lock) = runtime.reserve(&self.id)?;
+        let mut state = State {
+            id: self.id.clone(),
+            bundle: prepared.bundle.clone(),
+            rootfs: prepared.rootfs.clone(),
+            created: state::now(),
+            complete: false,
+            owned,
+            process: None,
+            cgroups: prepared.cgroup.paths(),
+            annotations: prepared.spec.annotations.clone(),
+        };
+        let mut child = None;
+        let result = self.make(&container, &prepared, &mut state, console.as_ref(), gate, &mut child);
+        match (result, child) {
+            (Ok(()), Some(child)) => Ok(Running { container, lock, child, spec: prepared.spec }),
+            (result, child) => {
+                if let Some(child) = child {
+                    let _ = signal::send(child.pidfd.as_fd(), libc::SIGKILL);
+                    let _ = terminal::reap(child.pidfd.as_fd());
+                }
+                if let Err(e) = container.destroy(&lock) {
+                    tracing::warn!("{e}");
+                }
+                let gone =
+                    || Error::Init { message: "no process".into(), kind: crate::error::Kind::Internal };
+                Err(result.err().unwrap_or_else(gone))
+            }
+        }
+    }
+
+    fn make(
+        &self,
+        container: &Container,
+        p: &Prepared,
+        state: &mut State,
+        console: Option<&OwnedFd>,
+        gate: Option<Gate>,
+        made: &mut Option<Child>,
+    ) -> Result<()> {
+        let dir = container.dir();
+        state.write(dir)?;
+        let config = dir.join("config.json");
+        io_error("write", &config, std::fs::write(&config, &p.text))?;
+        p.cgroup.create(&p.spec.linux.resources)?;
+        let gate = gate.map_or_else(|| fifos(dir), Ok)?;
+        let (ours, theirs) = Channel::pair()?;
+        let document = state.document(Status::Creating);
+        let init = Init {
+            spec: &p.spec,
+            id: &self.id,
+            bundle: &p.bundle,
+            rootfs: &p.rootfs,
+            cgroup: &p.cgroup,
+            program: &p.program,
+            console,
+            start: &gate.start,
+            report: &gate.report,
+            state: &document,
+            no_pivot: self.no_pivot,
+            keep_keyring: self.no_new_keyring,
+        };
+        let group = p.cgroup.open_v2()?;
+        let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
+        keep.extend(console.map(AsRawFd::as_raw_fd));
+        let options = CloneOptions {
+            flags: p.plan.clone_flags,
+            cgroup: group.as_ref().map(AsFd::as_fd),
+            keep: Some(&keep),
+            preserve: self.preserve_fds,
+        };
+        let child = fork(&p.plan, options, &ours, theirs, &init)?;
+        drop(gate);
+        let child = made.insert(child);
+        let pid = child.pid;
+        state.process = Some(ProcessId::of(pid)?);
+        if p.spec.new_namespace("user") {
+            namespaces::write_maps(pid, &p.spec)?;
+            ours.send(Tag::Mapped, &[])?;
+        }
+        if let Some(adjustment) = p.program.spec().oom_score_adj {
+            let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
+            io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
+        }
+        network::outside(&p.spec, &self.id, pid)?;
+        entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
+        ours.send(Tag::Grouped, &[])?;
+        if has_runtime_hooks(&p.spec) {
+            ours.expect(Tag::Mounted)?;
+            state.write(dir)?;
+            let document = state.document(Status::Creating);
+            hooks::run("prestart", &p.spec.hooks.prestart, &document)?;
+            hooks::run("createRuntime", &p.spec.hooks.create_runtime, &document)?;
+            ours.send(Tag::Hooked, &[])?;
+        }
+        ours.expect(Tag::Ready)?;
+        state.complete = true;
+        state.write(dir)?;
+        self.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, pid))
+    }
+}
+
+/// A process that failed early cannot be moved any more; what it has to say counts then.
+fn entered(result: Result<()>, channel: &Channel) -> Result<()> {
+    match result {
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {
+            channel.expect(Tag::Ready).map(drop)
+        }
+        other => other,
+    }
+}
+
+/// Copies this process into new namespaces. Where existing ones are joined, a process in
+/// between does that, so that this one stays where it is; the copy is this one's child all
+/// the same (`CLONE_PARENT`).
+///
+/// # Errors
+/// The failed call; what the process in between reports.
+fn fork(
+    plan: &Plan,
+    mut options: CloneOptions,
+    ours: &Channel,
+    theirs: Channel,
+    init: &Init,
+) -> Result<Child> {
+    if plan.joins.is_empty() {
+        return match clone3(options)? {
+            Fork::Child => init.run(&theirs),
+            Fork::Parent(child) => Ok(child),
+        };
+    }
+    let helper = match clone3(CloneOptions::default())? {
+        Fork::Parent(helper) => helper,
+        Fork::Child => {
+            options.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs());
+            let joined = plan.join().and_then(|()| Ok(clone3(options)?));
+            match joined {
+                Ok(Fork::Child) => init.run(&theirs),
+                Ok(Fork::Parent(child)) => {
+                    let _ = theirs.send(Tag::Pid, &child.pid.to_ne_bytes());
+                }
+                Err(e) => theirs.fail(&e),
+            }
+            exit_now(0)
+        }
+    };
+    // Its end must be noticed.
+    drop(theirs);
+    let answer = ours.expect(Tag::Pid);
+    terminal::reap(helper.pidfd.as_fd())?;
+    let pid = answer?.try_into().map(i32::from_ne_bytes).unwrap_or(0);
+    let known = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH);
+    let pidfd = known
+        .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::empty()))
+        .call(|| format!("pidfd_open({pid})"))?;
+    Ok(Child { pid, pidfd })
+}
+
+/// The id of a container that is named after the folder of its bundle.
+#[must_use]
+pub fn id_of(bundle: &Path) -> String {
+    let real = bundle.canonicalize().unwrap_or_else(|_| bundle.to_path_buf());
+    real.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2".to_string())?)
+}
+
+/// The fifos that a later `start` opens by name; open for both ends, so that none waits.
+fn fifos(dir: &Path) -> Result<Gate> {
+    let open = |name: &str| -> Result<OwnedFd> {
+        let path = dir.join(name);
+        let call = || format!("fifo {}", path.display());
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).call(call)?;
+        Ok(rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(call)?)
+    };
+    Ok(Gate { start: open("start")?, report: open("report")? })
+}
+
+/// Reads to the end.
+pub(super) fn read_all(fd: &OwnedFd) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut buffer = [0u8; 8192];
+    loop {
+        match rustix::io::read(fd, &mut buffer) {
+            Ok(0) => return Ok(out),
+            Ok(n) => out.extend(&buffer[..n]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Ok(Err(e).call(|| "read(report)".to_string())?),
+        }
+    }
+}
+
+/// Writes a process id, at once or not at all.
+pub(super) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    io_error("write", path, std::fs::write(&new, pid.to_string()))?;
+    io_error("write", path, std::fs::rename(&new, path))
+}

@@ -1,0 +1,233 @@
+//! `exec`: another program in a running container.
+//!
+//! The process enters the container's namespaces by its first process's descriptor, its
+//! control groups first, and gives up the same privileges as that one did.
+
+use super::cgroup;
+use super::create::write_pid;
+use super::init::hand_over;
+use super::lifecycle::Container;
+use super::process::Program;
+use super::spec::{self, Spec};
+use super::state::{self, Status};
+use super::sync::{Channel, Tag};
+use super::terminal::{self, Exit};
+use super::{Error, Result, io_error, namespaces};
+use crate::sys::Call;
+use crate::sys::inroot::Root;
+use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now, setns};
+use crate::sys::pty::{self, Pty};
+use crate::sys::signal::{self, Signals};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// What to execute and how.
+#[derive(Debug, Default, Clone)]
+pub struct Exec {
+    /// The whole process as JSON, in place of the container's.
+    pub process: Option<PathBuf>,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Added to the environment.
+    pub env: Vec<String>,
+    /// Another working directory.
+    pub cwd: Option<PathBuf>,
+    /// Another user and group, by number.
+    pub user: Option<(u32, u32)>,
+    /// Supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// Added capabilities.
+    pub caps: Vec<String>,
+    /// With a terminal.
+    pub terminal: bool,
+    /// Whether execve may not raise privileges.
+    pub no_new_privs: bool,
+    /// Takes the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Takes the process id.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors after the standard streams the program gets.
+    pub preserve_fds: u32,
+    /// Do not wait for its end.
+    pub detach: bool,
+}
+
+impl Exec {
+    /// Executes it in `container`; gives how it ended, nothing where detached.
+    ///
+    /// # Errors
+    /// [`Error::State`] where the container does not run; what keeps the program from running.
+    pub fn run(&self, container: &Container) -> Result<Option<Exit>> {
+        state::check_preserved(self.preserve_fds)?;
+        let (state, status) = container.status()?;
+        let refused = |what| Err(Error::State { what, id: container.id().to_string() });
+        match status {
+            Status::Running | Status::Created => {}
+            Status::Stopped => return refused("exec in a stopped container"),
+            Status::Paused => return refused("exec in a paused container"),
+            Status::Creating => return refused("exec in a container that is not created yet"),
+        }
+        let gone = || Error::NotRunning { id: container.id().to_string() };
+        let pidfd = state.pidfd().ok_or_else(gone)?;
+        let spec = container.spec()?;
+        let program = self.program(&spec)?;
+        let signals = Signals::take()?;
+        let (console, inbox) = self.console(&program)?;
+        let (ours, theirs) = Channel::pair()?;
+        let entry = Entry { spec: &spec, program: &program, pidfd: &pidfd, console: console.as_ref() };
+        // Children from now on are born in the container's pid namespace, this process stays.
+        if spec.has_namespace("pid") {
+            setns(&pidfd, libc::CLONE_NEWPID, "pid namespace")?;
+        }
+        let group = cgroup::open_v2(&state.cgroups);
+        let mut keep = vec![theirs.number(), pidfd.as_raw_fd()];
+        keep.extend(console.as_ref().map(AsRawFd::as_raw_fd));
+        let options = CloneOptions {
+            flags: 0,
+            cgroup: group.as_ref().map(AsFd::as_fd),
+            keep: Some(&keep),
+            preserve: self.preserve_fds,
+        };
+        let child = match clone3(options)? {
+            Fork::Child => entry.run(&theirs),
+            Fork::Parent(child) => child,
+        };
+        drop((theirs, console));
+        let begun = self.begin(&ours, &state.cgroups, &program, &child);
+        if let Err(e) = begun {
+            let _ = signal::send(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = terminal::reap(child.pidfd.as_fd());
+            return Err(e);
+        }
+        if self.detach {
+            return Ok(None);
+        }
+        let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
+        terminal::wait(child.pidfd.as_fd(), &signals, master).map(Some)
+    }
+
+    /// Lets the process go on once it is in its groups; waits until it has become the program.
+    fn begin(&self, channel: &Channel, cgroups: &[PathBuf], program: &Program, child: &Child) -> Result<()> {
+        cgroup::enter_v1(cgroups, child.pid)?;
+        if let Some(adjustment) = program.spec().oom_score_adj {
+            let path = PathBuf::from(format!("/proc/{}/oom_score_adj", child.pid));
+            io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
+        }
+        channel.send(Tag::Grouped, &[])?;
+        channel.expect(Tag::Ready)?;
+        if let Some(path) = &self.pid_file {
+            write_pid(path, child.pid)?;
+        }
+        channel.send(Tag::Hooked, &[])?;
+        channel.ended()
+    }
+
+    fn program(&self, spec: &Spec) -> Result<Program> {
+        let mut process = match &self.process {
+            Some(path) => {
+                let text = io_error("read", path, std::fs::read(path))?;
+                serde_json::from_slice(&text)
+                    .map_err(|source| Error::Config { path: path.clone(), source })?
+            }
+            None => {
+                let own = spec.process.clone().unwrap_or_default();
+                spec::Process { args: self.args.clone(), terminal: false, console_size: None, ..own }
+            }
+        };
+        process.env.extend(self.env.iter().cloned());
+        process.terminal |= self.terminal;
+        process.no_new_privileges |= self.no_new_privs;
+        if let Some(cwd) = &self.cwd {
+            process.cwd.clone_from(cwd);
+        }
+        if let Some((uid, gid)) = self.user {
+            (process.user.uid, process.user.gid) = (uid, gid);
+            process.user.additional_gids.clear();
+        }
+        process.user.additional_gids.extend(&self.additional_gids);
+        let mut program = Program::new(process, &spec.linux, self.preserve_fds)?;
+        self.caps.iter().try_for_each(|name| program.add_capability(name))?;
+        Ok(program)
+    }
+
+    fn console(&self, program: &Program) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+        if let Some(path) = &self.console_socket {
+            return Ok((Some(io_error("connect to", path, UnixStream::connect(path))?.into()), None));
+        }
+        if !program.spec().terminal {
+            return Ok((None, None));
+        }
+        if self.detach {
+            let reason = "a detached terminal needs --console-socket".to_string();
+            return Err(Error::Invalid { field: "process.terminal".into(), reason });
+        }
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let (a, b) = pair.call(|| "socketpair".to_string())?;
+        Ok((Some(a), Some(b)))
+    }
+}
+
+/// What the new process works from.
+struct Entry<'a> {
+    spec: &'a Spec,
+    program: &'a Program,
+    pidfd: &'a OwnedFd,
+    console: Option<&'a OwnedFd>,
+}
+
+impl Entry<'_> {
+    fn run(&self, channel: &Channel) -> ! {
+        let error = match self.prepare(channel) {
+            Ok((path, label)) => {
+                match channel.send(Tag::Ready, &[]).and_then(|()| channel.expect(Tag::Hooked)) {
+                    Ok(_) => self.program.execute(&path, label.as_ref()),
+                    Err(e) => e,
+                }
+            }
+            Err(e) => e,
+        };
+        channel.fail(&error);
+        exit_now(i32::from(error.launch_code()))
+    }
+
+    fn prepare(&self, channel: &Channel) -> Result<(std::ffi::CString, Option<OwnedFd>)> {
+        rustix::process::setsid().call(|| "setsid".to_string())?;
+        let label = self.program.open_label()?;
+        channel.expect(Tag::Grouped)?;
+        state::close_to_others()?;
+        let flags = self.spec.linux.namespaces.iter().filter_map(|n| namespaces::flag(&n.kind));
+        let flags = flags.filter(|f| *f != libc::CLONE_NEWPID).fold(0, |all, f| all | f);
+        setns(self.pidfd, flags, "the container's namespaces")?;
+        if self.spec.has_namespace("user") {
+            namespaces::become_root()?;
+        }
+        if !self.spec.has_namespace("mount") {
+            return Err(Error::Unsupported { what: "exec without a mount namespace".into() });
+        }
+        if self.program.spec().terminal {
+            hand_over(&own_terminal()?, self.console, self.program.spec().console_size.as_ref())?;
+        }
+        self.program.drop_privileges()?;
+        Ok((self.program.find()?, label))
+    }
+}
+
+/// A pseudo-terminal of the container's devpts: no link on the way, and truly a devpts.
+fn own_terminal() -> Result<Pty> {
+    const DEVPTS: i64 = 0x1cd1;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open(/)".to_string())?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let ptmx = Root::new(root).open_without_links(Path::new("/dev/pts/ptmx"), OFlags::PATH)?;
+    let fs = rustix::fs::fstatfs(&ptmx).call(|| "fstatfs(/dev/pts/ptmx)".to_string())?;
+    if i64::from(fs.f_type) != DEVPTS {
+        let reason = "/dev/pts of the container is not a devpts".to_string();
+        return Err(Error::Invalid { field: "process.terminal".into(), reason });
+    }
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open(/)".to_string())?;
+    Ok(Pty::new(Root::new(root).open_without_links(Path::new("/dev/pts/ptmx"), flags)?)?)
+}

@@ -1,0 +1,340 @@
+//! Containers by name: find, list, start, kill, delete, and sweep up what was abandoned.
+
+use super::create::read_all;
+use super::state::{self, State, Status};
+use super::sync::decode;
+use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
+use crate::store::{Area, Store};
+use crate::sys::{Call, signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a killed process may take to end, and a lock to become free, in seconds.
+const PATIENCE: u64 = 10;
+
+/// The folder of all containers.
+#[derive(Debug)]
+pub struct Runtime {
+    dir: PathBuf,
+}
+
+/// A container's folder, locked.
+#[derive(Debug)]
+pub struct Lock {
+    _dir: File,
+}
+
+/// A container.
+#[derive(Debug, Clone)]
+pub struct Container {
+    id: String,
+    dir: PathBuf,
+}
+
+impl Runtime {
+    /// The containers of a store.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn open(store: &Store) -> Result<Self> {
+        Ok(Self { dir: store.area(Area::Containers)? })
+    }
+
+    /// The container `id`.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`], [`Error::BadId`].
+    pub fn get(&self, id: &str) -> Result<Container> {
+        state::check_id(id)?;
+        let dir = self.dir.join(id);
+        if !dir.join("state.json").exists() {
+            return Err(Error::NoContainer { id: id.to_string() });
+        }
+        Ok(Container { id: id.to_string(), dir })
+    }
+
+    /// All containers with their states, by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<Vec<(State, Status)>> {
+        self.sweep()?;
+        let mut names = self.names()?;
+        names.sort();
+        let read = |id: String| {
+            let dir = self.dir.join(id);
+            State::read(&dir).ok().map(|state| (state.clone(), state.status(&dir)))
+        };
+        Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = io_error("list", &self.dir, fs::read_dir(&self.dir))?;
+        Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+
+    /// Makes the folder of a new container, locked.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Io`].
+    pub(super) fn reserve(&self, id: &str) -> Result<(Container, Lock)> {
+        self.sweep()?;
+        let parent = io_error("open", &self.dir, File::open(&self.dir))?;
+        // Shared with other reservations, so that no sweep sees the folder before its lock.
+        flock(&parent, FlockOperation::LockShared).call(|| format!("flock({})", self.dir.display()))?;
+        let dir = self.dir.join(id);
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::Exists { id: id.to_string() });
+            }
+            other => io_error("create", &dir, other)?,
+        }
+        let container = Container { id: id.to_string(), dir };
+        let lock = container.lock()?;
+        Ok((container, lock))
+    }
+
+    /// Takes away what killed commands left.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sweep(&self) -> Result<()> {
+        let names = self.names()?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let parent = io_error("open", &self.dir, File::open(&self.dir))?;
+        if flock(&parent, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(());
+        }
+        for id in names {
+            let container = Container { dir: self.dir.join(&id), id };
+            let Some(lock) = container.try_lock() else { continue };
+            let abandoned = match State::read(&container.dir) {
+                Ok(state) => !state.complete || (state.owned && state.pidfd().is_none()),
+                Err(_) => true,
+            };
+            if abandoned && let Err(e) = container.destroy(&lock) {
+                tracing::warn!("leftovers of {}: {e}", container.id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    /// Its folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn try_lock(&self) -> Option<Lock> {
+        let dir = File::open(&self.dir).ok()?;
+        flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+        // Deleted and made anew between open and lock?
+        self.dir.exists().then_some(Lock { _dir: dir })
+    }
+
+    /// Locks it against other changes.
+    fn lock(&self) -> Result<Lock> {
+        let end = Instant::now() + Duration::from_secs(PATIENCE);
+        loop {
+            if let Some(lock) = self.try_lock() {
+                return Ok(lock);
+            }
+            if !self.dir.exists() {
+                return Err(Error::NoContainer { id: self.id.clone() });
+            }
+            if Instant::now() > end {
+                let what = format!("another command did not let go of container {}", self.id);
+                return Err(Error::Timeout { what, seconds: PATIENCE });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`], [`Error::Config`].
+    pub fn state(&self) -> Result<State> {
+        State::read(&self.dir).map_err(|e| match e {
+            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Error::NoContainer { id: self.id.clone() }
+            }
+            other => other,
+        })
+    }
+
+    /// Its state and where it is in its life.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn status(&self) -> Result<(State, Status)> {
+        let state = self.state()?;
+        let status = state.status(&self.dir);
+        Ok((state, status))
+    }
+
+    /// Its config.json, as it was when it was created.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`].
+    pub fn spec(&self) -> Result<Spec> {
+        Spec::read(&self.dir.join("config.json"))
+    }
+
+    /// Lets its program begin.
+    ///
+    /// # Errors
+    /// [`Error::State`] where it has begun or ended; what keeps the program from being executed.
+    pub fn start(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        let (state, status) = self.status()?;
+        let refused = |what| Err(Error::State { what, id: self.id.clone() });
+        match status {
+            Status::Created => {}
+            Status::Creating => return refused("start a container that is not created yet"),
+            Status::Stopped => return refused("start a container that has stopped"),
+            Status::Running | Status::Paused => return refused("start an already running container"),
+        }
+        let open = |name: &str, flags| {
+            let path = self.dir.join(name);
+            let call = || format!("open({})", path.display());
+            rustix::fs::open(&path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).call(call)
+        };
+        let report = open("report", OFlags::RDONLY)?;
+        let start = match open("start", OFlags::WRONLY) {
+            Err(e) if e.errno() == Some(Errno::NXIO) => {
+                self.started();
+                return refused("start an already running container");
+            }
+            other => other?,
+        };
+        rustix::io::write(&start, b"s").call(|| "write(start)".to_string())?;
+        rustix::fs::fcntl_setfl(&report, OFlags::empty()).call(|| "fcntl(report)".to_string())?;
+        let report = read_all(&report)?;
+        self.started();
+        if !report.is_empty() {
+            return Err(decode(&report));
+        }
+        let spec = self.spec()?;
+        hooks::run_all("poststart", &spec.hooks.poststart, &state.document(Status::Running));
+        Ok(())
+    }
+
+    fn started(&self) {
+        for name in ["start", "report"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+    }
+
+    /// Sends a signal to its first process, or with `all` to every process in it.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; the failed call.
+    pub fn kill(&self, number: i32, all: bool) -> Result<()> {
+        let state = self.state()?;
+        let not_running = || Error::NotRunning { id: self.id.clone() };
+        if all {
+            let pids = cgroup::processes(&state.cgroups);
+            if pids.is_empty() {
+                return Err(not_running());
+            }
+            send_all(&pids, number);
+            return Ok(());
+        }
+        let pidfd = state.pidfd().ok_or_else(not_running)?;
+        match signal::send(pidfd.as_fd(), number) {
+            Err(e) if e.errno() == Some(Errno::SRCH) => Err(not_running()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Deletes it: one that has stopped, one that was never started, or with `force` any.
+    ///
+    /// # Errors
+    /// [`Error::NotStopped`]; [`Error::Timeout`] where a killed process does not end.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        let (state, status) = self.status()?;
+        match status {
+            Status::Stopped | Status::Created => {}
+            _ if force => {}
+            status => return Err(Error::NotStopped { id: self.id.clone(), status }),
+        }
+        if let Some(pidfd) = state.pidfd() {
+            end(&self.id, &pidfd, &state.cgroups)?;
+        }
+        match self.lock() {
+            // Its `run` has seen the end and deleted it.
+            Err(Error::NoContainer { .. }) => Ok(()),
+            Err(e) => Err(e),
+            Ok(lock) if self.dir.join("state.json").exists() => self.destroy(&lock),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Takes away everything that there is of it; the lock is the caller's.
+    ///
+    /// # Errors
+    /// What could not be taken away.
+    pub(super) fn destroy(&self, _lock: &Lock) -> Result<()> {
+        let state = State::read(&self.dir).ok();
+        let spec = self.spec().ok();
+        if let Some(state) = &state {
+            if let Some(pidfd) = state.pidfd() {
+                end(&self.id, &pidfd, &state.cgroups)?;
+            }
+            // Without a pid namespace of its own its other processes go on.
+            let pids = cgroup::processes(&state.cgroups);
+            send_all(&pids, libc::SIGKILL);
+            cgroup::remove(&state.cgroups)?;
+        }
+        match fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != ErrorKind::NotFound => io_error("remove", &self.dir, Err(e))?,
+            _ => {}
+        }
+        if let (Some(state), Some(spec)) = (state, spec) {
+            hooks::run_all("poststop", &spec.hooks.poststop, &state.document(Status::Stopped));
+        }
+        Ok(())
+    }
+}
+
+/// Kills a process and waits for its end, thawing its groups.
+fn end(id: &str, pidfd: &OwnedFd, cgroups: &[PathBuf]) -> Result<()> {
+    match signal::send(pidfd.as_fd(), libc::SIGKILL) {
+        Err(e) if e.errno() == Some(Errno::SRCH) => return Ok(()),
+        other => other?,
+    }
+    cgroup::thaw(cgroups);
+    let limit = Timespec { tv_sec: i64::try_from(PATIENCE).unwrap_or(10), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)) {
+        Ok(0) => {
+            let what = format!("the killed process of container {id} did not end");
+            Err(Error::Timeout { what, seconds: PATIENCE })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn send_all(pids: &[i32], number: i32) {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    for pid in pids.iter().filter_map(|p| Pid::from_raw(*p)) {
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+            let _ = signal::send(pidfd.as_fd(), number);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A program about to be executed in a container: what it gives up, and the execve.
+
+use super::{Error, Result, caps::Sets, seccomp::Filter, spec};
+use crate::sys::inroot::Root;
+use crate::sys::{Call, process, signal};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread as t;
+use std::ffi::CString;
+use std::path::Path;
+
+/// Everything about a program that can be worked out before the process for it is there.
+#[derive(Debug)]
+pub struct Program {
+    spec: spec::Process,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    sets: Sets,
+    rlimits: Vec<(Resource, Rlimit)>,
+    filter: Option<Filter>,
+    label: Option<String>,
+    persona: Option<u64>,
+    preserve: u32,
+}
+
+impl Program {
+    /// Works it out; descriptors 3 up to `preserve` more are left open for it.
+    ///
+    /// # Errors
+    /// What makes no sense or is not there on this machine.
+    pub fn new(process: spec::Process, linux: &spec::Linux, preserve: u32) -> Result<Self> {
+        process.check()?;
+        let c_strings = |list: &[String]| -> Vec<CString> {
+            list.iter().map(|s| CString::new(s.as_bytes()).unwrap_or_default()).collect()
+        };
+        let wanted = process.capabilities.clone().unwrap_or_default();
+        Ok(Self {
+            args: c_strings(&process.args),
+            env: c_strings(&process.env),
+            sets: Sets::resolve(&wanted)?,
+            rlimits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
+            filter: linux.seccomp.as_ref().map(Filter::compile).transpose()?,
+            label: label(&process)?,
+            persona: linux.personality.as_ref().map(persona).transpose()?,
+            preserve,
+            spec: process,
+        })
+    }
+
+    /// Its description.
+    #[must_use]
+    pub fn spec(&self) -> &spec::Process {
+        &self.spec
+    }
+
+    /// Adds a capability to what the program gets.
+    ///
+    /// # Errors
+    /// The failed capget(2) call.
+    pub fn add_capability(&mut self, name: &str) -> Result<()> {
+        self.sets.add(name)
+    }
+
+    /// Opens the file that takes the security label for the next execve; on the host's procfs,
+    /// before the container's is in sight.
+    ///
+    /// # Errors
+    /// The failed open(2) call.
+    pub fn open_label(&self) -> Result<Option<OwnedFd>> {
+        let Some(_) = &self.label else { return Ok(None) };
+        let path = "/proc/thread-self/attr/exec";
+        let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        Ok(Some(fd.call(|| format!("open({path})"))?))
+    }
+
+    /// Gives up everything that the program is not to have, in the container's root.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn drop_privileges(&self) -> Result<()> {
+        self.change_directory()?;
+        for (resource, limit) in &self.rlimits {
+            rustix::process::setrlimit(*resource, limit.clone())
+                .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
+        }
+        if let Some(priority) = &self.spec.io_priority {
+            let class = match priority.class.as_str() {
+                "IOPRIO_CLASS_RT" => 1,
+                "IOPRIO_CLASS_BE" => 2,
+                _ => 3,
+            };
+            process::io_priority(class, priority.priority)?;
+        }
+        if let Some(persona) = self.persona {
+            process::personality(persona)?;
+        }
+        if self.spec.no_new_privileges {
+            t::set_no_new_privs(true).call(|| "prctl(SET_NO_NEW_PRIVS)".to_string())?;
+        } else {
+            self.load_filter()?;
+        }
+        self.sets.cut_bounding()?;
+        t::set_keep_capabilities(true).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
+        self.change_user()?;
+        t::set_keep_capabilities(false).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
+        self.sets.apply()?;
+        rustix::process::umask(Mode::from_raw_mode(self.spec.user.umask.unwrap_or(0o022)));
+        Ok(())
+    }
+
+    fn load_filter(&self) -> Result<()> {
+        match &self.filter {
+            Some(filter) => Ok(process::load_seccomp(&filter.program, filter.flags)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Enters the working directory: never through a magic link of procfs, never outside.
+    fn change_directory(&self) -> Result<()> {
+        let cwd = &self.spec.cwd;
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .call(|| "open(/)".to_string())?;
+        let dir = Root::new(root).open(cwd, OFlags::PATH | OFlags::DIRECTORY)?;
+        rustix::process::fchdir(&dir).call(|| format!("fchdir({})", cwd.display()))?;
+        let real = rustix::process::getcwd(Vec::new()).call(|| "getcwd".to_string())?;
+        if !real.as_bytes().starts_with(b"/") {
+            let reason = format!("{} is outside of the container", cwd.display());
+            return Err(Error::Invalid { field: "process.cwd".into(), reason });
+        }
+        Ok(())
+    }
+
+    fn change_user(&self) -> Result<()> {
+        let user = &self.spec.user;
+        own_streams(user.uid);
+        let groups: Vec<Gid> = user.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
+        match t::set_thread_groups(&groups) {
+            // Denied in a user namespace without privileges, where there are none to lose.
+            Err(Errno::PERM) if groups.is_empty() => {}
+            other => other.call(|| format!("setgroups({:?})", user.additional_gids))?,
+        }
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        t::set_thread_res_gid(gid, gid, gid).call(|| format!("setresgid({})", user.gid))?;
+        t::set_thread_res_uid(uid, uid, uid).call(|| format!("setresuid({})", user.uid))?;
+        Ok(())
+    }
+
+    /// Where the program is, as seen by its user.
+    ///
+    /// # Errors
+    /// [`Error::Exec`].
+    pub fn find(&self) -> Result<CString> {
+        let name = &self.spec.args[0];
+        let failed =
+            |reason: &str, code| Err(Error::Exec { program: name.clone(), reason: reason.to_string(), code });
+        if name.contains('/') {
+            return match executable(Path::new(name)) {
+                Ok(()) => Ok(self.args[0].clone()),
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    failed(&format!("stat {name}: no such file or directory"), 127)
+                }
+                Err(Errno::ISDIR) => failed("is a directory", 126),
+                Err(e) => failed(&text(e), 126),
+            };
+        }
+        let path = self.spec.env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("");
+        let mut denied = false;
+        for dir in path.split(':') {
+            let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+            match executable(&candidate) {
+                Ok(()) => {
+                    return Ok(
+                        CString::new(candidate.into_os_string().into_encoded_bytes()).unwrap_or_default()
+                    );
+                }
+                Err(Errno::ACCESS) => denied = true,
+                Err(_) => {}
+            }
+        }
+        if denied {
+            failed("permission denied", 126)
+        } else {
+            failed("executable file not found in $PATH", 127)
+        }
+    }
+
+    /// Executes the program at `path`; returns only to say why it did not.
+    #[must_use]
+    pub fn execute(&self, path: &CString, label: Option<&OwnedFd>) -> Error {
+        match self.last_steps(label) {
+            Ok(()) => {}
+            Err(e) => return e,
+        }
+        let errno = process::execve(path, &self.args, &self.env);
+        let code = if errno == Errno::NOENT { 127 } else { 126 };
+        Error::Exec { program: self.spec.args[0].clone(), reason: text(errno), code }
+    }
+
+    fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {
+        if let (Some(fd), Some(label)) = (label, &self.label) {
+            rustix::io::write(fd, label.as_bytes()).call(|| format!("write(attr/exec, {label:?})"))?;
+        }
+        signal::reset();
+        process::close_on_exec_from(3)?;
+        for number in 3..3 + i32::try_from(self.preserve).unwrap_or(0) {
+            let _ = process::keep_on_exec(number);
+        }
+        if self.spec.no_new_privileges {
+            self.load_filter()?;
+        }
+        Ok(())
+    }
+}
+
+fn text(errno: Errno) -> String {
+    match errno {
+        Errno::NOENT => "no such file or directory".into(),
+        Errno::ACCESS => "permission denied".into(),
+        Errno::NOEXEC => "exec format error".into(),
+        e => std::io::Error::from(e).to_string(),
+    }
+}
+
+fn executable(path: &Path) -> rustix::io::Result<()> {
+    let stat = rustix::fs::stat(path)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Err(Errno::ISDIR),
+        FileType::RegularFile => rustix::fs::access(path, Access::EXEC_OK),
+        _ => Err(Errno::ACCESS),
+    }
+}
+
+/// Pipes among the standard streams become the user's, so that `/dev/stdout` can be opened
+/// again; files and devices of the host stay what they are.
+fn own_streams(uid: u32) {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let terminal = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (136..144).contains(&rustix::fs::major(stat.st_rdev));
+        let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+        if (pipe || terminal) && stat.st_uid != uid {
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None);
+        }
+    }
+}
+
+fn limit(rlimit: &spec::Rlimit) -> Result<(Resource, Rlimit)> {
+    let resource = match rlimit.kind.as_str() {
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_STACK" => Resource::Stack,
+        other => {
+            let reason = format!("unknown type {other:?}");
+            return Err(Error::Invalid { field: "process.rlimits".into(), reason });
+        }
+    };
+    let value = |n: u64| (n != u64::MAX).then_some(n);
+    Ok((resource, Rlimit { current: value(rlimit.soft), maximum: value(rlimit.hard) }))
+}
+
+/// What the kernel takes as a label for the next execve.
+fn label(process: &spec::Process) -> Result<Option<String>> {
+    let enabled = |path| std::fs::read_to_string(path).is_ok_and(|t| t.starts_with('Y'));
+    if !process.apparmor_profile.is_empty() && process.apparmor_profile != "unconfined" {
+        if !enabled("/sys/module/apparmor/parameters/enabled") {
+            let what = format!("AppArmor profile {:?}", process.apparmor_profile);
+            return Err(Error::Unsupported { what });
+        }
+        return Ok(Some(format!("exec {}", process.apparmor_profile)));
+    }
+    if !process.selinux_label.is_empty() {
+        if !Path::new("/sys/fs/selinux/enforce").exists() {
+            let what = format!("SELinux label {:?}", process.selinux_label);
+            return Err(Error::Unsupported { what });
+        }
+        return Ok(Some(process.selinux_label.clone()));
+    }
+    Ok(None)
+}
+
+fn persona(personality: &spec::Personality) -> Result<u64> {
+    match personality.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => {
+            let reason = format!("unknown domain {other:?}");
+            Err(Error::Invalid { field: "linux.personality".into(), reason })
+        }
+    }
+}

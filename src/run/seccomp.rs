@@ -1,0 +1,419 @@
+//! `linux.seccomp` of config.json, compiled to the kernel's filter (seccomp(2), classic BPF).
+//!
+//! The filter checks the architecture, then finds the system call's number by a binary
+//! search over ranges of equal outcome, so that its length hardly matters at run time. For
+//! one call, conditional rules are tried in their order, then the unconditional one, then
+//! the default. As other runtimes do, a call that is newer than all that the profile names
+//! answers `ENOSYS` where the default is another errno, so that programs fall back to the
+//! older call. Names that are not known are skipped. Notification is refused.
+//!
+//! Written here and not with a crate: those at hand know one action beside the default,
+//! profiles have several.
+
+use super::{Error, Result, spec};
+use libc::sock_filter;
+use std::collections::BTreeMap;
+use syscalls::{aarch64, arm, x86, x86_64};
+
+/// A compiled filter with its flags.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// Instructions.
+    pub program: Vec<sock_filter>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u64,
+}
+
+// The BPF instructions used; offsets into struct seccomp_data.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const EQUAL: u16 = 0x15;
+const GREATER: u16 = 0x25;
+const GREATER_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+const OFFSET_NR: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+const OFFSET_ARGS: u32 = 16;
+
+/// The kernel's longest filter, in instructions.
+const MAX_LENGTH: usize = 4096;
+/// Where x32's numbers begin; they share x86-64's architecture word.
+const X32_BIT: u32 = 0x4000_0000;
+
+type Lookup = fn(&str) -> Option<u32>;
+
+/// Name, `AUDIT_ARCH_*`, number of a call by its name.
+const ARCHITECTURES: [(&str, u32, Lookup); 4] = [
+    ("SCMP_ARCH_X86_64", 0xC000_003E, |n| n.parse::<x86_64::Sysno>().ok().map(|s| s.id().unsigned_abs())),
+    ("SCMP_ARCH_X86", 0x4000_0003, |n| n.parse::<x86::Sysno>().ok().map(|s| s.id().unsigned_abs())),
+    ("SCMP_ARCH_AARCH64", 0xC000_00B7, |n| n.parse::<aarch64::Sysno>().ok().map(|s| s.id().unsigned_abs())),
+    ("SCMP_ARCH_ARM", 0x4000_0028, |n| n.parse::<arm::Sysno>().ok().map(|s| s.id().unsigned_abs())),
+];
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: &str = "SCMP_ARCH_X86_64";
+#[cfg(target_arch = "aarch64")]
+const NATIVE: &str = "SCMP_ARCH_AARCH64";
+
+fn invalid(reason: String) -> Error {
+    Error::Invalid { field: "linux.seccomp".into(), reason }
+}
+
+/// The word that the filter returns for an action.
+fn action(name: &str, errno: Option<u32>) -> Result<u32> {
+    let errno = errno.unwrap_or(libc::EPERM.unsigned_abs()) & 0xffff;
+    Ok(match name {
+        "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
+        "SCMP_ACT_ERRNO" => libc::SECCOMP_RET_ERRNO | errno,
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => libc::SECCOMP_RET_KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => libc::SECCOMP_RET_KILL_PROCESS,
+        "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
+        "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
+        "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | errno,
+        "SCMP_ACT_NOTIFY" => {
+            return Err(Error::Unsupported { what: "seccomp action SCMP_ACT_NOTIFY".into() });
+        }
+        other => return Err(invalid(format!("unknown action {other:?}"))),
+    })
+}
+
+/// What happens to one system call: conditional actions in order, then the final one.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Outcome {
+    conditional: Vec<(Vec<Condition>, u32)>,
+    last: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Condition {
+    index: u32,
+    mask: u64,
+    value: u64,
+    op: Op,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Op {
+    Equal,
+    NotEqual,
+    Greater,
+    GreaterEqual,
+    Less,
+    LessEqual,
+}
+
+impl Condition {
+    fn new(arg: &spec::SyscallArg) -> Result<Self> {
+        if arg.index > 5 {
+            return Err(invalid(format!("argument {} of a system call", arg.index)));
+        }
+        let (op, mask, value) = match arg.op.as_str() {
+            "SCMP_CMP_EQ" => (Op::Equal, u64::MAX, arg.value),
+            "SCMP_CMP_NE" => (Op::NotEqual, u64::MAX, arg.value),
+            "SCMP_CMP_GT" => (Op::Greater, u64::MAX, arg.value),
+            "SCMP_CMP_GE" => (Op::GreaterEqual, u64::MAX, arg.value),
+            "SCMP_CMP_LT" => (Op::Less, u64::MAX, arg.value),
+            "SCMP_CMP_LE" => (Op::LessEqual, u64::MAX, arg.value),
+            "SCMP_CMP_MASKED_EQ" => (Op::Equal, arg.value, arg.value_two & arg.value),
+            other => return Err(invalid(format!("unknown comparison {other:?}"))),
+        };
+        Ok(Self { index: arg.index, mask, value, op })
+    }
+}
+
+impl Filter {
+    /// Compiles a profile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Unsupported`].
+    pub fn compile(profile: &spec::Seccomp) -> Result<Self> {
+        if !profile.listener_path.is_empty() {
+            return Err(Error::Unsupported { what: "linux.seccomp.listenerPath".into() });
+        }
+        let default = action(&profile.default_action, profile.default_errno_ret)?;
+        let native = [NATIVE.to_string()];
+        let wanted = profile.architectures.iter().chain(&native);
+        let mut program = vec![load(OFFSET_ARCH)];
+        for (name, word, lookup) in ARCHITECTURES {
+            if !wanted.clone().any(|w| w == name) {
+                continue;
+            }
+            let mut block = vec![load(OFFSET_NR)];
+            search(&ranges(profile, default, name, lookup)?, &mut block);
+            jump_unless(EQUAL, word, &mut program, block.len())?;
+            program.append(&mut block);
+        }
+        program.push(ret(libc::SECCOMP_RET_KILL_PROCESS));
+        if program.len() > MAX_LENGTH {
+            return Err(invalid(format!("{} instructions, the kernel takes {MAX_LENGTH}", program.len())));
+        }
+        Ok(Self { program, flags: flags(&profile.flags)? })
+    }
+}
+
+fn flags(names: &[String]) -> Result<u64> {
+    names.iter().try_fold(0, |bits, name| {
+        Ok(bits
+            | match name.as_str() {
+                "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
+                "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
+                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                other => return Err(invalid(format!("unknown flag {other:?}"))),
+            })
+    })
+}
+
+/// Outcomes by the first number that they go for, ascending from 0; neighbours differ.
+fn ranges(profile: &spec::Seccomp, default: u32, arch: &str, lookup: Lookup) -> Result<Vec<(u32, Outcome)>> {
+    let mut calls: BTreeMap<u32, (Outcome, bool)> = BTreeMap::new();
+    for rule in &profile.syscalls {
+        let word = action(&rule.action, rule.errno_ret)?;
+        let conditions = rule.args.iter().map(Condition::new).collect::<Result<Vec<_>>>()?;
+        for number in rule.names.iter().filter_map(|n| lookup(n)) {
+            let fresh = || (Outcome { conditional: Vec::new(), last: default }, false);
+            let (outcome, decided) = calls.entry(number).or_insert_with(fresh);
+            if conditions.is_empty() {
+                if !*decided {
+                    (outcome.last, *decided) = (word, true);
+                }
+            } else if repeats(&conditions) {
+                // Several conditions on one argument are alternatives, as libseccomp's users write them.
+                outcome.conditional.extend(conditions.iter().map(|c| (vec![*c], word)));
+            } else {
+                outcome.conditional.push((conditions.clone(), word));
+            }
+        }
+    }
+    let plain = |last| Outcome { conditional: Vec::new(), last };
+    let newest = calls.keys().next_back().map_or(0, |n| n + 1);
+    let mut out = vec![(0, plain(default))];
+    for (number, (outcome, _)) in calls {
+        out.push((number, outcome));
+        out.push((number + 1, plain(default)));
+    }
+    let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    if default & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO && newest > 1 {
+        out.push((newest, plain(enosys)));
+    }
+    if arch == "SCMP_ARCH_X86_64" {
+        out.push((X32_BIT, plain(enosys)));
+    }
+    // Of entries for one number the later one counts; of equal neighbours the first.
+    let mut sorted: Vec<(u32, Outcome)> = Vec::with_capacity(out.len());
+    for (number, outcome) in out {
+        if sorted.last().is_some_and(|(n, _)| *n == number) {
+            sorted.pop();
+        }
+        if sorted.last().is_none_or(|(_, o)| *o != outcome) {
+            sorted.push((number, outcome));
+        }
+    }
+    Ok(sorted)
+}
+
+fn repeats(conditions: &[Condition]) -> bool {
+    conditions.iter().enumerate().any(|(i, c)| conditions[..i].iter().any(|d| d.index == c.index))
+}
+
+/// Writes a binary search for the range that the loaded number lies in.
+fn search(ranges: &[(u32, Outcome)], out: &mut Vec<sock_filter>) {
+    if let [(_, outcome)] = ranges {
+        for (conditions, word) in &outcome.conditional {
+            alternative(conditions, *word, out);
+        }
+        out.push(ret(outcome.last));
+        return;
+    }
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    let mut block = Vec::new();
+    search(low, &mut block);
+    let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+    out.push(jump(GREATER_EQUAL, high[0].0, 0, 1));
+    out.push(sock_filter { code: JUMP, jt: 0, jf: 0, k: length });
+    out.append(&mut block);
+    search(high, out);
+}
+
+/// Returns `word` where all conditions hold, falls through otherwise.
+fn alternative(conditions: &[Condition], word: u32, out: &mut Vec<sock_filter>) {
+    let mut rest = vec![ret(word)];
+    for condition in conditions.iter().rev() {
+        let mut block = compare(*condition, u8::try_from(rest.len()).unwrap_or(u8::MAX));
+        block.append(&mut rest);
+        rest = block;
+    }
+    out.append(&mut rest);
+}
+
+/// Falls through where the condition holds, skips `skip` instructions otherwise.
+/// Arguments have 64 bits, instructions 32: the upper half decides unless it is equal.
+fn compare(c: Condition, skip: u8) -> Vec<sock_filter> {
+    let offset = OFFSET_ARGS + 8 * c.index;
+    let half = |offset, mask: u64| {
+        let load = load(offset);
+        let masked = sock_filter { code: AND, jt: 0, jf: 0, k: low(mask) };
+        if low(mask) == u32::MAX { vec![load] } else { vec![load, masked] }
+    };
+    let (value_high, value_low) = (low(c.value >> 32), low(c.value));
+    let lower = half(offset, c.mask);
+    let below = u8::try_from(lower.len()).unwrap_or(0);
+    let mut out = half(offset + 4, c.mask >> 32);
+    match c.op {
+        Op::Equal => out.push(jump(EQUAL, value_high, 0, below + 1 + skip)),
+        Op::NotEqual => out.push(jump(EQUAL, value_high, 0, below + 1)),
+        Op::Greater | Op::GreaterEqual => {
+            out.push(jump(GREATER, value_high, below + 2, 0));
+            out.push(jump(EQUAL, value_high, 0, below + 1 + skip));
+        }
+        Op::Less | Op::LessEqual => {
+            out.push(jump(GREATER, value_high, below + 2 + skip, 0));
+            out.push(jump(EQUAL, value_high, 0, below + 1));
+        }
+    }
+    out.extend(lower);
+    out.push(match c.op {
+        Op::Equal => jump(EQUAL, value_low, 0, skip),
+        Op::NotEqual => jump(EQUAL, value_low, skip, 0),
+        Op::Greater => jump(GREATER, value_low, 0, skip),
+        Op::GreaterEqual => jump(GREATER_EQUAL, value_low, 0, skip),
+        Op::Less => jump(GREATER_EQUAL, value_low, skip, 0),
+        Op::LessEqual => jump(GREATER, value_low, skip, 0),
+    });
+    out
+}
+
+fn low(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn load(offset: u32) -> sock_filter {
+    sock_filter { code: LOAD, jt: 0, jf: 0, k: offset }
+}
+
+fn ret(word: u32) -> sock_filter {
+    sock_filter { code: RETURN, jt: 0, jf: 0, k: word }
+}
+
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+/// Skips `length` instructions unless the comparison holds.
+fn jump_unless(code: u16, k: u32, out: &mut Vec<sock_filter>, length: usize) -> Result<()> {
+    let length = u32::try_from(length).map_err(|_| invalid("too many rules".into()))?;
+    out.push(jump(code, k, 1, 0));
+    out.push(sock_filter { code: JUMP, jt: 0, jf: 0, k: length });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const X86_64: u32 = 0xC000_003E;
+
+    /// Runs a filter as the kernel does.
+    fn run(filter: &Filter, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(nr.to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
+        data.extend([0; 8]);
+        args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
+        let (mut acc, mut pc) = (0u32, 0usize);
+        loop {
+            let i = filter.program[pc];
+            pc += 1;
+            let skip = |holds| if holds { usize::from(i.jt) } else { usize::from(i.jf) };
+            match i.code {
+                LOAD => acc = u32::from_ne_bytes(data[i.k as usize..i.k as usize + 4].try_into().unwrap()),
+                AND => acc &= i.k,
+                JUMP => pc += i.k as usize,
+                EQUAL => pc += skip(acc == i.k),
+                GREATER => pc += skip(acc > i.k),
+                GREATER_EQUAL => pc += skip(acc >= i.k),
+                RETURN => return i.k,
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    fn compile(profile: serde_json::Value) -> Result<Filter> {
+        Filter::compile(&serde_json::from_value(profile).unwrap())
+    }
+
+    #[test]
+    fn rules_defaults_and_newer_calls() {
+        let filter = compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 13,
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [{"names": ["read", "write", "close_range", "not_a_call"], "action": "SCMP_ACT_ALLOW"},
+                {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22}]}))
+        .unwrap();
+        let errno = |e: u32| libc::SECCOMP_RET_ERRNO | e;
+        for (arch, nr, word) in [
+            (X86_64, 0, libc::SECCOMP_RET_ALLOW),
+            (X86_64, 1, libc::SECCOMP_RET_ALLOW),
+            (X86_64, 2, errno(13)),
+            (X86_64, 83, errno(22)),
+            (X86_64, 436, libc::SECCOMP_RET_ALLOW),
+            (X86_64, 437, errno(38)),
+            (X86_64, X32_BIT, errno(38)),
+            (0x4000_0003, 3, libc::SECCOMP_RET_ALLOW),
+            (0x4000_0003, 0, errno(13)),
+            (0xC000_00B7, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        ] {
+            assert_eq!(run(&filter, arch, nr, [0; 6]), word, "{arch:x} {nr}");
+        }
+    }
+
+    #[test]
+    fn comparisons_of_64_bits() {
+        let big = 5u64 << 32 | 7;
+        for (op, value, two, holds, fails) in [
+            ("EQ", big, 0, vec![big], vec![7, big + 1, 6 << 32 | 7]),
+            ("NE", big, 0, vec![7, big + 1, 0], vec![big]),
+            ("GT", big, 0, vec![big + 1, 6 << 32], vec![big, 7, 8, 4 << 32 | 9]),
+            ("GE", big, 0, vec![big, 6 << 32], vec![big - 1, 8, 0]),
+            ("LT", big, 0, vec![big - 1, 9, 0], vec![big, 6 << 32]),
+            ("LE", big, 0, vec![big, 4 << 32 | 9], vec![big + 1, 6 << 32]),
+            ("MASKED_EQ", 0x7e02_0000, 0, vec![0, 1, 1 << 40], vec![0x1000_0000, 0x2_0000]),
+            ("MASKED_EQ", 3 << 32, 1 << 32, vec![1 << 32, 5 << 32 | 9], vec![0, 3 << 32]),
+        ] {
+            let filter = compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"],
+                "action": "SCMP_ACT_KILL", "args": [{"index": 1, "value": value, "valueTwo": two,
+                "op": format!("SCMP_CMP_{op}")}]}]}))
+            .unwrap();
+            let killed =
+                |v: u64| run(&filter, X86_64, 0, [9, v, 9, 9, 9, 9]) == libc::SECCOMP_RET_KILL_THREAD;
+            assert!(holds.iter().all(|v| killed(*v)), "{op}");
+            assert!(!fails.iter().any(|v| killed(*v)), "{op}");
+        }
+    }
+
+    #[test]
+    fn conditions_join_or_are_alternatives() {
+        let arg = |index, value| json!({"index": index, "value": value, "op": "SCMP_CMP_EQ"});
+        let rule = |args| json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args});
+        let both = [rule(json!([arg(0, 1), arg(1, 2)])), rule(json!([arg(0, 8)]))];
+        let filter = compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": both})).unwrap();
+        let allowed = |f: &Filter, a, b| run(f, X86_64, 135, [a, b, 0, 0, 0, 0]) == libc::SECCOMP_RET_ALLOW;
+        assert!(allowed(&filter, 1, 2) && allowed(&filter, 8, 0));
+        assert!(!allowed(&filter, 1, 3) && !allowed(&filter, 2, 2));
+        let same = [rule(json!([arg(0, 1), arg(0, 2)]))];
+        let filter = compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": same})).unwrap();
+        assert!(allowed(&filter, 1, 0) && allowed(&filter, 2, 0) && !allowed(&filter, 3, 0));
+    }
+
+    #[test]
+    fn refuses() {
+        for profile in [
+            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            json!({"defaultAction": "NOPE"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}),
+        ] {
+            assert!(compile(profile.clone()).is_err(), "{profile}");
+        }
+    }
+}

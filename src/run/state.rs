@@ -1,0 +1,256 @@
+//! What is remembered of a container between commands.
+
+use super::{Error, Result, io_error};
+use crate::sys::{Call, process};
+use rustix::fd::OwnedFd;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The version of the runtime-spec that state and lifecycle follow.
+pub const OCI_VERSION: &str = "1.2.0";
+
+/// Where a container is in its life (runtime-spec, `runtime.md`, State).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being made.
+    Creating,
+    /// Waits for `start`.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its program has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A process that is known again: ids are given out anew, start times and boots are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The process id on the host.
+    pub pid: i32,
+    /// Clock ticks since the boot (`proc_pid_stat(5)`, field 22).
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+}
+
+impl ProcessId {
+    /// Reads what is needed to know `pid` again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of(pid: i32) -> Result<Self> {
+        let (start_time, _) = stat(pid)?;
+        Ok(Self { pid, start_time, boot: boot_id()? })
+    }
+
+    /// The process, where it still runs; a zombie does not.
+    #[must_use]
+    pub fn open(&self) -> Option<OwnedFd> {
+        let pid = rustix::process::Pid::from_raw(self.pid)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        let (start_time, state) = stat(self.pid).ok()?;
+        let same = start_time == self.start_time && !matches!(state, b'Z' | b'X');
+        (same && boot_id().is_ok_and(|b| b == self.boot)).then_some(pidfd)
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(io_error("read", path, std::fs::read_to_string(path))?.trim().to_string())
+}
+
+/// Start time and state letter of a process.
+fn stat(pid: i32) -> Result<(u64, u8)> {
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let text = io_error("read", &path, std::fs::read(&path))?;
+    // The name, in parentheses, may hold anything; the fields after it do not.
+    let after = text.iter().rposition(|&b| b == b')').map_or(0, |i| i + 2);
+    let fields = String::from_utf8_lossy(&text[after.min(text.len())..]).into_owned();
+    let start = fields.split(' ').nth(19).and_then(|f| f.parse().ok()).unwrap_or(0);
+    Ok((start, fields.bytes().next().unwrap_or(b'X')))
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// The container's name.
+    pub id: String,
+    /// The bundle's folder, absolute.
+    pub bundle: PathBuf,
+    /// The root filesystem's folder, absolute.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339, UTC.
+    pub created: String,
+    /// Whether `create` has come to its end.
+    pub complete: bool,
+    /// Whether its `run` takes it away at the end; it holds the lock until then.
+    pub owned: bool,
+    /// Its first process.
+    pub process: Option<ProcessId>,
+    /// Its control groups, below the hierarchies' mount points.
+    pub cgroups: Vec<PathBuf>,
+    /// Of config.json.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl State {
+    /// Reads the state of the container in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`].
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("state.json");
+        let text = io_error("read", &path, std::fs::read(&path))?;
+        serde_json::from_slice(&text).map_err(|source| Error::Config { path, source })
+    }
+
+    /// Replaces `state.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let (path, new) = (dir.join("state.json"), dir.join("state.new"));
+        let text = serde_json::to_vec(self).map_err(|source| Error::Config { path: path.clone(), source })?;
+        io_error("write", &new, std::fs::write(&new, text))?;
+        io_error("rename", &new, std::fs::rename(&new, &path))
+    }
+
+    /// Its first process, where it still runs.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        self.process.as_ref()?.open()
+    }
+
+    /// Where it is in its life; `dir` is its folder.
+    #[must_use]
+    pub fn status(&self, dir: &Path) -> Status {
+        match (self.complete, self.pidfd()) {
+            (false, _) => Status::Creating,
+            (true, None) => Status::Stopped,
+            (true, Some(_)) if dir.join("start").exists() => Status::Created,
+            (true, Some(_)) if super::cgroup::is_frozen(&self.cgroups) => Status::Paused,
+            (true, Some(_)) => Status::Running,
+        }
+    }
+
+    /// The document that `state` prints and hooks read.
+    #[must_use]
+    pub fn document(&self, status: Status) -> serde_json::Value {
+        let pid = if status == Status::Stopped { 0 } else { self.process.as_ref().map_or(0, |p| p.pid) };
+        serde_json::json!({
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "annotations": self.annotations,
+            "owner": "",
+        })
+    }
+}
+
+/// Checks that `id` can be a folder's name and nothing else.
+///
+/// # Errors
+/// [`Error::BadId`].
+pub fn check_id(id: &str) -> Result<()> {
+    let clean = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
+    if clean && !id.is_empty() && id.len() <= 255 && id != "." && id != ".." {
+        return Ok(());
+    }
+    Err(Error::BadId { id: id.to_string() })
+}
+
+/// The current time as RFC 3339, UTC, with nanoseconds.
+#[must_use]
+pub fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    rfc3339(now.as_secs(), now.subsec_nanos())
+}
+
+/// Days to a date: H. Hinnant's `civil_from_days`.
+fn rfc3339(seconds: u64, nanos: u32) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+/// Makes this process unable to be looked into by others of the container while it waits.
+///
+/// # Errors
+/// The failed prctl(2) call.
+pub fn close_to_others() -> Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable).call(|| "prctl(SET_DUMPABLE, 0)".to_string())?)
+}
+
+/// Sees to it that no descriptor but the standard streams stays open across an execve,
+/// apart from `preserved` ones after them, all of which must be open.
+///
+/// # Errors
+/// [`Error::Invalid`] where one is not open.
+pub fn check_preserved(preserved: u32) -> Result<()> {
+    process::close_on_exec_from(3)?;
+    for number in 3..3 + i32::try_from(preserved).unwrap_or(0) {
+        if !process::is_open(number) {
+            let reason = format!("descriptor {number} is not open");
+            return Err(Error::Invalid { field: "--preserve-fds".into(), reason });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "web_1", "a.b", "x+y-z", &"n".repeat(255)] {
+            check_id(good).unwrap();
+        }
+        for bad in ["", ".", "..", "../x", "a/b", "a b", "a\n", "ä", &"n".repeat(256)] {
+            assert!(matches!(check_id(bad), Err(Error::BadId { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
+        assert_eq!(rfc3339(1_735_689_599, 0), "2024-12-31T23:59:59.000000000Z");
+    }
+
+    #[test]
+    fn knows_a_process_again() {
+        let own = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.open().is_some());
+        assert!(ProcessId { start_time: own.start_time + 1, ..own.clone() }.open().is_none());
+        assert!(ProcessId { boot: "another".into(), ..own }.open().is_none());
+    }
+}

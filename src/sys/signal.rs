@@ -1,0 +1,159 @@
+//! Signals: names, masks, waiting for one as for a file (signalfd(2)).
+#![allow(unsafe_code)]
+
+use super::{Call, Result};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::Errno;
+
+/// Names without `SIG`, by number, as kill(1) lists them for this architecture.
+const NAMES: [(&str, i32); 32] = [
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ILL", libc::SIGILL),
+    ("TRAP", libc::SIGTRAP),
+    ("ABRT", libc::SIGABRT),
+    ("IOT", libc::SIGABRT),
+    ("BUS", libc::SIGBUS),
+    ("FPE", libc::SIGFPE),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("SEGV", libc::SIGSEGV),
+    ("USR2", libc::SIGUSR2),
+    ("PIPE", libc::SIGPIPE),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("STKFLT", libc::SIGSTKFLT),
+    ("CHLD", libc::SIGCHLD),
+    ("CONT", libc::SIGCONT),
+    ("STOP", libc::SIGSTOP),
+    ("TSTP", libc::SIGTSTP),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("URG", libc::SIGURG),
+    ("XCPU", libc::SIGXCPU),
+    ("XFSZ", libc::SIGXFSZ),
+    ("VTALRM", libc::SIGVTALRM),
+    ("PROF", libc::SIGPROF),
+    ("WINCH", libc::SIGWINCH),
+    ("IO", libc::SIGIO),
+    ("PWR", libc::SIGPWR),
+    ("SYS", libc::SIGSYS),
+];
+
+/// The number of the signal `text`: `15`, `TERM`, `SIGTERM`, `RTMIN+3`, in any case.
+#[must_use]
+pub fn parse(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (0..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let number = libc::SIGRTMIN() + if offset.is_empty() { 0 } else { offset.parse().ok()? };
+        return (number <= libc::SIGRTMAX()).then_some(number);
+    }
+    NAMES.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
+}
+
+/// Sends `signal` to the process of `pidfd` (pidfd_send_signal(2)).
+///
+/// # Errors
+/// `ESRCH` where it has ended; `EINVAL` where there is no such signal.
+pub fn send(pidfd: BorrowedFd, signal: i32) -> Result<()> {
+    // SAFETY: no siginfo is passed.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    let result = if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    result.call(|| format!("pidfd_send_signal({signal})"))
+}
+
+/// All signals, blocked in this process and read from a descriptor instead.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks all signals that can be blocked.
+    ///
+    /// # Errors
+    /// The failed signalfd(2) call.
+    pub fn take() -> Result<Self> {
+        // SAFETY: `set` is filled by sigfillset before it is read; all pointers outlive the calls.
+        let fd = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut set);
+            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT] {
+                libc::sigdelset(&raw mut set, fault);
+            }
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error()).call(|| "signalfd".to_string());
+        }
+        // SAFETY: signalfd returned a fresh descriptor.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The next signal that has come; none where none has.
+    #[must_use]
+    pub fn next(&self) -> Option<i32> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.fd, &mut info) {
+            Ok(n) if n == info.len() => i32::from_ne_bytes([info[0], info[1], info[2], info[3]]).into(),
+            Ok(_) | Err(Errno::AGAIN | _) => None,
+        }
+    }
+
+    /// To wait for signals with poll(2).
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        use rustix::fd::AsFd;
+        self.fd.as_fd()
+    }
+}
+
+/// Gives a fresh program the signals that it expects: nothing blocked, nothing ignored.
+pub fn reset() {
+    // SAFETY: default dispositions and an empty mask, set in a process with one thread.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_names_and_numbers() {
+        for (text, number) in [
+            ("15", Some(15)),
+            ("TERM", Some(15)),
+            ("sigterm", Some(15)),
+            ("SIGKILL", Some(9)),
+            ("RTMIN+3", Some(libc::SIGRTMIN() + 3)),
+            ("RTMIN+300", None),
+            ("-1", None),
+            ("1000", None),
+            ("NOPE", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), number, "{text}");
+        }
+    }
+}
