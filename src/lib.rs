@@ -13,11 +13,15 @@
 //! | 0 | [`sys`] | syscalls, `unsafe`, external programs |
 //! | 0 | [`oci`] | digests, references, descriptors, manifests, configs |
 //! | 1 | [`store`] | an OCI image layout on disk |
+//! | 2 | [`disk`] | filesystem images: size, format, populate |
+//! | 3 | [`debian`] | archives, signatures, dependencies, packages |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
 
 pub mod cli;
+pub mod debian;
+pub mod disk;
 pub mod error;
 pub mod oci;
 pub mod store;

@@ -1,7 +1,7 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
 use crate::error::Kind;
-use crate::{oci, store, sys};
+use crate::{debian, disk, oci, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,12 @@ pub enum Error {
     Store(#[from] store::Error),
     /// A syscall or an external program.
     Sys(#[from] sys::Error),
+    /// A Debian root.
+    Debian(#[from] debian::Error),
+    /// A filesystem image.
+    Disk(#[from] disk::Error),
+    /// The arguments of `mkimg`.
+    Mkimg(#[from] super::mkimg::Error),
     /// Standard output could not be written.
     Output(#[from] std::io::Error),
 }
@@ -25,6 +31,9 @@ impl Error {
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
+            Self::Debian(e) => e.kind(),
+            Self::Disk(e) => e.kind(),
+            Self::Mkimg(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -34,6 +43,15 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Debian(debian::Error::NoKeyring { path }) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let package =
+                    if name.starts_with("ubuntu") { "ubuntu-keyring" } else { "debian-archive-keyring" };
+                Some(format!("apt-get install {package}"))
+            }
+            Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
+                Some("apt-get install e2fsprogs".to_string())
+            }
             _ => None,
         }
     }

@@ -7,6 +7,8 @@
 
 mod error;
 mod images;
+mod mkimg;
+mod progress;
 
 pub use error::Error;
 
@@ -34,6 +36,8 @@ struct Cli {
 enum Command {
     /// List the images of the store
     Images(images::Args),
+    /// Make an image file of a Debian or Ubuntu system
+    Mkimg(mkimg::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
     let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
     let result = match cli.command {
         Command::Images(args) => args.run(&context),
+        Command::Mkimg(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");

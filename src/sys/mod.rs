@@ -6,9 +6,12 @@
 //! What owns a kernel resource ([`mount::Mount`], [`loopdev::LoopDevice`]) has
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
+pub mod dir;
 pub mod loopdev;
 pub mod mount;
 pub mod program;
+pub mod sandbox;
+pub mod xattr;
 
 use crate::error::Kind;
 use rustix::io::Errno;

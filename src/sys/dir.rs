@@ -1,0 +1,504 @@
+//! Directories by descriptor: every name is looked up below an open directory.
+//!
+//! Two ways to walk: [`Dir::below`] refuses every symbolic link (`RESOLVE_BENEATH`,
+//! `RESOLVE_NO_SYMLINKS`), [`Dir::in_root`] follows them with this directory as their
+//! root (`RESOLVE_IN_ROOT`); see openat2(2). All other operations take one name, which
+//! they never follow. The path is kept for messages only.
+
+use super::{Call, Error, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timestamps, Uid};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// How many levels are walked with a descriptor each before a deep tree is pulled up.
+const MAX_OPEN_LEVELS: u32 = 64;
+
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A name in a directory with its type.
+pub type Listed = (OsString, FileType);
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dir {
+    /// Opens the directory at `path`; links on the way are followed.
+    ///
+    /// # Errors
+    /// The failed open call.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = fs::open(path, OPEN_DIR, Mode::empty()).call(|| format!("open({})", path.display()))?;
+        Ok(Self { fd, path: path.to_path_buf() })
+    }
+
+    /// Its path when it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// This directory, opened again.
+    ///
+    /// # Errors
+    /// The failed open call.
+    pub fn again(&self) -> Result<Self> {
+        self.child(OsStr::new("."))
+    }
+
+    fn name(&self, call: &str, name: &OsStr) -> String {
+        format!("{call}({}, {name:?})", self.path.display())
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        // RESOLVE_IN_ROOT and RESOLVE_BENEATH answer EAGAIN when a rename runs at the same time.
+        for _ in 0..128 {
+            match fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+                Err(Errno::AGAIN) => {}
+                other => return other.call(|| self.name("openat2", path.as_os_str())),
+            }
+        }
+        Err(Errno::AGAIN).call(|| self.name("openat2", path.as_os_str()))
+    }
+
+    fn opened(&self, fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: self.path.join(path) }
+    }
+
+    /// Opens the directory `path` below this one; no component may be a link or lead elsewhere.
+    ///
+    /// # Errors
+    /// The failed openat2 call.
+    pub fn below(&self, path: &Path) -> Result<Self> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        Ok(self.opened(self.resolve(path, OPEN_DIR | OFlags::NOFOLLOW, how)?, path))
+    }
+
+    /// Opens the directory `path`, following links as a process would whose root this is.
+    ///
+    /// # Errors
+    /// The failed openat2 call.
+    pub fn in_root(&self, path: &Path) -> Result<Self> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        Ok(self.opened(self.resolve(path, OPEN_DIR, how)?, path))
+    }
+
+    /// Where this directory lies now (`/proc/self/fd`), absolute.
+    ///
+    /// # Errors
+    /// The failed readlink call.
+    pub fn real_path(&self) -> Result<PathBuf> {
+        let link = self.proc_path(OsStr::new(""));
+        std::fs::read_link(&link).call(|| format!("readlink({})", link.display()))
+    }
+
+    /// Opens the directory `name` in this one; not a link.
+    ///
+    /// # Errors
+    /// The failed openat call.
+    pub fn child(&self, name: &OsStr) -> Result<Self> {
+        let fd = fs::openat(&self.fd, name, OPEN_DIR | OFlags::NOFOLLOW, Mode::empty())
+            .call(|| self.name("openat", name))?;
+        Ok(self.opened(fd, Path::new(name)))
+    }
+
+    /// As [`Dir::child`], but refuses (EXDEV) what is mounted there.
+    fn child_here(&self, name: &OsStr) -> Result<Self> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        Ok(self.opened(self.resolve(Path::new(name), OPEN_DIR | OFlags::NOFOLLOW, how)?, Path::new(name)))
+    }
+
+    /// Makes a regular file that must not exist, mode 0600, for writing.
+    ///
+    /// # Errors
+    /// The failed openat call.
+    pub fn create(&self, name: &OsStr) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).call(|| self.name("openat", name))?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens a file for reading; not a link, and without waiting for a fifo's writer.
+    ///
+    /// # Errors
+    /// The failed openat call.
+    pub fn file(&self, name: &OsStr) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty()).call(|| self.name("openat", name))?;
+        Ok(File::from(fd))
+    }
+
+    /// Makes a directory of mode 0700.
+    ///
+    /// # Errors
+    /// The failed mkdirat call.
+    pub fn mkdir(&self, name: &OsStr) -> Result<()> {
+        fs::mkdirat(&self.fd, name, Mode::RWXU).call(|| self.name("mkdirat", name))
+    }
+
+    /// Makes the symbolic link `name` to `target`.
+    ///
+    /// # Errors
+    /// The failed symlinkat call.
+    pub fn symlink(&self, name: &OsStr, target: &OsStr) -> Result<()> {
+        let call = || format!("symlinkat({target:?}, {}, {name:?})", self.path.display());
+        fs::symlinkat(target, &self.fd, name).call(call)
+    }
+
+    /// Makes `name` another name of `old_name` in `old`, which is not followed.
+    ///
+    /// # Errors
+    /// The failed linkat call.
+    pub fn link(&self, name: &OsStr, old: &Self, old_name: &OsStr) -> Result<()> {
+        let call =
+            || format!("linkat({}, {old_name:?}, {}, {name:?})", old.path.display(), self.path.display());
+        fs::linkat(&old.fd, old_name, &self.fd, name, AtFlags::empty()).call(call)
+    }
+
+    /// Makes a fifo, a socket or a device (major, minor), mode 0600.
+    ///
+    /// # Errors
+    /// The failed mknodat call.
+    pub fn mknod(&self, name: &OsStr, kind: FileType, (major, minor): (u32, u32)) -> Result<()> {
+        fs::mknodat(&self.fd, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(major, minor))
+            .call(|| self.name("mknodat", name))
+    }
+
+    /// Renames `name` to `new_name` in `new`, replacing what can be replaced.
+    ///
+    /// # Errors
+    /// The failed renameat call.
+    pub fn rename(&self, name: &OsStr, new: &Self, new_name: &OsStr) -> Result<()> {
+        let call =
+            || format!("renameat({}, {name:?}, {}, {new_name:?})", self.path.display(), new.path.display());
+        fs::renameat(&self.fd, name, &new.fd, new_name).call(call)
+    }
+
+    /// What `name` is; none where there is nothing.
+    ///
+    /// # Errors
+    /// The failed fstatat call.
+    pub fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
+        match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(s) => Ok(Some(s)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).call(|| self.name("fstatat", name)),
+        }
+    }
+
+    /// What this directory itself is.
+    ///
+    /// # Errors
+    /// The failed fstat call.
+    pub fn stat_self(&self) -> Result<Stat> {
+        fs::fstat(&self.fd).call(|| self.name("fstat", OsStr::new("")))
+    }
+
+    /// The target of the symbolic link `name`.
+    ///
+    /// # Errors
+    /// The failed readlinkat call.
+    pub fn readlink(&self, name: &OsStr) -> Result<OsString> {
+        let target = fs::readlinkat(&self.fd, name, Vec::new()).call(|| self.name("readlinkat", name))?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// What is in this directory, without `.` and `..`.
+    ///
+    /// # Errors
+    /// The failed getdents64 call.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        // A descriptor of its own: the position in a directory belongs to the descriptor.
+        let again = self.again()?;
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut raw = RawDir::new(&again.fd, &mut buffer);
+        while let Some(entry) = raw.next() {
+            let entry = entry.call(|| self.name("getdents64", OsStr::new("")))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    self.stat(name)?.map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode))
+                }
+                known => known,
+            };
+            listed.push((name.to_os_string(), kind));
+        }
+        Ok(listed)
+    }
+
+    /// Removes a name that is no directory.
+    ///
+    /// # Errors
+    /// The failed unlinkat call.
+    pub fn unlink(&self, name: &OsStr) -> Result<()> {
+        fs::unlinkat(&self.fd, name, AtFlags::empty()).call(|| self.name("unlinkat", name))
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// The failed unlinkat call.
+    pub fn rmdir(&self, name: &OsStr) -> Result<()> {
+        fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).call(|| self.name("unlinkat", name))
+    }
+
+    /// Removes `name` with all below it; follows no link, crosses no mount. Nothing there is fine.
+    ///
+    /// # Errors
+    /// The first failed call; EXDEV where something is mounted below.
+    pub fn remove(&self, name: &OsStr) -> Result<()> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {
+                self.child_here(name)?.clear(&[])?;
+                self.rmdir(name)
+            }
+            Err(e) => Err(e).call(|| self.name("unlinkat", name)),
+        }
+    }
+
+    /// Removes all that is in this directory but the names of `keep`.
+    ///
+    /// # Errors
+    /// Those of [`Dir::remove`].
+    pub fn clear(&self, keep: &[&OsStr]) -> Result<()> {
+        let mut pulled_up = 0;
+        loop {
+            let mut listed = self.list()?;
+            listed.retain(|(name, _)| !keep.contains(&name.as_os_str()));
+            if listed.is_empty() {
+                return Ok(());
+            }
+            for (name, kind) in listed {
+                self.clear_one(self, &name, kind, 0, &mut pulled_up)?;
+            }
+        }
+    }
+
+    /// Removes `name` of `self`. What lies deeper than a process has descriptors for is first
+    /// moved up into `top`, where the caller comes by again.
+    fn clear_one(
+        &self,
+        top: &Self,
+        name: &OsStr,
+        kind: FileType,
+        level: u32,
+        pulled: &mut u64,
+    ) -> Result<()> {
+        if kind != FileType::Directory {
+            return self.unlink(name);
+        }
+        if level == MAX_OPEN_LEVELS {
+            loop {
+                *pulled += 1;
+                let new = OsString::from(format!(".removed-{pulled}"));
+                match fs::renameat_with(&self.fd, name, &top.fd, &new, fs::RenameFlags::NOREPLACE) {
+                    Err(Errno::EXIST) => {}
+                    other => return other.call(|| self.name("renameat2", name)),
+                }
+            }
+        }
+        let child = self.child_here(name)?;
+        for (inner, kind) in child.list()? {
+            child.clear_one(top, &inner, kind, level + 1, pulled)?;
+        }
+        self.rmdir(name)
+    }
+
+    /// Changes the owner of `name`, not of what it links to.
+    ///
+    /// # Errors
+    /// The failed fchownat call.
+    pub fn chown(&self, name: &OsStr, uid: u32, gid: u32) -> Result<()> {
+        let (u, g) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        fs::chownat(&self.fd, name, Some(u), Some(g), AtFlags::SYMLINK_NOFOLLOW)
+            .call(|| format!("fchownat({}, {name:?}, {uid}, {gid})", self.path.display()))
+    }
+
+    /// Changes the mode of `name`, which must not be a link: fchmodat follows links, so this
+    /// goes by a descriptor that was opened without following (open(2), `O_PATH`).
+    ///
+    /// # Errors
+    /// The failed call; ELOOP for a link.
+    pub fn chmod(&self, name: &OsStr, mode: u32) -> Result<()> {
+        let call = || format!("fchmodat({}, {name:?}, {mode:o})", self.path.display());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty()).call(call)?;
+        let kind = FileType::from_raw_mode(fs::fstat(&fd).call(call)?.st_mode);
+        if kind == FileType::Symlink {
+            return Err(Errno::LOOP).call(call);
+        }
+        fs::chmod(super::xattr::proc_fd(fd.as_fd()), Mode::from_raw_mode(mode)).call(call)
+    }
+
+    /// Sets the times of `name`, not of what it links to.
+    ///
+    /// # Errors
+    /// The failed utimensat call.
+    pub fn utimens(&self, name: &OsStr, times: &Timestamps) -> Result<()> {
+        fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW).call(|| self.name("utimensat", name))
+    }
+
+    /// A path by which this process reaches `name` without walking to this directory.
+    #[must_use]
+    pub fn proc_path(&self, name: &OsStr) -> PathBuf {
+        let dir = super::xattr::proc_fd(self.fd.as_fd());
+        if name.is_empty() { dir } else { dir.join(name) }
+    }
+
+    /// Writes this directory's filesystem to its device.
+    ///
+    /// # Errors
+    /// The failed syncfs call.
+    pub fn syncfs(&self) -> Result<()> {
+        fs::syncfs(&self.fd).call(|| self.name("syncfs", OsStr::new("")))
+    }
+}
+
+/// Removes `path` with all below it; follows no link, crosses no mount. Nothing there is fine.
+///
+/// # Errors
+/// Those of [`Dir::remove`], and of opening the folder that it lies in.
+pub fn remove(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL).call(|| format!("unlinkat({})", path.display()));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match Dir::open(parent) {
+        Err(Error::Syscall { errno: Errno::NOENT, .. }) => Ok(()),
+        dir => dir?.remove(name),
+    }
+}
+
+/// Copies all of `from` to `to`, which is empty: by sharing blocks where the filesystem can
+/// (ioctl_ficlone(2)), else data only, so that holes stay holes.
+///
+/// # Errors
+/// The failed call.
+pub fn copy_file(from: &File, to: &File, size: u64) -> Result<()> {
+    if fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    fs::ftruncate(to, size).call(|| format!("ftruncate({size})"))?;
+    let mut at = 0;
+    while at < size {
+        let start = match fs::seek(from, fs::SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e).call(|| "lseek(SEEK_DATA)".to_string()),
+        };
+        let end = fs::seek(from, fs::SeekFrom::Hole(start)).call(|| "lseek(SEEK_HOLE)".to_string())?;
+        copy_range(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_range(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let left = usize::try_from(end - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+            Err(e) => return Err(e).call(|| "copy_file_range".to_string()),
+        }
+    }
+    let mut buffer = vec![0; 128 << 10];
+    while read_at < end {
+        let left = usize::try_from(end - read_at).unwrap_or(usize::MAX).min(buffer.len());
+        let n = from.read_at(&mut buffer[..left], read_at).call(|| "pread".to_string())?;
+        if n == 0 {
+            break;
+        }
+        to.write_all_at(&buffer[..n], read_at).call(|| "pwrite".to_string())?;
+        read_at += n as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_lead_nowhere_else() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (inside, outside) = (tmp.path().join("in"), tmp.path().join("out"));
+        std::fs::create_dir_all(inside.join("out/x")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("canary"), "x").unwrap();
+        symlink(&outside, inside.join("absolute")).unwrap();
+        symlink("../out", inside.join("relative")).unwrap();
+        let dir = Dir::open(&inside).unwrap();
+        assert_eq!(dir.below(Path::new("relative")).unwrap_err().errno(), Some(Errno::LOOP));
+        let e = dir.below(Path::new("absolute")).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            format!(
+                "openat2({}, \"absolute\"): Too many levels of symbolic links (os error 40)",
+                inside.display()
+            )
+        );
+        assert!(dir.below(Path::new("../out")).is_err());
+        let in_root = dir.in_root(Path::new("relative")).unwrap();
+        assert_eq!(in_root.real_path().unwrap(), inside.join("out").canonicalize().unwrap());
+        assert!(dir.chmod(OsStr::new("relative"), 0o777).is_err());
+        dir.clear(&[]).unwrap();
+        assert!(outside.join("canary").exists() && dir.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn removes_deep_trees() {
+        let tmp = tempfile::tempdir().unwrap();
+        let top = Dir::open(tmp.path()).unwrap();
+        let mut at = top.again().unwrap();
+        for _ in 0..3000 {
+            at.mkdir(OsStr::new("d")).unwrap();
+            at = Dir { path: PathBuf::new(), ..at.child(OsStr::new("d")).unwrap() };
+        }
+        at.create(OsStr::new("f")).unwrap();
+        remove(&tmp.path().join("d")).unwrap();
+        assert!(top.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn copies_with_holes() {
+        use std::io::{Seek, SeekFrom, Write};
+        use std::os::unix::fs::MetadataExt;
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path()).unwrap();
+        let mut a = dir.create(OsStr::new("a")).unwrap();
+        a.write_all(b"start").unwrap();
+        a.seek(SeekFrom::Start(64 << 20)).unwrap();
+        a.write_all(b"end").unwrap();
+        let b = dir.create(OsStr::new("b")).unwrap();
+        copy_file(&dir.file(OsStr::new("a")).unwrap(), &b, (64 << 20) + 3).unwrap();
+        let read = |n: &str| std::fs::read(tmp.path().join(n)).unwrap();
+        assert!(read("a") == read("b"));
+        assert!(b.metadata().unwrap().blocks() < 1024);
+    }
+}
