@@ -19,12 +19,16 @@
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
 //! | 4 | [`bundle`] | image configurations as `config.json` |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
+//! | 2 | [`disk`] | filesystem images: size, format, populate |
+//! | 3 | [`debian`] | archives, signatures, dependencies, packages |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
 
 pub mod bundle;
 pub mod cli;
+pub mod debian;
+pub mod disk;
 pub mod error;
 pub mod layer;
 pub mod oci;

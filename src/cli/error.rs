@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{layer, oci, registry, rootfs, run, store, sys};
+use crate::{debian, disk, layer, oci, registry, rootfs, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum Error {
     /// A command that was to give a program's exit code did not come that far.
     #[error(transparent)]
     Launch(run::Error),
+    /// A Debian root.
+    Debian(#[from] debian::Error),
+    /// A filesystem image.
+    Disk(#[from] disk::Error),
+    /// The arguments of `mkimg`.
+    Mkimg(#[from] super::mkimg::Error),
     /// Standard output could not be written.
     Output(#[from] std::io::Error),
 }
@@ -44,6 +50,9 @@ impl Error {
             Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
             Self::Run(e) | Self::Launch(e) => e.kind(),
+            Self::Debian(e) => e.kind(),
+            Self::Disk(e) => e.kind(),
+            Self::Mkimg(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -69,6 +78,15 @@ impl Error {
                     .to_string(),
             ),
             Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
+            Self::Debian(debian::Error::NoKeyring { path }) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let package =
+                    if name.starts_with("ubuntu") { "ubuntu-keyring" } else { "debian-archive-keyring" };
+                Some(format!("apt-get install {package}"))
+            }
+            Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
+                Some("apt-get install e2fsprogs".to_string())
+            }
             _ => None,
         }
     }

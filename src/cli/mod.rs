@@ -20,6 +20,8 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod mkimg;
+mod phases;
 
 pub use error::Error;
 
@@ -72,6 +74,8 @@ enum Command {
     List(list::Args),
     /// Write a default config.json
     Spec(spec::Args),
+    /// Make an image file of a Debian or Ubuntu system
+    Mkimg(mkimg::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -131,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => args.run(&context),
         Command::List(args) => args.run(&context),
         Command::Spec(args) => args.run(&context),
+        Command::Mkimg(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {e}");

@@ -22,6 +22,7 @@ pub mod process;
 pub mod pty;
 pub mod selfexe;
 pub mod signal;
+pub mod sandbox;
 
 use crate::error::Kind;
 use rustix::io::Errno;

@@ -1,0 +1,262 @@
+//! `shipimg mkimg`: an image file of a Debian or Ubuntu system, from signed packages.
+
+use super::phases::Phases;
+use super::{Context, Result};
+use crate::debian::{self, Archive, Progress, Repo, Settings, Variant};
+use crate::sys::mount::Mount;
+use crate::sys::sandbox::private_mounts;
+use crate::{disk, error::Kind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `mkimg`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image file to make, as bookworm.img; an ext4 filesystem
+    #[arg(value_name = "FILE.img")]
+    file: PathBuf,
+    /// The suite [default: the file's name]
+    #[arg(long)]
+    suite: Option<String>,
+    /// Packages on top of the variant, with what they depend on
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
+    include: Vec<String>,
+    /// The archive of the main suite [default: the host's apt source for the distribution, or the distribution's own]
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// What the system holds before anything is included
+    #[arg(long, value_enum, default_value = "minbase")]
+    variant: VariantName,
+    /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
+    #[arg(long, value_parser = size)]
+    size: Option<u64>,
+    /// The architecture, in dpkg's words [default: this machine's]
+    #[arg(long)]
+    arch: Option<String>,
+    /// The keyring that the archives must be signed with [default: the distribution's]
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// Take the main suite only, without updates and security
+    #[arg(long)]
+    no_updates: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum VariantName {
+    /// Required packages and apt
+    Minbase,
+    /// Essential packages and what they need
+    Essential,
+}
+
+/// What is wrong with the arguments.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A suite that is in no table.
+    #[error("unknown suite {suite}, known are: {}", known().join(", "))]
+    Suite {
+        /// As given, or from the file's name.
+        suite: String,
+    },
+    /// A file of a kind that is not made.
+    #[error("{}: the name must end with .img", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::Input
+    }
+}
+
+/// The suites: name, distribution, whether usr-is-merged stands for usrmerge in its base
+/// (as debootstrap has it for bookworm).
+const SUITES: [(&str, Distribution, bool); 5] = [
+    ("bookworm", Distribution::Debian, true),
+    ("trixie", Distribution::Debian, false),
+    ("sid", Distribution::Debian, false),
+    ("jammy", Distribution::Ubuntu, false),
+    ("noble", Distribution::Ubuntu, false),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Distribution {
+    Debian,
+    Ubuntu,
+}
+
+fn known() -> Vec<&'static str> {
+    SUITES.iter().map(|(name, ..)| *name).collect()
+}
+
+fn archive(suite: &str) -> std::result::Result<Archive, Error> {
+    let (_, distribution, usr_is_merged) = SUITES
+        .into_iter()
+        .find(|(name, ..)| *name == suite)
+        .ok_or_else(|| Error::Suite { suite: suite.to_string() })?;
+    let (main, security, components, keyring): (_, _, &[&str], _) = match distribution {
+        Distribution::Debian => (
+            "http://ftp.debian.org/debian",
+            "http://security.debian.org/debian-security",
+            &["main"],
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+        ),
+        Distribution::Ubuntu => (
+            "http://archive.ubuntu.com/ubuntu",
+            "http://security.ubuntu.com/ubuntu",
+            &["main", "universe"],
+            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+        ),
+    };
+    let repo = |uri: &str, suites: &[&str]| Repo {
+        uri: uri.to_string(),
+        suites: suites.iter().map(|s| format!("{suite}{s}")).collect(),
+        components: components.iter().map(ToString::to_string).collect(),
+        signed_by: vec![keyring.into()],
+    };
+    let repos = if suite == "sid" {
+        vec![repo(main, &[""])]
+    } else {
+        vec![repo(main, &["", "-updates"]), repo(security, &["-security"])]
+    };
+    let own: &[&str] = match distribution {
+        Distribution::Debian => &["bullseye", "forky", "stable", "testing", "unstable", "oldstable"],
+        Distribution::Ubuntu => &["focal", "plucky", "questing"],
+    };
+    let table = SUITES.into_iter().filter(|(_, d, _)| *d == distribution).map(|(name, ..)| name);
+    let usr: &[&str] = if usr_is_merged { &["usr-is-merged"] } else { &[] };
+    Ok(Archive {
+        suite: suite.to_string(),
+        repos,
+        distribution: table.chain(own.iter().copied()).map(str::to_string).collect(),
+        extra_base: usr.iter().map(ToString::to_string).collect(),
+        never: vec!["usrmerge".to_string()],
+    })
+}
+
+/// Reads `800M`, `2G`, `1073741824`.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        _ => return Err("a size is a number with K, M, G or T behind it".to_string()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a size is a number with K, M, G or T behind it".to_string())?;
+    number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let suite = self.suite()?;
+        let request = debian::Request {
+            archive: self.archive(&suite)?,
+            variant: match self.variant {
+                VariantName::Minbase => Variant::Minbase,
+                VariantName::Essential => Variant::Essential,
+            },
+            include: self.include.clone(),
+            arch: self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string()),
+            settings: Settings::of_host(),
+        };
+        // Mounts made from here on are seen by no other process and end with this one.
+        private_mounts()?;
+        let store = context.store()?;
+        let scratch = store.scratch()?;
+        let root = scratch.path().join("root");
+        std::fs::create_dir(&root)?;
+        let phases = Phases::new();
+        let mut memory = None;
+        let outcome = debian::bootstrap(&request, &store, &root, &phases, &mut |planned| {
+            memory = in_memory(&root, planned.installed_size())?;
+            Ok(())
+        })?;
+        phases.phase("image", None);
+        let layout = disk::ext4(&root, &self.file, self.size, &suite)?;
+        if let Some(memory) = memory {
+            memory.close()?;
+        }
+        drop(scratch);
+        self.summary(&outcome, layout, &phases);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn suite(&self) -> std::result::Result<String, Error> {
+        let format = || Error::Format { file: self.file.clone() };
+        if self.file.extension().is_none_or(|e| e != "img") {
+            return Err(format());
+        }
+        let stem = self.file.file_stem().and_then(|s| s.to_str()).ok_or_else(format)?;
+        Ok(self.suite.clone().unwrap_or_else(|| stem.to_string()))
+    }
+
+    fn archive(&self, suite: &str) -> std::result::Result<Archive, Error> {
+        let mut archive = archive(suite)?;
+        archive.use_host(&debian::sources::host_repos(Path::new("/etc/apt")));
+        if let Some(mirror) = &self.mirror {
+            archive.use_mirror(mirror);
+        }
+        if self.no_updates {
+            archive.main_only();
+        }
+        if let Some(keyring) = &self.keyring {
+            archive.use_keyring(keyring);
+        }
+        Ok(archive)
+    }
+
+    fn summary(&self, outcome: &debian::Outcome, layout: disk::Layout, phases: &Phases) {
+        let times: Vec<_> = phases.finish();
+        let total: f64 = times.iter().map(|(_, t)| t.as_secs_f64()).sum();
+        let times: Vec<_> = times.iter().map(|(n, t)| format!("{n} {:.1}", t.as_secs_f64())).collect();
+        eprintln!(
+            "{}: {} packages, {} MiB; {total:.1} s: {}",
+            self.file.display(),
+            outcome.packages.len(),
+            layout.size >> 20,
+            times.join(", ")
+        );
+    }
+}
+
+/// Mounts a tmpfs at `root` when the system will take less than a third of the free memory:
+/// it is read once more, for the image, and then gone.
+fn in_memory(root: &Path, expected: u64) -> debian::Result<Option<Mount>> {
+    let free = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = free.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let available = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10;
+    if expected > available / 3 {
+        return Ok(None);
+    }
+    let options = format!("mode=755,size={}", available / 2);
+    Ok(Some(Mount::new(Path::new("tmpfs"), root, "tmpfs", sys_mount::MountFlags::empty(), &options)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!((size("2G"), size("800M"), size("5")), (Ok(2 << 30), Ok(800 << 20), Ok(5)));
+        assert!(["", "G", "2X", "-1", "0", "99999999999T"].iter().all(|s| size(s).is_err()));
+    }
+
+    #[test]
+    fn suites() {
+        for suite in known() {
+            let archive = archive(suite).unwrap();
+            assert!(archive.distribution.contains(&suite.to_string()));
+        }
+        assert!(archive("hamm").unwrap_err().to_string().contains("bookworm"));
+    }
+}

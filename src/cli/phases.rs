@@ -1,0 +1,98 @@
+//! Phases of a long command: bars on a terminal, plain lines elsewhere, times at the end.
+
+use crate::debian;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The phases of one command, told on standard error.
+#[derive(Debug)]
+pub struct Phases {
+    terminal: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    bar: ProgressBar,
+    begun: Instant,
+    current: Option<&'static str>,
+    done: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    /// Nothing begun.
+    #[must_use]
+    pub fn new() -> Self {
+        let state =
+            State { bar: ProgressBar::hidden(), begun: Instant::now(), current: None, done: Vec::new() };
+        Self { terminal: std::io::stderr().is_terminal(), state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the last phase; gives all phases with their times.
+    pub fn finish(&self) -> Vec<(&'static str, Duration)> {
+        let mut state = self.state();
+        state.end();
+        std::mem::take(&mut state.done)
+    }
+
+    fn bar(&self, name: &'static str, total: Option<u64>) -> ProgressBar {
+        if !self.terminal {
+            return ProgressBar::hidden();
+        }
+        let template = match (name, total) {
+            (_, None) => "{prefix:>10} {spinner} {msg}",
+            ("download", _) => "{prefix:>10} {bar:30} {bytes}/{total_bytes} {msg}",
+            _ => "{prefix:>10} {bar:30} {pos}/{len} {msg}",
+        };
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(name);
+        bar.tick();
+        bar
+    }
+}
+
+impl State {
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
+        if let Some(name) = self.current.take() {
+            self.done.push((name, self.begun.elapsed()));
+        }
+    }
+}
+
+impl debian::Progress for Phases {
+    fn phase(&self, name: &'static str, total: Option<u64>) {
+        let bar = self.bar(name, total);
+        let mut state = self.state();
+        state.end();
+        state.bar = bar;
+        state.begun = Instant::now();
+        state.current = Some(name);
+        if !self.terminal {
+            match (name, total) {
+                ("download", Some(bytes)) => eprintln!("{name}: {} MB", bytes.div_ceil(1_000_000)),
+                (_, Some(total)) => eprintln!("{name}: {total} packages"),
+                (_, None) => eprintln!("{name}"),
+            }
+        }
+    }
+
+    fn advance(&self, amount: u64) {
+        self.state().bar.inc(amount);
+    }
+
+    fn detail(&self, text: &str) {
+        if self.terminal {
+            self.state().bar.set_message(text.to_string());
+        }
+    }
+}

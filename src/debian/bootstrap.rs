@@ -1,0 +1,259 @@
+//! The whole way, from a request to a configured root.
+
+use super::configure::{self, DEBS, Scripts, configure};
+use super::control::{Package, Universe, field};
+use super::database::{self, info_name, make, put};
+use super::deb::Deb;
+use super::fetch::{Fetcher, check};
+use super::plan::{Variant, Wishes, exactly, plan};
+use super::release::Promise;
+use super::sources::{Archive, Settings};
+use super::unpack::{Job, Style, Unpacked, unpack};
+use super::{Error, Progress, Result, index};
+use crate::store::{Area, Store};
+use crate::sys::dir::Dir;
+use crate::sys::{Call, sandbox};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many packages are downloaded at once.
+const DOWNLOADS: usize = 8;
+
+/// What a root shall be.
+#[derive(Debug)]
+pub struct Request {
+    /// The suite and its archives.
+    pub archive: Archive,
+    /// The base.
+    pub variant: Variant,
+    /// Packages on top of it.
+    pub include: Vec<String>,
+    /// dpkg's name of the architecture, as `amd64`.
+    pub arch: String,
+    /// Proxies, and whether Release files may be past their date.
+    pub settings: Settings,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The packages, sorted by name.
+    pub packages: Vec<Package>,
+}
+
+impl Outcome {
+    /// The estimated size of the unpacked packages in bytes, as their makers say.
+    #[must_use]
+    pub fn installed_size(&self) -> u64 {
+        self.packages.iter().map(|p| p.installed_size << 10).sum()
+    }
+}
+
+impl Request {
+    fn universe(&self, store: &Store, fetcher: &Fetcher, progress: &dyn Progress) -> Result<Universe> {
+        progress.phase("indexes", None);
+        let cache = store.area(Area::Packages)?;
+        index::load(fetcher, &self.archive, &self.arch, self.settings.check_valid_until, &cache)
+    }
+}
+
+/// Makes a configured root in `root`, an empty directory. `prepare` is called with the
+/// planned packages before the first file is written there.
+///
+/// # Errors
+/// Any of [`Error`]; `root` then holds an unfinished tree.
+pub fn bootstrap(
+    request: &Request,
+    store: &Store,
+    root: &Path,
+    progress: &dyn Progress,
+    prepare: &mut dyn FnMut(&Outcome) -> Result<()>,
+) -> Result<Outcome> {
+    if request.arch != host_arch() {
+        return Err(Error::Foreign { arch: request.arch.clone() });
+    }
+    let fetcher = Fetcher::new(request.settings.proxies.clone());
+    let universe = request.universe(store, &fetcher, progress)?;
+    let wishes = Wishes {
+        variant: request.variant,
+        include: &request.include,
+        extra_base: &request.archive.extra_base,
+        never: &request.archive.never,
+    };
+    let planned = plan(&universe, &wishes)?;
+    drop(universe);
+    let files = download(&planned.packages, store, &fetcher, progress)?;
+    let outcome = Outcome { packages: planned.packages };
+    prepare(&outcome)?;
+    progress.phase("unpack", Some(outcome.packages.len() as u64));
+    let (mut jobs, mut left) = (Vec::new(), Vec::new());
+    for (package, path) in outcome.packages.iter().zip(&files) {
+        let base = planned.base.contains(&package.name);
+        let job = verified(package, path, base)?;
+        let scripts = !base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
+        if scripts { left.push((package, path)) } else { jobs.push(job) }
+    }
+    let unpacked = unpack(root, jobs, Style::Dpkg, progress)?;
+    let dir = Dir::open(root)?;
+    database::write(&dir, &unpacked)?;
+    furnish(&dir)?;
+    let scripts = scripts(&dir, &unpacked, &left, &outcome.packages)?;
+    progress.phase("configure", Some(outcome.packages.len() as u64));
+    configure(root, &scripts, &request.archive.suite, progress)?;
+    finish(&dir, &request.archive)?;
+    Ok(outcome)
+}
+
+/// Unpacks the files of exactly the named packages into `root`, an empty directory: no
+/// dependencies, no package database, no scripts.
+///
+/// # Errors
+/// Any of [`Error`] but [`Error::Configure`].
+pub fn extract(request: &Request, store: &Store, root: &Path, progress: &dyn Progress) -> Result<Outcome> {
+    let fetcher = Fetcher::new(request.settings.proxies.clone());
+    let packages = exactly(&request.universe(store, &fetcher, progress)?, &request.include)?;
+    let files = download(&packages, store, &fetcher, progress)?;
+    progress.phase("unpack", Some(packages.len() as u64));
+    let jobs = packages.iter().zip(&files).map(|(p, f)| verified(p, f, true)).collect::<Result<Vec<_>>>()?;
+    unpack(root, jobs, Style::Plain, progress)?;
+    Ok(Outcome { packages })
+}
+
+/// dpkg's name for the architecture of this machine.
+#[must_use]
+pub fn host_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "i386",
+        "powerpc64" => "ppc64el",
+        "arm" => "armhf",
+        other => other,
+    }
+}
+
+fn promise(package: &Package) -> Promise {
+    Promise { sha256: package.sha256.clone(), size: package.size }
+}
+
+/// Brings all packages into the store; gives their paths there.
+fn download(
+    packages: &[Package],
+    store: &Store,
+    fetcher: &Fetcher,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
+    let area = store.area(Area::Packages)?;
+    let path = |p: &Package| area.join(format!("{}.deb", p.sha256));
+    let missing: Vec<&Package> =
+        packages.iter().filter(|p| !std::fs::metadata(path(p)).is_ok_and(|m| m.len() == p.size)).collect();
+    progress.phase("download", Some(missing.iter().map(|p| p.size).sum()));
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(package) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            progress.detail(&package.name);
+            let target = path(package);
+            // One of another size is no whole file of this hash.
+            let _ = std::fs::remove_file(&target);
+            let url = format!("{}/{}", package.uri, package.filename);
+            fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..DOWNLOADS.min(missing.len())).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    Ok(packages.iter().map(path).collect())
+}
+
+/// Opens a package of the store after its hash was compared.
+fn verified(package: &Package, path: &Path, base: bool) -> Result<Job> {
+    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let name = format!("{}_{}", package.name, package.version);
+    if let Err(e) = check(&mut file, &promise(package), &name) {
+        let _ = std::fs::remove_file(path);
+        return Err(e);
+    }
+    let deb = Deb::open(file, &name)?;
+    let control = deb.control()?;
+    Ok(Job { name: package.name.clone(), deb, control, size: package.size, base })
+}
+
+/// What debootstrap puts beside the packages: device nodes, an fstab, the time zone.
+fn furnish(root: &Dir) -> Result<()> {
+    let etc = make(root, "etc")?;
+    if etc.stat(OsStr::new("fstab"))?.is_none() {
+        put(&etc, "fstab", 0o644, b"# UNCONFIGURED FSTAB FOR BASE SYSTEM\n")?;
+    }
+    if etc.stat(OsStr::new("localtime"))?.is_none() {
+        etc.symlink(OsStr::new("localtime"), OsStr::new("/usr/share/zoneinfo/UTC"))?;
+    }
+    let dev = make(root, "dev")?;
+    for mount_point in ["proc", "sys", "var/cache"] {
+        make(root, mount_point)?;
+    }
+    Ok(sandbox::static_devices(&dev, dev.path())?)
+}
+
+fn scripts(
+    root: &Dir,
+    unpacked: &[Unpacked],
+    left: &[(&Package, &PathBuf)],
+    all: &[Package],
+) -> Result<Scripts> {
+    let mut with_preinst: Vec<&Unpacked> =
+        unpacked.iter().filter(|u| u.control.files.iter().any(|(n, _, _)| n == "preinst")).collect();
+    with_preinst.sort_by_key(|u| (u.name != "base-passwd", u.name != "base-files", u.name.clone()));
+    let arch = |u: &Unpacked| field(&u.control.paragraph, "Architecture").unwrap_or_default();
+    let preinst = with_preinst.iter().map(|u| (u.name.clone(), arch(u), info_name(u))).collect();
+    if !left.is_empty() {
+        let debs = make(root, DEBS)?;
+        for (package, path) in left {
+            let name = format!("{}.deb", package.name);
+            let file = debs.create(OsStr::new(&name))?;
+            let source = File::open(path).map_err(|e| Error::io("open", path, e))?;
+            crate::sys::dir::copy_file(&source, &file, package.size)?;
+        }
+    }
+    let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
+    Ok(Scripts { preinst, leftover: configure::order(&left, all) })
+}
+
+/// Leaves the root for others to use: its own sources, no caches, no identity.
+fn finish(root: &Dir, archive: &Archive) -> Result<()> {
+    let etc = root.in_root(Path::new("etc"))?;
+    if etc.stat(OsStr::new("apt"))?.is_some() {
+        let apt = root.in_root(Path::new("etc/apt"))?;
+        put(&apt, "sources.list", 0o644, archive.sources_list().as_bytes())?;
+    }
+    if etc.stat(OsStr::new("machine-id"))?.is_some() {
+        put(&etc, "machine-id", 0o444, b"")?;
+    }
+    for name in ["resolv.conf", "hostname"] {
+        if etc
+            .stat(OsStr::new(name))?
+            .is_some_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_file())
+        {
+            etc.unlink(OsStr::new(name))?;
+        }
+    }
+    let caches: [(&str, &[&str]); 3] = [
+        ("var/lib/apt/lists", &["partial", "auxfiles", "lock"]),
+        ("var/cache/apt", &["archives"]),
+        ("var/cache/apt/archives", &["partial", "lock"]),
+    ];
+    for (path, keep) in caches {
+        if let Ok(dir) = root.in_root(Path::new(path)) {
+            let keep: HashSet<&OsStr> = keep.iter().map(OsStr::new).collect();
+            dir.clear(&keep.into_iter().collect::<Vec<_>>())?;
+        }
+    }
+    rustix::fs::fchmod(root, rustix::fs::Mode::from_raw_mode(0o755)).call(|| "fchmod(root)".to_string())?;
+    Ok(())
+}

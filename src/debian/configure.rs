@@ -1,0 +1,198 @@
+//! Runs the maintainer scripts: what `dpkg --configure -a` does, in the root's own namespaces.
+//!
+//! 1. `preinst install` of the base's packages, base-passwd's first: their files are all in
+//!    place, as they are when debootstrap runs these scripts.
+//! 2. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
+//!    another, each after what it pre-depends on has been configured.
+//! 3. `dpkg --configure -a`.
+//!
+//! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
+//! and wait for no disk.
+
+use super::control::Package;
+use super::database::{make, put};
+use super::{Error, Progress, Result};
+use crate::sys::dir::Dir;
+use crate::sys::sandbox::Sandbox;
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// How many lines of output are kept for an error.
+const TAIL: usize = 40;
+
+/// Where the package files for dpkg lie while it runs.
+pub(super) const DEBS: &str = "var/cache/shipimg-debs";
+
+/// A package that dpkg unpacks itself.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    /// Its name.
+    pub name: String,
+    /// What is to be configured before it.
+    pub before: Vec<String>,
+}
+
+/// The scripts to run.
+#[derive(Debug, Default)]
+pub(super) struct Scripts {
+    /// The base's preinst scripts: package, architecture, name in dpkg's `info` folder.
+    pub preinst: Vec<(String, String, String)>,
+    /// What dpkg unpacks, in this order.
+    pub leftover: Vec<Leftover>,
+}
+
+/// Configures the packages below `path`.
+///
+/// # Errors
+/// [`Error::Configure`] with the output's end; [`Error::Sys`].
+pub(super) fn configure(
+    path: &Path,
+    scripts: &Scripts,
+    hostname: &str,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let root = Dir::open(path)?;
+    let sbin = make(&root, "usr/sbin")?;
+    let policy = OsStr::new("policy-rc.d");
+    let own_policy = sbin.stat(policy)?.is_none();
+    if own_policy {
+        put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
+    }
+    let sandbox = Sandbox { root: path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
+    let environment = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("LC_ALL", "C"),
+        ("TERM", "dumb"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ];
+    let mut tail = VecDeque::new();
+    let status = sandbox.run(&["/bin/sh", "-c", &script(scripts)], &environment, &mut |line| {
+        if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
+            progress.detail(package);
+            progress.advance(1);
+        }
+        if tail.len() == TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(line.to_string());
+    })?;
+    if !status.success() {
+        return Err(failure(tail.make_contiguous(), &status.to_string()));
+    }
+    if own_policy {
+        sbin.unlink(policy)?;
+    }
+    root.in_root(Path::new("var/cache"))?.remove(OsStr::new("shipimg-debs"))?;
+    Ok(())
+}
+
+/// Finds the package in dpkg's words: `dpkg: error processing package NAME (--configure):`.
+fn failure(lines: &[String], status: &str) -> Error {
+    let named = |l: &String| {
+        let (_, rest) = l.split_once("error processing ")?;
+        let rest = rest.strip_prefix("package ").or_else(|| rest.strip_prefix("archive ")).unwrap_or(rest);
+        Some(rest.split_whitespace().next()?.trim_end_matches(':').to_string())
+    };
+    let first = lines.iter().position(|l| named(l).is_some());
+    let package = first.and_then(|i| named(&lines[i])).unwrap_or_else(|| "?".to_string());
+    // What the script said begins where dpkg began to set its package up.
+    let bare = package.split(':').next().unwrap_or(&package).to_string();
+    let start = lines.iter().rposition(|l| {
+        l.strip_prefix("Setting up ").is_some_and(|r| r.split([' ', ':']).next() == Some(bare.as_str()))
+    });
+    let output = lines[start.unwrap_or(0)..].join("\n");
+    Error::Configure { package, status: status.to_string(), output }
+}
+
+/// The shell script that does all of it in one pid namespace.
+fn script(scripts: &Scripts) -> String {
+    let mut text = String::from(
+        "set -e\ncd /\nexport DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT=\n\
+         version=$(dpkg-query --version | head -n1 | sed 's/.*version \\([0-9.]*\\).*/\\1/')\n\
+         preinst() {\n\
+         DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst \
+         DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$version \
+         \"/var/lib/dpkg/info/$3.preinst\" install || {\n\
+         status=$?; echo \"dpkg: error processing package $1 (--unpack):\"; \
+         echo \" preinst script returned error exit status $status\"; exit $status; }\n}\n",
+    );
+    for (package, arch, info) in &scripts.preinst {
+        let _ = writeln!(text, "preinst '{package}' '{arch}' '{info}'");
+    }
+    text.push_str("unset DPKG_ADMINDIR DPKG_ROOT\n");
+    for leftover in &scripts.leftover {
+        if !leftover.before.is_empty() {
+            let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", leftover.before.join(" "));
+        }
+        let _ = writeln!(text, "dpkg --force-depends --unpack '/{DEBS}/{}.deb'", leftover.name);
+    }
+    text.push_str("exec dpkg --configure -a\n");
+    text
+}
+
+/// Puts packages that dpkg unpacks into an order: what one pre-depends on comes first.
+pub(super) fn order(leftover: &[&Package], all: &[Package]) -> Vec<Leftover> {
+    let mut sorted: Vec<Leftover> = Vec::new();
+    let mut rest: Vec<&Package> = leftover.to_vec();
+    while !rest.is_empty() {
+        let waits = |p: &&Package| {
+            let before = pre_depends(p, all);
+            rest.iter().any(|other| other.name != p.name && before.contains(&other.name))
+        };
+        let at = rest.iter().position(|p| !waits(p)).unwrap_or(0);
+        let package = rest.remove(at);
+        sorted.push(Leftover { name: package.name.clone(), before: pre_depends(package, all) });
+    }
+    sorted
+}
+
+/// What must be configured before a package is unpacked: its pre-dependencies and what those need.
+fn pre_depends(package: &Package, all: &[Package]) -> Vec<String> {
+    let find = |name: &str| {
+        let real = all.iter().find(|p| p.name == name);
+        real.or_else(|| all.iter().find(|p| p.provided().iter().any(|a| a.name == name)))
+    };
+    let mut needed: Vec<&Package> = Vec::new();
+    let mut queue = super::control::dependencies(&package.pre_depends);
+    while let Some(dependency) = queue.pop() {
+        let Some(found) = dependency.iter().find_map(|a| find(&a.name)) else { continue };
+        if found.name != package.name && !needed.iter().any(|n| n.name == found.name) {
+            needed.push(found);
+            queue.extend(found.all_depends());
+        }
+    }
+    needed.into_iter().map(|p| p.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_failing_package() {
+        let text = "Setting up a (1) ...\nfine\nSetting up b:amd64 (2) ...\nboom\n\
+                    dpkg: error processing package b:amd64 (--configure):\n installed b failed\n";
+        let lines: Vec<String> = text.lines().map(str::to_string).collect();
+        let Error::Configure { package, output, .. } = failure(&lines, "exit status: 1") else { panic!() };
+        assert_eq!(package, "b:amd64");
+        assert!(output.starts_with("Setting up b:amd64") && output.contains("boom"), "{output}");
+    }
+
+    #[test]
+    fn orders_by_pre_depends() {
+        let p = |name: &str, pre: &str| Package {
+            name: name.to_string(),
+            pre_depends: pre.to_string(),
+            ..Package::default()
+        };
+        let all = [p("a", "b"), p("b", "c"), p("c", "")];
+        let sorted = order(&[&all[0], &all[1]], &all);
+        let names: Vec<_> = sorted.iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert_eq!(sorted[0].before, ["c"]);
+    }
+}

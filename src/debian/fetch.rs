@@ -1,0 +1,307 @@
+//! Downloads: over http, https or from a file, resumed, repeated, checked.
+//!
+//! A file of known hash goes to `TARGET.part` under a lock and is renamed when size and
+//! SHA-256 are right, so that processes that want the same file share one download and a
+//! killed one is gone on with. TLS is set up for `https` only.
+
+use super::release::Promise;
+use super::{Error, Result};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, Response};
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How often a download is tried.
+const TRIES: u32 = 4;
+
+/// The largest file of unknown size that is read, in bytes (an `InRelease` has 150 KB).
+const MAX_UNKNOWN: u64 = 16 << 20;
+
+/// A proxy for each scheme; none for a direct connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For `http:` addresses.
+    pub http: Option<String>,
+    /// For `https:` addresses.
+    pub https: Option<String>,
+}
+
+/// Fetches files; made once per command, usable from several threads.
+#[derive(Debug, Default)]
+pub struct Fetcher {
+    proxies: Proxies,
+    plain: OnceLock<Client>,
+    tls: OnceLock<Client>,
+}
+
+impl Fetcher {
+    /// A fetcher that goes through `proxies`.
+    #[must_use]
+    pub fn new(proxies: Proxies) -> Self {
+        Self { proxies, ..Self::default() }
+    }
+
+    fn client(&self, url: &str) -> Result<&Client> {
+        let tls = url.starts_with("https:");
+        let cell = if tls { &self.tls } else { &self.plain };
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let client =
+            build(&self.proxies, tls).map_err(|source| Error::Http { url: url.to_string(), source })?;
+        Ok(cell.get_or_init(|| client))
+    }
+
+    /// Reads a small file of unknown size; `None` where there is none (404).
+    ///
+    /// # Errors
+    /// [`Error::Http`], [`Error::Status`], [`Error::Io`], [`Error::Scheme`].
+    pub fn small(&self, url: &str) -> Result<Option<Vec<u8>>> {
+        if let Some(path) = local(url)? {
+            return match std::fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::io("read", Path::new(path), e)),
+            };
+        }
+        repeat(|| {
+            let response = self.get(url, 0)?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            let mut bytes = Vec::new();
+            let body = good(url, response)?;
+            body.take(MAX_UNKNOWN)
+                .read_to_end(&mut bytes)
+                .map_err(|e| Error::Body { url: url.to_string(), source: e })?;
+            Ok(Some(bytes))
+        })
+    }
+
+    fn get(&self, url: &str, from: u64) -> Result<Response> {
+        let mut request = self.client(url)?.get(url);
+        if from > 0 {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        request.send().map_err(|source| Error::Http { url: url.to_string(), source })
+    }
+
+    /// Gets the file that `promise` describes to `target`; tells `seen` of each block's bytes.
+    /// A file that is there already is taken when it is right, and replaced when it is not.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`], and those of [`Fetcher::small`].
+    pub fn file(&self, url: &str, promise: &Promise, target: &Path, seen: &dyn Fn(u64)) -> Result<()> {
+        let part = target.with_extension("part");
+        let open = || OpenOptions::new().read(true).append(true).create(true).open(&part);
+        let mut file = open().map_err(|e| Error::io("create", &part, e))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| Error::io("lock", &part, e.into()))?;
+        if target.exists() {
+            let _ = std::fs::remove_file(&part);
+            return Ok(());
+        }
+        // The one who held the lock may have renamed the file that is open here.
+        if !part.exists() {
+            file = open().map_err(|e| Error::io("create", &part, e))?;
+        }
+        let mut done = 0;
+        repeat(|| {
+            let had = file.metadata().map_err(|e| Error::io("stat", &part, e))?.len();
+            if had > promise.size {
+                file.set_len(0).map_err(|e| Error::io("truncate", &part, e))?;
+            }
+            self.append(url, promise, &mut file, &part, &mut |n| {
+                done += n;
+                seen(n);
+            })
+        })?;
+        let checked = check(&mut file, promise, url);
+        if checked.is_err() {
+            let _ = std::fs::remove_file(&part);
+        }
+        checked?;
+        std::fs::rename(&part, target).map_err(|e| Error::io("rename", &part, e))
+    }
+
+    /// Appends what is missing of the file; a server that ignores the range starts it again.
+    fn append(
+        &self,
+        url: &str,
+        promise: &Promise,
+        file: &mut File,
+        part: &Path,
+        seen: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let mut have = file.metadata().map_err(|e| Error::io("stat", part, e))?.len();
+        if have == promise.size {
+            return Ok(());
+        }
+        let mut body: Box<dyn Read> = if let Some(path) = local(url)? {
+            let mut source = File::open(path).map_err(|e| Error::io("open", Path::new(path), e))?;
+            source.seek(SeekFrom::Start(have)).map_err(|e| Error::io("seek", Path::new(path), e))?;
+            Box::new(source)
+        } else {
+            let response = good(url, self.get(url, have)?)?;
+            if have > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+                file.set_len(0).map_err(|e| Error::io("truncate", part, e))?;
+                have = 0;
+            }
+            Box::new(response)
+        };
+        let mut buffer = vec![0; 128 << 10];
+        while have <= promise.size {
+            let n = body.read(&mut buffer).map_err(|e| Error::Body { url: url.to_string(), source: e })?;
+            if n == 0 {
+                break;
+            }
+            have += n as u64;
+            file.write_all(&buffer[..n]).map_err(|e| Error::io("write", part, e))?;
+            seen(n as u64);
+        }
+        if have < promise.size {
+            let source = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(Error::Body { url: url.to_string(), source });
+        }
+        Ok(())
+    }
+}
+
+/// The one place where a client is made.
+fn build(proxies: &Proxies, tls: bool) -> reqwest::Result<Client> {
+    // An error says that another part of the program has set the provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("shipimg/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        .timeout(None)
+        .no_proxy();
+    if !tls {
+        builder = builder.tls_certs_only([]);
+    }
+    if let Some(http) = &proxies.http {
+        builder = builder.proxy(reqwest::Proxy::http(http)?);
+    }
+    if let Some(https) = &proxies.https {
+        builder = builder.proxy(reqwest::Proxy::https(https)?);
+    }
+    builder.build()
+}
+
+/// The path of a `file:` or `copy:` address; none for one of the network.
+fn local(url: &str) -> Result<Option<&str>> {
+    for scheme in ["file:", "copy:"] {
+        if let Some(path) = url.strip_prefix(scheme) {
+            return Ok(Some(path.strip_prefix("//").unwrap_or(path)));
+        }
+    }
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(None);
+    }
+    Err(Error::Scheme { url: url.to_string() })
+}
+
+fn good(url: &str, response: Response) -> Result<Response> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    Err(Error::Status { url: url.to_string(), status: response.status().as_u16() })
+}
+
+/// Tries again after what may pass: connections, broken bodies, answers of 429 and 5xx.
+fn repeat<T>(mut action: impl FnMut() -> Result<T>) -> Result<T> {
+    for n in 1.. {
+        match action() {
+            Err(e) if n < TRIES && passes(&e) => {
+                tracing::debug!("{e}: again");
+                std::thread::sleep(Duration::from_millis(200 << n));
+            }
+            other => return other,
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+fn passes(e: &Error) -> bool {
+    match e {
+        Error::Http { .. } | Error::Body { .. } => true,
+        Error::Status { status, .. } => *status == 429 || *status >= 500,
+        _ => false,
+    }
+}
+
+/// Compares a file with its promise, from its beginning; leaves it at its beginning.
+///
+/// # Errors
+/// [`Error::Mismatch`] with `name` in it, [`Error::Io`].
+pub fn check(file: &mut File, promise: &Promise, name: &str) -> Result<()> {
+    let io = |e| Error::io("read", Path::new(name), e);
+    file.rewind().map_err(io)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        let n = file.read(&mut buffer).map_err(io)?;
+        if n == 0 {
+            break;
+        }
+        size += n as u64;
+        hasher.update(&buffer[..n]);
+    }
+    file.rewind().map_err(io)?;
+    matches(name, promise, &hex(&hasher.finalize()), size)
+}
+
+/// As [`check`], of bytes in memory.
+///
+/// # Errors
+/// [`Error::Mismatch`].
+pub fn check_bytes(bytes: &[u8], promise: &Promise, name: &str) -> Result<()> {
+    matches(name, promise, &hex(&Sha256::digest(bytes)), bytes.len() as u64)
+}
+
+fn matches(name: &str, promise: &Promise, got: &str, size: u64) -> Result<()> {
+    if got == promise.sha256 && size == promise.size {
+        return Ok(());
+    }
+    let (want, got) = (format!("{} bytes, {}", promise.size, promise.sha256), format!("{size} bytes, {got}"));
+    Err(Error::Mismatch { name: name.to_string(), want, got })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_local_files_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::write(&source, "hello world").unwrap();
+        let url = format!("file://{}", source.display());
+        let sha256 = hex(&Sha256::digest("hello world"));
+        let promise = Promise { sha256, size: 11 };
+        let fetcher = Fetcher::default();
+        let target = dir.path().join("target");
+        std::fs::write(target.with_extension("part"), "hello").unwrap();
+        fetcher.file(&url, &promise, &target, &|n| assert_eq!(n, 6)).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "hello world");
+        let other = Promise { size: 10, ..promise };
+        let e = fetcher.file(&url, &other, &dir.path().join("x"), &|_| ()).unwrap_err();
+        assert!(matches!(e, Error::Mismatch { .. }), "{e}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no part left");
+        assert!(fetcher.small("file:/nowhere/at/all").unwrap().is_none());
+        assert!(matches!(fetcher.small("ftp://x"), Err(Error::Scheme { .. })));
+    }
+}

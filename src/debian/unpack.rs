@@ -1,0 +1,537 @@
+//! The files of packages, placed as dpkg's unpack places them, several packages at once.
+//!
+//! - A conffile becomes `NAME.dpkg-new`; packages of the base get it under its own name
+//!   too, because scripts of the base read configuration of others before those are
+//!   configured (debconf's). `dpkg --configure` finds the two equal and keeps one.
+//! - A directory that exists stays, also where it is a link to one. Of several packages
+//!   that hold one directory, the first by name (base-files before all) gives mode, owner
+//!   and time, whichever thread comes first; that is applied at the end.
+//! - Below a merged `/usr`, `bin`, `sbin`, `lib*` are `usr/…`, and links are made for them.
+//! - One file in two packages is an error, unless one `Replaces` the other and takes it over.
+//!
+//! Parents are opened with `RESOLVE_IN_ROOT`; the last name is created exclusively and never
+//! followed, owner, mode and time go by descriptor: nothing outside the root can be reached.
+
+use super::control::{dependencies, field};
+use super::deb::{Control, Deb, inside};
+use super::{Error, Progress, Result};
+use crate::sys::dir::Dir;
+use crate::sys::{self, Call};
+use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The directories that a merged `/usr` takes in.
+const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
+
+/// A package file to unpack.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The package's name.
+    pub name: String,
+    /// A verified package file.
+    pub deb: Deb,
+    /// Its control archive.
+    pub control: Control,
+    /// Its size in bytes; the largest are begun first.
+    pub size: u64,
+    /// Whether conffiles are placed under their own names too.
+    pub base: bool,
+}
+
+/// How packages are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// As dpkg does, below a merged `/usr`.
+    Dpkg,
+    /// Files only, conffiles in place.
+    Plain,
+}
+
+/// What an unpacked package left.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    /// The package's name.
+    pub name: String,
+    /// Its control archive.
+    pub control: Control,
+    /// Its paths as dpkg lists them: `/.`, `/usr`, …
+    pub list: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Meta {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+}
+
+impl Meta {
+    fn times(self) -> Timestamps {
+        let time = Timespec { tv_sec: self.mtime, tv_nsec: 0 };
+        Timestamps { last_access: time, last_modification: time }
+    }
+}
+
+/// Of which rank a package is for directories: base-files, then by name.
+type Rank<'a> = (bool, &'a str);
+
+#[derive(Default)]
+struct Shared<'a> {
+    /// Whose each file is: package and whether it was taken over since.
+    owners: Mutex<HashMap<PathBuf, usize>>,
+    /// Files that a package lost to one that replaces it.
+    lost: Mutex<HashSet<(usize, PathBuf)>>,
+    dirs: Mutex<HashMap<PathBuf, (Rank<'a>, Meta)>>,
+    aliases: Mutex<BTreeSet<&'static str>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Unpacks `jobs` below `root`; the results are in the order of the jobs.
+///
+/// # Errors
+/// [`Error::Package`], [`Error::Overlap`], [`Error::Sys`], the first one met.
+pub(super) fn unpack(
+    root: &Path,
+    jobs: Vec<Job>,
+    style: Style,
+    progress: &dyn Progress,
+) -> Result<Vec<Unpacked>> {
+    let replaces: Vec<HashSet<String>> = jobs.iter().map(|j| replaced(&j.control)).collect();
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].size));
+    let (next, shared) = (AtomicUsize::new(0), Shared::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len().max(1));
+    let work = || -> Result<Vec<(usize, Vec<String>)>> {
+        let mut done = Vec::new();
+        let mut place = Place {
+            root: Dir::open(root)?,
+            parents: HashMap::new(),
+            style,
+            shared: &shared,
+            jobs: &jobs,
+            replaces: &replaces,
+        };
+        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            progress.detail(&jobs[i].name);
+            let conffiles = conffiles(&jobs[i].control);
+            done.push((i, place.package(i, &conffiles)?));
+            progress.advance(1);
+        }
+        Ok(done)
+    };
+    let lists = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |t: std::thread::ScopedJoinHandle<'_, _>| {
+            t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    let mut lists: Vec<(usize, Vec<String>)> = lists.into_iter().flatten().collect();
+    lists.sort_unstable_by_key(|(i, _)| *i);
+    finish(root, &shared)?;
+    let lost = shared.lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let results = lists.into_iter().zip(jobs).map(|((i, mut list), job)| {
+        list.retain(|p| !lost.contains(&(i, PathBuf::from(p.trim_start_matches('/')))));
+        Unpacked { name: job.name, control: job.control, list }
+    });
+    Ok(results.collect())
+}
+
+/// The names of the packages whose files a package may take over.
+fn replaced(control: &Control) -> HashSet<String> {
+    let value = field(&control.paragraph, "Replaces").unwrap_or_default();
+    dependencies(&value).into_iter().flatten().map(|a| a.name).collect()
+}
+
+/// The conffiles of a package, relative to the root.
+pub(super) fn conffiles(control: &Control) -> BTreeSet<PathBuf> {
+    let text = control.file("conffiles");
+    text.lines().filter_map(|l| Some(PathBuf::from(l.trim_end().strip_prefix('/')?))).collect()
+}
+
+/// Applies the directories' metadata, the deepest first, and links what a merged `/usr` took in.
+fn finish(root: &Path, shared: &Shared) -> Result<()> {
+    let root = Dir::open(root)?;
+    for alias in lock(&shared.aliases).iter() {
+        match root.symlink(OsStr::new(alias), OsStr::new(&format!("usr/{alias}"))) {
+            Err(e) if e.errno() != Some(Errno::EXIST) => return Err(e.into()),
+            _ => {}
+        }
+    }
+    for (path, (_, meta)) in lock(&shared.dirs).iter() {
+        let dir = root.in_root(path)?;
+        set_meta(&dir, *meta, path)?;
+    }
+    Ok(())
+}
+
+fn set_meta(fd: impl rustix::fd::AsFd, meta: Meta, path: &Path) -> sys::Result<()> {
+    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+    fchown(&fd, Some(uid), Some(gid)).call(|| format!("fchown({})", path.display()))?;
+    // chown clears set-id bits, so the mode comes after it.
+    fchmod(&fd, Mode::from_raw_mode(meta.mode)).call(|| format!("fchmod({})", path.display()))?;
+    futimens(&fd, &meta.times()).call(|| format!("futimens({})", path.display()))
+}
+
+/// One thread's view of the root.
+struct Place<'s, 'a> {
+    root: Dir,
+    parents: HashMap<PathBuf, Dir>,
+    style: Style,
+    shared: &'s Shared<'a>,
+    jobs: &'a [Job],
+    replaces: &'s [HashSet<String>],
+}
+
+impl<'a> Place<'_, 'a> {
+    /// Unpacks one package; gives its list.
+    fn package(&mut self, i: usize, conffiles: &BTreeSet<PathBuf>) -> Result<Vec<String>> {
+        let job = &self.jobs[i];
+        let bad = |reason: String| Error::Package { name: job.name.clone(), reason };
+        let mut archive = job.deb.data()?;
+        let mut list = Vec::new();
+        for entry in archive.entries().map_err(|e| bad(e.to_string()))? {
+            let mut entry = entry.map_err(|e| bad(e.to_string()))?;
+            let path = inside(&entry.path_bytes()).map_err(bad)?;
+            let shown = path.to_str().ok_or_else(|| bad(format!("{} is not UTF-8", path.display())))?;
+            list.push(if shown.is_empty() { "/.".to_string() } else { format!("/{shown}") });
+            self.entry(i, &path, &mut entry, conffiles)?;
+        }
+        Ok(list)
+    }
+
+    fn entry(
+        &mut self,
+        i: usize,
+        path: &Path,
+        entry: &mut tar::Entry<impl Read>,
+        conffiles: &BTreeSet<PathBuf>,
+    ) -> Result<()> {
+        use tar::EntryType as T;
+        let name = &self.jobs[i].name;
+        let bad = |reason: String| Error::Package { name: name.clone(), reason };
+        let header = entry.header();
+        let number = |n: std::io::Result<u64>| n.ok().and_then(|n| u32::try_from(n).ok());
+        let meta = (|| {
+            let mode = header.mode().ok()? & 0o7777;
+            let mtime = i64::try_from(header.mtime().ok()?).ok()?;
+            Some(Meta { mode, uid: number(header.uid())?, gid: number(header.gid())?, mtime })
+        })()
+        .ok_or_else(|| bad(format!("{}: a header out of range", path.display())))?;
+        let kind = header.entry_type();
+        if kind == T::Directory {
+            return self.directory(i, path, meta);
+        }
+        let real = self.real(path);
+        let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
+        let link = || link.ok_or_else(|| bad(format!("{}: a link to nothing", path.display())));
+        match kind {
+            T::Regular | T::Continuous | T::GNUSparse => {
+                let conffile = self.style == Style::Dpkg && conffiles.contains(path);
+                if conffile {
+                    let mut bytes = Vec::new();
+                    entry.read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
+                    let mut new = real.clone().into_os_string();
+                    new.push(".dpkg-new");
+                    self.file(i, Path::new(&new), meta, &mut &bytes[..])?;
+                    if self.jobs[i].base {
+                        self.file(i, &real, meta, &mut &bytes[..])?;
+                    }
+                    return Ok(());
+                }
+                self.file(i, &real, meta, entry)
+            }
+            T::Link => {
+                let target = inside(&link()?).map_err(bad)?;
+                let target = self.real(&target);
+                self.hard_link(i, &real, &target)
+            }
+            T::Symlink => {
+                let target = link()?;
+                self.symlink(i, &real, OsStr::from_bytes(&target), meta)
+            }
+            T::Char | T::Block | T::Fifo => {
+                let kind = match kind {
+                    T::Char => FileType::CharacterDevice,
+                    T::Block => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                let device =
+                    || Some((entry.header().device_major().ok()??, entry.header().device_minor().ok()??));
+                let device = device().unwrap_or_default();
+                self.owned(i, &real, |dir, name| dir.mknod(name, kind, device))?;
+                let (dir, name) = self.parent(&real)?;
+                dir.chown(name, meta.uid, meta.gid)?;
+                dir.chmod(name, meta.mode)?;
+                Ok(dir.utimens(name, &meta.times())?)
+            }
+            other => Err(bad(format!("{}: a member of type {other:?}", path.display()))),
+        }
+    }
+
+    /// Where a path lies below a merged `/usr`; notes which links that takes.
+    fn real(&self, path: &Path) -> PathBuf {
+        let first = path.components().next().and_then(|c| c.as_os_str().to_str());
+        let alias = MERGED.iter().find(|m| Some(**m) == first).filter(|_| self.style == Style::Dpkg);
+        match alias {
+            Some(alias) if path.components().nth(1).is_some() => {
+                lock(&self.shared.aliases).insert(alias);
+                Path::new("usr").join(path)
+            }
+            _ => path.to_path_buf(),
+        }
+    }
+
+    fn directory(&mut self, i: usize, path: &Path, meta: Meta) -> Result<()> {
+        let mut real = self.real(path);
+        let merged = MERGED.iter().find(|m| self.style == Style::Dpkg && Path::new(m) == path);
+        if let Some(alias) = merged {
+            lock(&self.shared.aliases).insert(alias);
+            real = Path::new("usr").join(path);
+        }
+        if !real.as_os_str().is_empty() {
+            let (dir, name) = self.parent(&real)?;
+            match dir.mkdir(name) {
+                Ok(()) => {}
+                Err(e) if e.errno() == Some(Errno::EXIST) => {
+                    let stat = dir.stat(name)?;
+                    let kind = stat.map(|s| FileType::from_raw_mode(s.st_mode));
+                    match kind {
+                        Some(FileType::Directory) => {}
+                        Some(FileType::Symlink) if self.root.in_root(&real).is_ok() => return Ok(()),
+                        _ => return Err(e.into()),
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let name = self.jobs[i].name.as_str();
+        let rank = (name != "base-files", name);
+        let mut dirs = lock(&self.shared.dirs);
+        if dirs.get(&real).is_none_or(|(old, _)| rank < *old) {
+            dirs.insert(real, (rank, meta));
+        }
+        Ok(())
+    }
+
+    /// The open parent of `path`, made where it is missing, and the last name.
+    fn parent<'p>(&mut self, path: &'p Path) -> Result<(&Dir, &'p OsStr)> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().unwrap_or(OsStr::new("."));
+        if !self.parents.contains_key(parent) {
+            // Bounded, so that a deep tree does not take all descriptors.
+            if self.parents.len() >= 256 {
+                self.parents.clear();
+            }
+            let dir = match self.root.in_root(parent) {
+                Err(e) if e.errno() == Some(Errno::NOENT) => {
+                    self.make(parent)?;
+                    self.root.in_root(parent)?
+                }
+                other => other?,
+            };
+            self.parents.insert(parent.to_path_buf(), dir);
+        }
+        Ok((&self.parents[parent], name))
+    }
+
+    /// Makes a directory that no member of the archive named, with those above it.
+    fn make(&self, path: &Path) -> Result<()> {
+        let mut at = PathBuf::new();
+        for name in path {
+            let dir = self.root.in_root(&at)?;
+            match dir.mkdir(name) {
+                Ok(()) => dir.chmod(name, 0o755)?,
+                Err(e) if e.errno() == Some(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            at.push(name);
+        }
+        Ok(())
+    }
+
+    /// Creates `path` by `create`, for package `i`, where no other package has it, or this
+    /// one replaces that. `None` where that one replaces this.
+    fn owned<T>(
+        &mut self,
+        i: usize,
+        path: &Path,
+        create: impl Fn(&Dir, &OsStr) -> sys::Result<T>,
+    ) -> Result<Option<T>> {
+        let shared = self.shared;
+        let other = {
+            let mut owners = lock(&shared.owners);
+            match owners.get(path).copied() {
+                Some(other) if other != i => Some(other),
+                _ => {
+                    owners.insert(path.to_path_buf(), i);
+                    None
+                }
+            }
+        };
+        if let Some(other) = other {
+            let (mine, theirs) = (&self.jobs[i].name, &self.jobs[other].name);
+            if self.replaces[other].contains(mine) {
+                lock(&shared.lost).insert((i, path.to_path_buf()));
+                return Ok(None);
+            }
+            if !self.replaces[i].contains(theirs) {
+                let path = format!("/{}", path.display());
+                return Err(Error::Overlap { one: mine.clone(), other: theirs.clone(), path });
+            }
+            lock(&shared.lost).insert((other, path.to_path_buf()));
+            lock(&shared.owners).insert(path.to_path_buf(), i);
+        }
+        let (dir, name) = self.parent(path)?;
+        match create(dir, name) {
+            Err(e) if e.errno() == Some(Errno::EXIST) => {
+                // What another package left, or an earlier member of this one.
+                dir.unlink(name)?;
+                Ok(Some(create(dir, name)?))
+            }
+            other => Ok(Some(other?)),
+        }
+    }
+
+    fn file(&mut self, i: usize, path: &Path, meta: Meta, content: &mut dyn Read) -> Result<()> {
+        let Some(mut file) = self.owned(i, path, Dir::create)? else { return Ok(()) };
+        std::io::copy(content, &mut file).map_err(|e| {
+            if e.raw_os_error().is_some() {
+                return Error::io("write", path, e);
+            }
+            Error::Package { name: self.jobs[i].name.clone(), reason: e.to_string() }
+        })?;
+        Ok(set_meta(&file, meta, path)?)
+    }
+
+    fn symlink(&mut self, i: usize, path: &Path, target: &OsStr, meta: Meta) -> Result<()> {
+        let (dir, name) = self.parent(path)?;
+        let there = dir.stat(name)?.map(|s| FileType::from_raw_mode(s.st_mode));
+        if there == Some(FileType::Directory) {
+            return Ok(());
+        }
+        if self.owned(i, path, |dir, name| dir.symlink(name, target))?.is_none() {
+            return Ok(());
+        }
+        let (dir, name) = self.parent(path)?;
+        dir.chown(name, meta.uid, meta.gid)?;
+        Ok(dir.utimens(name, &meta.times())?)
+    }
+
+    fn hard_link(&mut self, i: usize, path: &Path, target: &Path) -> Result<()> {
+        let (parent, target_name) = self.parent(target)?;
+        let (old, target_name): (Dir, OsString) = (parent.again()?, target_name.to_os_string());
+        self.owned(i, path, |dir, name| dir.link(name, &old, &target_name))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Silent;
+    impl Progress for Silent {
+        fn phase(&self, _: &'static str, _: Option<u64>) {}
+        fn advance(&self, _: u64) {}
+        fn detail(&self, _: &str) {}
+    }
+
+    /// A member: name, type, link target or content.
+    type Member<'a> = (&'a str, tar::EntryType, &'a str);
+
+    fn job(name: &str, control: &str, members: &[Member]) -> Job {
+        let tarball = |members: &[Member]| {
+            let mut builder = tar::Builder::new(Vec::new());
+            for (path, kind, text) in members {
+                let mut h = tar::Header::new_gnu();
+                h.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+                h.set_entry_type(*kind);
+                h.set_mode(0o755);
+                h.set_uid(0);
+                h.set_gid(0);
+                h.set_mtime(1);
+                if *kind == tar::EntryType::Regular {
+                    h.set_size(text.len() as u64);
+                    h.set_cksum();
+                    builder.append(&h, text.as_bytes()).unwrap();
+                } else {
+                    h.set_size(0);
+                    h.set_link_name_literal(text).unwrap();
+                    h.set_cksum();
+                    builder.append(&h, std::io::empty()).unwrap();
+                }
+            }
+            builder.into_inner().unwrap()
+        };
+        let control = tarball(&[("control", tar::EntryType::Regular, control)]);
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, b"!<arch>\n").unwrap();
+        for (member, bytes) in
+            [("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar", tarball(members))]
+        {
+            use std::io::Write;
+            write!(file, "{member:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 0, bytes.len()).unwrap();
+            file.write_all(&bytes).unwrap();
+        }
+        let deb = Deb::open(file, name).unwrap();
+        Job { name: name.to_string(), control: deb.control().unwrap(), deb, size: 1, base: true }
+    }
+
+    #[test]
+    fn merges_usr_and_refuses_escapes() {
+        use tar::EntryType as T;
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let a = job(
+            "a",
+            "Package: a\n",
+            &[
+                ("./", T::Directory, ""),
+                ("./bin/", T::Directory, ""),
+                ("./bin/x", T::Regular, "x"),
+                ("./bin/y", T::Link, "./bin/x"),
+            ],
+        );
+        let done = unpack(&root, vec![a], Style::Dpkg, &Silent).unwrap();
+        assert_eq!(done[0].list, ["/.", "/bin", "/bin/x", "/bin/y"]);
+        assert_eq!(std::fs::read_link(root.join("bin")).unwrap(), Path::new("usr/bin"));
+        assert_eq!(std::fs::read_to_string(root.join("bin/y")).unwrap(), "x");
+        let out = tmp.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let hostile = job("h", "Package: h\n", &[("./l", T::Symlink, "../out"), ("./l/f", T::Regular, "x")]);
+        let _ = unpack(&root, vec![hostile], Style::Dpkg, &Silent);
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+        let dots = job("d", "Package: d\n", &[("./../out/f", T::Regular, "x")]);
+        let e = unpack(&root, vec![dots], Style::Dpkg, &Silent).unwrap_err().to_string();
+        assert!(e.contains("leads out of the root"), "{e}");
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn shares_files_only_by_replaces() {
+        use tar::EntryType as T;
+        let files = |text| [("./f", T::Regular, text)];
+        let tmp = tempfile::tempdir().unwrap();
+        let (a, b) =
+            (job("a", "Package: a\n", &files("a")), job("b", "Package: b\nReplaces: a\n", &files("b")));
+        let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent).unwrap();
+        assert_eq!(std::fs::read_to_string(tmp.path().join("f")).unwrap(), "b");
+        assert!(done[0].list.is_empty() && done[1].list == ["/f"]);
+        let tmp = tempfile::tempdir().unwrap();
+        let (a, b) = (job("a", "Package: a\n", &files("a")), job("b", "Package: b\n", &files("b")));
+        assert!(matches!(unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent), Err(Error::Overlap { .. })));
+    }
+}
