@@ -1,12 +1,44 @@
 //! Bundles: a root filesystem and the `config.json` that says how to run it.
+//!
+//! ```text
+//! STORE/shipimg/bundles/NAME/
+//!   config.json     OCI runtime configuration; any runtime runs the folder as it is
+//!   rootfs/         the root filesystem, mounted where the driver mounts
+//!   bundle.json     what it was made from and how (the driver's record)
+//!   upper/ work/ …  the driver's own
+//! ```
+//!
+//! A bundle is made in a scratch folder of the store and renamed to its name when it is
+//! whole; mounts below it move along. A throw-away bundle stays in its scratch folder and
+//! goes with it, by the next command should the process be killed. Mounts that a reboot
+//! took away are made again by [`Bundle::mount`].
+//!
+//! What is read from the root filesystem (its passwd and group files) is resolved inside
+//! it, must be a regular file and is read up to a limit.
 
 mod convert;
+mod settings;
 pub mod spec;
 mod users;
 
-pub use users::{Ids, resolve};
+pub use settings::{Net, Settings, capability};
+pub use users::Ids;
 
-/// errors
+use crate::error::Kind;
+use crate::oci::{Image, Reference};
+use crate::rootfs::{self, DriverKind, Rootfs, Source};
+use crate::store::{self, Area, Scratch, Store};
+use crate::sys;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The longest name of a bundle, in characters.
+const MAX_NAME: usize = 128;
+
+/// What goes wrong with a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The image's user cannot be resolved.
@@ -25,6 +57,317 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// The name cannot be a bundle's.
+    #[error("invalid name {0:?}: wanted letters, digits, `_`, `.`, `+` and `-`, at most {MAX_NAME}")]
+    Name(String),
+    /// A bundle of this name is there.
+    #[error("bundle {0} already exists")]
+    Exists(String),
+    /// No bundle of this name is there.
+    #[error("bundle {0} does not exist")]
+    Missing(String),
+    /// A setting that is not understood.
+    #[error("invalid {option} {value:?}: {reason}")]
+    Setting {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The named network namespace is not there.
+    #[error("network namespace {0:?} does not exist in /run/netns")]
+    NoNetns(String),
+    /// A runtime configuration cannot be put together.
+    #[error("config.json: {0}")]
+    Spec(#[from] oci_spec::OciSpecError),
+    /// A file operation failed.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A driver failed.
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A syscall failed.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
 }
-/// result
+
+/// Result of an operation on bundles.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::User { .. } | Self::Config { .. } => Kind::Integrity,
+            Self::Name(_) | Self::Exists(_) | Self::Setting { .. } => Kind::Input,
+            Self::Missing(_) | Self::NoNetns(_) => Kind::Missing,
+            Self::Spec(_) => Kind::Internal,
+            Self::Io { source, .. } => Kind::of_io(source),
+            Self::Rootfs(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
+        }
+    }
+}
+
+fn io_error<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|source| Error::Io { action, path: path.to_path_buf(), source })
+}
+
+/// What a bundle is made from.
+#[derive(Debug)]
+pub enum Origin {
+    /// An image of the store.
+    Image(Option<Reference>, Box<Image>),
+    /// A folder that holds a root filesystem.
+    Directory(PathBuf),
+    /// A file that holds a filesystem.
+    File(PathBuf),
+}
+
+impl Origin {
+    /// The driver's view of it.
+    #[must_use]
+    pub fn source(&self) -> Source<'_> {
+        match self {
+            Self::Image(_, image) => Source::Image(image),
+            Self::Directory(path) => Source::Directory(path),
+            Self::File(path) => Source::File(path),
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Image(Some(reference), _) => reference.fmt(f),
+            Self::Image(None, image) => image.descriptor.digest.fmt(f),
+            Self::Directory(path) | Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// `bundle.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    origin: String,
+    /// None where the origin, a folder, is the root filesystem itself.
+    rootfs: Option<Rootfs>,
+}
+
+/// A bundle on disk.
+#[derive(Debug)]
+pub struct Bundle {
+    name: String,
+    path: PathBuf,
+    record: Record,
+    /// Holds a throw-away bundle's folder.
+    scratch: Option<Scratch>,
+}
+
+impl Bundle {
+    /// Makes the bundle `name` of the store.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Name`], and what driver and conversion fail with; nothing is left then.
+    pub fn create(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        driver: DriverKind,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let path = bundle_path(store, name)?;
+        if path.exists() {
+            return Err(Error::Exists(name.to_string()));
+        }
+        let mut bundle = Self::throw_away(store, name, origin, Some(driver), settings)?;
+        if let Some(scratch) = bundle.scratch.take()
+            && !scratch.publish(&path)?
+        {
+            return Err(Error::Exists(name.to_string()));
+        }
+        Ok(Self { path, ..bundle })
+    }
+
+    /// Makes a bundle that goes with the value. Without a driver the origin, which must be a
+    /// folder, is the root filesystem itself and keeps what is written into it.
+    ///
+    /// # Errors
+    /// As [`Bundle::create`].
+    pub fn throw_away(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        driver: Option<DriverKind>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        check_name(name)?;
+        let scratch = store.scratch()?;
+        let path = scratch.path().to_path_buf();
+        let rootfs = driver.map(|d| Rootfs::create(store, d, &origin.source(), &path)).transpose()?;
+        let record = Record { origin: origin.to_string(), rootfs };
+        let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch) };
+        let image = match origin {
+            Origin::Image(_, image) => Some(&**image),
+            Origin::Directory(_) | Origin::File(_) => None,
+        };
+        let mut spec = spec_for(&bundle.rootfs(), image)?;
+        let root = match (origin, driver) {
+            (Origin::Directory(dir), None) => dir.as_path(),
+            _ => Path::new("rootfs"),
+        };
+        settings.apply(&mut spec, name, root)?;
+        bundle.write("config.json", &spec)?;
+        bundle.write("bundle.json", &bundle.record)?;
+        Ok(bundle)
+    }
+
+    /// Opens the bundle `name` of the store, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it is there and cannot be read.
+    pub fn find(store: &Store, name: &str) -> Result<Option<Self>> {
+        if check_name(name).is_err() {
+            return Ok(None);
+        }
+        let path = bundle_path(store, name)?;
+        let file = path.join("bundle.json");
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(e) => return io_error("read", &file, Err(e)),
+        };
+        let record = io_error("parse", &file, serde_json::from_slice(&text).map_err(io::Error::from))?;
+        Ok(Some(Self { name: name.to_string(), path, record, scratch: None }))
+    }
+
+    /// Opens the bundle `name`, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Io`].
+    pub fn open(store: &Store, name: &str) -> Result<Self> {
+        Self::find(store, name)?.ok_or_else(|| Error::Missing(name.to_string()))
+    }
+
+    /// All bundles of the store, by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn all(store: &Store) -> Result<Vec<Self>> {
+        let area = store.area(Area::Bundles)?;
+        let mut names: Vec<String> = io_error("list", &area, fs::read_dir(&area))?
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names.iter().filter_map(|n| Self::find(store, n).transpose()).collect()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The root filesystem's folder.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        self.path.join("rootfs")
+    }
+
+    /// What it was made from, for people.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.record.origin
+    }
+
+    /// The driver of its root filesystem; none where that is the origin itself.
+    #[must_use]
+    pub fn driver(&self) -> Option<DriverKind> {
+        self.record.rootfs.as_ref().map(|r| r.driver)
+    }
+
+    /// Makes the mounts that it needs and that are not there.
+    ///
+    /// # Errors
+    /// [`Error::Rootfs`].
+    pub fn mount(&self) -> Result<()> {
+        self.record.rootfs.as_ref().map_or(Ok(()), |r| Ok(r.mount(&self.path)?))
+    }
+
+    /// Unmounts it and removes all of it, what was written into it included.
+    ///
+    /// # Errors
+    /// [`Error::Rootfs`], [`Error::Io`].
+    pub fn remove(self) -> Result<()> {
+        if let Some(rootfs) = &self.record.rootfs {
+            rootfs.remove(&self.path)?;
+        }
+        io_error("remove", &self.path, fs::remove_dir_all(&self.path))
+    }
+
+    fn write(&self, file: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path.join(file);
+        write_json(&path, value)
+    }
+}
+
+/// Writes the `config.json` of a folder that holds `rootfs/`, unpacked from `image`.
+///
+/// # Errors
+/// Those of the conversion, [`Error::Io`].
+pub fn write_config(dir: &Path, image: &Image, name: &str) -> Result<()> {
+    let mut spec = spec_for(&dir.join("rootfs"), Some(image))?;
+    Settings::default().apply(&mut spec, name, Path::new("rootfs"))?;
+    write_json(&dir.join("config.json"), &spec)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = io_error("write", path, serde_json::to_vec_pretty(value).map_err(io::Error::from))?;
+    text.push(b'\n');
+    io_error("write", path, fs::write(path, text))
+}
+
+/// The runtime configuration of a root filesystem: the defaults, and what the image says.
+fn spec_for(root: &Path, image: Option<&Image>) -> Result<Spec> {
+    let mut spec = spec::default_spec()?;
+    if let Some(image) = image {
+        let ids = users::of_root(root, convert::user(image))?;
+        convert::apply(&mut spec, image, &ids)?;
+    }
+    Ok(spec)
+}
+
+fn bundle_path(store: &Store, name: &str) -> Result<PathBuf> {
+    check_name(name)?;
+    Ok(store.area(Area::Bundles)?.join(name))
+}
+
+/// A name is one path component and fit for a host name and a container's id.
+fn check_name(name: &str) -> Result<()> {
+    let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let rest = |c: char| first(c) || matches!(c, '.' | '+' | '-');
+    let fits = name.len() <= MAX_NAME && name.starts_with(first) && name.chars().all(rest);
+    if fits { Ok(()) } else { Err(Error::Name(name.chars().take(MAX_NAME).collect())) }
+}

@@ -4,8 +4,16 @@
 //! passwd(5) and group(5) manual pages. The files' bytes are the image's, thus hostile:
 //! they are parsed line by line, what is malformed is passed over.
 
-use super::{Error, Result};
+use super::{Error, Result, io_error};
+use crate::sys::inroot::Root;
+use rustix::fs::{FileType, OFlags};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
+/// How much of a passwd or group file is read, in bytes; users beyond it are unknown.
+const MAX_FILE: u64 = 4 << 20;
 /// The largest id that is given to a process; the one above means "no change" to the kernel.
 const MAX_ID: u32 = u32::MAX - 1;
 
@@ -20,6 +28,31 @@ pub struct Ids {
     pub additional: Vec<u32>,
 }
 
+/// Resolves `USER[:GROUP]` by the files of the root filesystem in `root`.
+///
+/// # Errors
+/// As [`resolve`]; [`Error::Io`] where a file is there and cannot be read.
+pub fn of_root(root: &Path, text: &str) -> Result<Ids> {
+    let folder = io_error("open", root, File::open(root))?;
+    let inside = Root::new(folder.into());
+    resolve(text, &read(&inside, "/etc/passwd")?, &read(&inside, "/etc/group")?)
+}
+
+/// A regular file of the image up to the limit; empty where there is none. It is found
+/// without opening it, so that a fifo or a device in its place does nothing.
+fn read(root: &Root, path: &str) -> Result<Vec<u8>> {
+    let Ok(found) = root.open(Path::new(path), OFlags::PATH) else { return Ok(Vec::new()) };
+    let is_file = rustix::fs::fstat(&found).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_file());
+    if !is_file {
+        return Ok(Vec::new());
+    }
+    let mut bytes = Vec::new();
+    let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let read = File::open(by_descriptor).and_then(|f| f.take(MAX_FILE).read_to_end(&mut bytes));
+    io_error("read", Path::new(path), read)?;
+    Ok(bytes)
+}
+
 /// Resolves `USER[:GROUP]`, each a name or a number, empty for root.
 ///
 /// Without a group the user's own of `passwd` is taken, with those that `group` lists it
@@ -27,7 +60,7 @@ pub struct Ids {
 ///
 /// # Errors
 /// [`Error::User`] where a name is unknown or the text is malformed.
-pub fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
+fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
     let fail = |reason| Error::User { text: text.chars().take(100).collect(), reason };
     if text.bytes().any(|b| b.is_ascii_control() || b == b' ') || text.matches(':').count() > 1 {
         return Err(fail("wanted USER[:GROUP], each a name or a number"));

@@ -1,9 +1,13 @@
 //! `shipimg create`: a container that waits for `start`.
+//!
+//! The bundle is the folder of --bundle, else the current folder where that is one, else
+//! the store's bundle with the container's name.
 
 use super::{Context, Result};
+use crate::bundle::Bundle;
 use crate::run::Launch;
 use crate::sys::selfexe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `create`.
@@ -18,9 +22,9 @@ pub struct Args {
 /// Options that `create` and `run` share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// The bundle's folder
-    #[arg(short, long, default_value = ".", value_name = "DIR")]
-    pub bundle: PathBuf,
+    /// The bundle's folder [default: the current one]
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
     /// Another file than the bundle's config.json
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -59,6 +63,11 @@ enum Manager {
 }
 
 impl Options {
+    /// The same, for the bundle in `dir`.
+    pub fn of(self, dir: &Path) -> Self {
+        Self { bundle: Some(dir.to_path_buf()), ..self }
+    }
+
     /// What the library takes.
     ///
     /// # Errors
@@ -71,8 +80,9 @@ impl Options {
         }
         Ok(Launch {
             id,
-            bundle: self.bundle,
+            bundle: self.bundle.unwrap_or_else(|| ".".into()),
             args: Vec::new(),
+            terminal: None,
             config: self.config,
             console_socket: self.console_socket,
             pid_file: self.pid_file,
@@ -86,7 +96,15 @@ impl Options {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
-        self.options.launch(self.id)?.create(&context.runtime()?)?;
+        let mut options = self.options;
+        if options.bundle.is_none()
+            && !Path::new("config.json").exists()
+            && let Some(bundle) = Bundle::find(&context.store()?, &self.id)?
+        {
+            bundle.mount()?;
+            options.bundle = Some(bundle.path().to_path_buf());
+        }
+        options.launch(self.id)?.create(&context.runtime()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

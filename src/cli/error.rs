@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{debian, disk, layer, oci, registry, rootfs, run, store, sys};
+use crate::{bundle, debian, disk, layer, oci, registry, rootfs, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +25,11 @@ pub enum Error {
     /// A container.
     Run(#[from] run::Error),
     /// A command that was to give a program's exit code did not come that far.
-    #[error(transparent)]
-    Launch(run::Error),
+    Launch(Box<Error>),
+    /// Options that do not go together.
+    Usage(#[from] super::run::Usage),
+    /// A bundle.
+    Bundle(#[from] bundle::Error),
     /// A Debian root.
     Debian(#[from] debian::Error),
     /// A filesystem image.
@@ -49,7 +52,10 @@ impl Error {
             Self::Layer(e) => e.kind(),
             Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
-            Self::Run(e) | Self::Launch(e) => e.kind(),
+            Self::Run(e) => e.kind(),
+            Self::Launch(e) => e.kind(),
+            Self::Usage(_) => Kind::Input,
+            Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
@@ -61,7 +67,10 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Launch(e) => e.launch_code(),
+            Self::Launch(e) => match &**e {
+                Self::Run(e) => e.launch_code(),
+                _ => 125,
+            },
             other => other.kind().exit_code(),
         }
     }
@@ -71,12 +80,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Registry(e) => registry_hint(e),
+            Self::Launch(e) => e.hint(),
+            Self::Bundle(bundle::Error::Rootfs(e)) => rootfs_hint(e),
+            Self::Rootfs(e) => rootfs_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
-            Self::Rootfs(rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. }) => Some(
-                "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
-                 then shipimg --root DIR …, or --driver overlay"
-                    .to_string(),
-            ),
             Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
             Self::Debian(debian::Error::NoKeyring { path }) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -89,6 +96,17 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
+    match e {
+        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => Some(
+            "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
+                 then shipimg --root DIR …, or --driver overlay"
+                .to_string(),
+        ),
+        _ => None,
     }
 }
 

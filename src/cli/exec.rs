@@ -1,7 +1,7 @@
 //! `shipimg exec`: another program in a running container.
 
 use super::{Context, Error, Result};
-use crate::run::{self, Exec};
+use crate::run::Exec;
 use crate::sys::selfexe;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,8 +61,11 @@ fn user(text: &str) -> std::result::Result<(u32, u32), String> {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
-        let launch = |e: run::Error| Error::Launch(e);
-        selfexe::protect().map_err(|e| launch(e.into()))?;
+        self.launch(context).map_err(|e| Error::Launch(Box::new(e)))
+    }
+
+    fn launch(self, context: &Context) -> Result<ExitCode> {
+        selfexe::protect()?;
         let id = self.id;
         let exec = Exec {
             process: self.process,
@@ -79,8 +82,8 @@ impl Args {
             preserve_fds: self.preserve_fds,
             detach: self.detach,
         };
-        let container = context.runtime()?.get(&id).map_err(launch)?;
-        let exit = exec.run(&container).map_err(launch)?;
+        let container = context.runtime()?.get(&id)?;
+        let exit = exec.run(&container)?;
         Ok(exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code())))
     }
 }

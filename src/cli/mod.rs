@@ -5,23 +5,26 @@
 //! go to standard error. An error is one line, `error: …`, with its causes joined by
 //! colons; in a terminal a `help:` line may follow, a command that can be pasted.
 
+mod bundle;
 mod create;
 mod delete;
 mod error;
 mod exec;
 mod images;
 mod inspect;
-mod progress;
-mod pull;
-mod unpack;
 mod kill;
 mod list;
+mod mkimg;
+mod phases;
+mod progress;
+mod pull;
 mod run;
+mod settings;
 mod spec;
 mod start;
 mod state;
-mod mkimg;
-mod phases;
+mod target;
+mod unpack;
 
 pub use error::Error;
 
@@ -56,6 +59,8 @@ enum Command {
     Pull(pull::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Make, list and remove named bundles
+    Bundle(bundle::Args),
     /// Create a container from a bundle; it waits for start
     Create(create::Args),
     /// Start a created container
@@ -126,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Bundle(args) => args.run(&context),
         Command::Create(args) => args.run(&context),
         Command::Start(args) => args.run(&context),
         Command::Run(args) => args.run(&context),
@@ -146,4 +152,12 @@ pub fn main() -> ExitCode {
         }
         ExitCode::from(e.exit_code())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
+    }
 }

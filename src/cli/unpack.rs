@@ -1,6 +1,7 @@
-//! `shipimg unpack`: an image of the store as a folder with its root filesystem.
+//! `shipimg unpack`: an image of the store as a bundle: `rootfs/` and `config.json`.
 
 use super::{Context, Result};
+use crate::bundle;
 use crate::layer::{self, Options};
 use crate::oci::{Name, Platform};
 use crate::sys::dir::Dir;
@@ -35,12 +36,14 @@ impl Args {
         let image = store.image(&entry.descriptor, &platform)?;
         let dir = target(&self.dir)?;
         let work = Workspace::beside(&dir)?;
-        let bundle = work.path().join("bundle");
-        make_dir(&bundle)?;
-        layer::unpack(&store, &image, &bundle.join("rootfs"), &Options::default())?;
+        let folder = work.path().join("bundle");
+        make_dir(&folder)?;
+        layer::unpack(&store, &image, &folder.join("rootfs"), &Options::default())?;
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        bundle::write_config(&folder, &image, &name)?;
         // An empty folder is replaced; anything else that came meanwhile stays and is an error.
-        let renamed = rustix::fs::rename(&bundle, &dir);
-        renamed.call(|| format!("rename({}, {})", bundle.display(), dir.display()))?;
+        let renamed = rustix::fs::rename(&folder, &dir);
+        renamed.call(|| format!("rename({}, {})", folder.display(), dir.display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

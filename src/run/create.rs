@@ -29,6 +29,8 @@ pub struct Launch {
     pub config: Option<PathBuf>,
     /// Program and arguments instead of the bundle's.
     pub args: Vec<String>,
+    /// Whether the program gets a terminal, instead of what the bundle says.
+    pub terminal: Option<bool>,
     /// A unix socket that takes the terminal.
     pub console_socket: Option<PathBuf>,
     /// Takes the process id.
@@ -138,6 +140,9 @@ impl Launch {
         let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
         if let Some(process) = spec.process.as_mut().filter(|_| !self.args.is_empty()) {
             process.args.clone_from(&self.args);
+        }
+        if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
+            process.terminal = terminal;
         }
         spec.check()?;
         network::check(&spec)?;

@@ -6,7 +6,8 @@
 
 use super::{Result, io_error};
 use crate::sys::{Call, mount};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::path::Path;
 use tempfile::TempDir;
@@ -32,6 +33,32 @@ impl Scratch {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Renames the folder to `target`, with what is mounted below it, and gives it up;
+    /// `false` where `target` is there already (then this folder is removed).
+    ///
+    /// # Errors
+    /// The failed renameat2 call.
+    pub fn publish(self, target: &Path) -> Result<bool> {
+        let from = self.path();
+        match renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e)
+                .call(|| format!("renameat2({}, {})", from.display(), target.display()))
+                .map_err(Into::into),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.path().exists()
+            && let Err(e) = mount::unmount_below(self.path())
+        {
+            tracing::warn!("{e}");
+        }
     }
 }
 

@@ -7,22 +7,22 @@
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
 pub mod btrfs;
+pub mod device_filter;
 pub mod dir;
+pub mod inroot;
 pub mod loopdev;
 pub mod mount;
-pub mod overlay;
-pub mod program;
-pub mod workspace;
-pub mod xattr;
-pub mod device_filter;
-pub mod inroot;
 pub mod mountfd;
 pub mod netlink;
+pub mod overlay;
 pub mod process;
+pub mod program;
 pub mod pty;
+pub mod sandbox;
 pub mod selfexe;
 pub mod signal;
-pub mod sandbox;
+pub mod workspace;
+pub mod xattr;
 
 use crate::error::Kind;
 use rustix::io::Errno;
