@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, oci, registry, rootfs, run, store, sys};
+use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,8 @@ pub enum Error {
     Debian(#[from] debian::Error),
     /// A filesystem image.
     Disk(#[from] disk::Error),
+    /// A recipe.
+    Recipe(#[from] recipe::Error),
     /// The arguments of `mkimg`.
     Mkimg(#[from] super::mkimg::Error),
     /// Standard output could not be written.
@@ -58,6 +60,7 @@ impl Error {
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
+            Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
         }

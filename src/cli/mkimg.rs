@@ -2,7 +2,8 @@
 
 use super::phases::Phases;
 use super::{Context, Result};
-use crate::debian::{self, Archive, Progress, Repo, Settings, Variant};
+use crate::debian::{self, Archive, Progress, Settings, Variant};
+use crate::recipe::Recipe;
 use crate::sys::mount::Mount;
 use crate::sys::sandbox::private_mounts;
 use crate::{disk, error::Kind};
@@ -52,12 +53,6 @@ enum VariantName {
 /// What is wrong with the arguments.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A suite that is in no table.
-    #[error("unknown suite {suite}, known are: {}", known().join(", "))]
-    Suite {
-        /// As given, or from the file's name.
-        suite: String,
-    },
     /// A file of a kind that is not made.
     #[error("{}: the name must end with .img", file.display())]
     Format {
@@ -72,71 +67,6 @@ impl Error {
     pub fn kind(&self) -> Kind {
         Kind::Input
     }
-}
-
-/// The suites: name, distribution, whether usr-is-merged stands for usrmerge in its base
-/// (as debootstrap has it for bookworm).
-const SUITES: [(&str, Distribution, bool); 5] = [
-    ("bookworm", Distribution::Debian, true),
-    ("trixie", Distribution::Debian, false),
-    ("sid", Distribution::Debian, false),
-    ("jammy", Distribution::Ubuntu, false),
-    ("noble", Distribution::Ubuntu, false),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Distribution {
-    Debian,
-    Ubuntu,
-}
-
-fn known() -> Vec<&'static str> {
-    SUITES.iter().map(|(name, ..)| *name).collect()
-}
-
-fn archive(suite: &str) -> std::result::Result<Archive, Error> {
-    let (_, distribution, usr_is_merged) = SUITES
-        .into_iter()
-        .find(|(name, ..)| *name == suite)
-        .ok_or_else(|| Error::Suite { suite: suite.to_string() })?;
-    let (main, security, components, keyring): (_, _, &[&str], _) = match distribution {
-        Distribution::Debian => (
-            "http://ftp.debian.org/debian",
-            "http://security.debian.org/debian-security",
-            &["main"],
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-        ),
-        Distribution::Ubuntu => (
-            "http://archive.ubuntu.com/ubuntu",
-            "http://security.ubuntu.com/ubuntu",
-            &["main", "universe"],
-            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-        ),
-    };
-    let repo = |uri: &str, suites: &[&str]| Repo {
-        uri: uri.to_string(),
-        suites: suites.iter().map(|s| format!("{suite}{s}")).collect(),
-        components: components.iter().map(ToString::to_string).collect(),
-        signed_by: vec![keyring.into()],
-    };
-    let repos = if suite == "sid" {
-        vec![repo(main, &[""])]
-    } else {
-        vec![repo(main, &["", "-updates"]), repo(security, &["-security"])]
-    };
-    let own: &[&str] = match distribution {
-        Distribution::Debian => &["bullseye", "forky", "stable", "testing", "unstable", "oldstable"],
-        Distribution::Ubuntu => &["focal", "plucky", "questing"],
-    };
-    let table = SUITES.into_iter().filter(|(_, d, _)| *d == distribution).map(|(name, ..)| name);
-    let usr: &[&str] = if usr_is_merged { &["usr-is-merged"] } else { &[] };
-    Ok(Archive {
-        suite: suite.to_string(),
-        repos,
-        distribution: table.chain(own.iter().copied()).map(str::to_string).collect(),
-        extra_base: usr.iter().map(ToString::to_string).collect(),
-        never: vec!["usrmerge".to_string()],
-    })
 }
 
 /// Reads `800M`, `2G`, `1073741824`.
@@ -199,9 +129,8 @@ impl Args {
         Ok(self.suite.clone().unwrap_or_else(|| stem.to_string()))
     }
 
-    fn archive(&self, suite: &str) -> std::result::Result<Archive, Error> {
-        let mut archive = archive(suite)?;
-        archive.use_host(&debian::sources::host_repos(Path::new("/etc/apt")));
+    fn archive(&self, suite: &str) -> Result<Archive> {
+        let mut archive = Recipe::embedded(suite)?.archive();
         if let Some(mirror) = &self.mirror {
             archive.use_mirror(mirror);
         }

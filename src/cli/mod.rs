@@ -5,6 +5,7 @@
 //! go to standard error. An error is one line, `error: …`, with its causes joined by
 //! colons; in a terminal a `help:` line may follow, a command that can be pasted.
 
+mod build;
 mod bundle;
 mod create;
 mod delete;
@@ -59,6 +60,8 @@ enum Command {
     Pull(pull::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Build what a recipe says
+    Build(build::Args),
     /// Make, list and remove named bundles
     Bundle(bundle::Args),
     /// Create a container from a bundle; it waits for start
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
         Command::Create(args) => args.run(&context),
         Command::Start(args) => args.run(&context),

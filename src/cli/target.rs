@@ -1,7 +1,8 @@
 //! What a word on the command line means: a bundle, an image, a file or a folder.
 //!
-//! A word with a `/` that exists as a path is that path; `./x` says so for a plain word.
-//! Otherwise it is, in this order, a bundle of the store, an image of the store, a path.
+//! A word with a `/` that exists as a path is that path; one that begins with `/`, `./` or
+//! `../` is never anything else. Otherwise a word is, in this order, a bundle of the store,
+//! an image of the store, a path.
 
 use super::{Error, Result};
 use crate::bundle::{Bundle, Origin};
@@ -80,9 +81,10 @@ fn image(store: &Store, word: &str) -> Result<Origin> {
 }
 
 fn path(word: &str) -> Result<Option<Target>> {
+    let only_path = ["/", "./", "../"].iter().any(|start| word.starts_with(start));
     let path = match Path::new(word).canonicalize() {
         Ok(path) => path,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !only_path => return Ok(None),
         Err(source) => {
             let path = PathBuf::from(word);
             return Err(Error::Store(store::Error::Io { action: "resolve", path, source }));

@@ -89,6 +89,17 @@ fn base(suite: &str) -> String {
     suite.split(['-', '/']).next().unwrap_or_default().to_string()
 }
 
+/// All suites, `suite` among them, of the distribution that has it; none where it is unknown.
+#[must_use]
+pub fn siblings(suite: &str) -> Vec<String> {
+    const DISTRIBUTIONS: [&[&str]; 2] = [
+        &["bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"],
+        &["focal", "jammy", "noble", "plucky", "questing", "resolute"],
+    ];
+    let own = DISTRIBUTIONS.iter().find(|suites| suites.contains(&suite));
+    own.into_iter().flat_map(|suites| suites.iter().map(ToString::to_string)).collect()
+}
+
 /// The binary package sources below `etc_apt` (`/etc/apt`), in apt's order; what cannot be
 /// read or used (`cdrom:`, `mirror+file:`) is left out.
 #[must_use]

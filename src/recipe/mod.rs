@@ -18,21 +18,27 @@
 //! recipes of the suites are embedded in the binary ([`embedded`]): they are the data
 //! behind `mkimg SUITE.img`, and a recipe that gives no `[[repo]]` takes those of its suite.
 
+mod build;
 mod types;
 
+pub use build::Action;
 pub use types::{Base, Debian, Output, OutputKind, Packages, Recipe, Repo, Step, Variant};
 
 use crate::error::Kind;
+use crate::{bundle, debian, disk, run, store, sys};
 use std::path::{Path, PathBuf};
 
 /// The recipes that the binary carries: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
     ("bookworm", include_str!("../../recipes/bookworm.toml")),
     ("trixie", include_str!("../../recipes/trixie.toml")),
+    ("sid", include_str!("../../recipes/sid.toml")),
+    ("jammy", include_str!("../../recipes/jammy.toml")),
+    ("noble", include_str!("../../recipes/noble.toml")),
     ("busybox", include_str!("../../recipes/busybox.toml")),
 ];
 
-/// What is wrong with a recipe.
+/// What is wrong with a recipe, or with what it builds.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -53,6 +59,44 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
+    /// Two outputs of one kind.
+    #[error("{}: more than one output of kind dir", path.display())]
+    Outputs {
+        /// The recipe's file.
+        path: PathBuf,
+    },
+    /// A folder that should be made is there.
+    #[error("{} already exists", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A command of the recipe failed.
+    #[error("run {command}: {}", ended(*exit))]
+    Step {
+        /// The command.
+        command: String,
+        /// How it ended.
+        exit: run::Exit,
+    },
+    /// Packages.
+    #[error(transparent)]
+    Debian(#[from] debian::Error),
+    /// A bundle for a command.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// A command.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    /// A filesystem image.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A syscall.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
     /// No recipe of this suite is embedded.
     #[error("unknown suite {suite:?}, known are {}", known().join(", "))]
     UnknownSuite {
@@ -61,7 +105,7 @@ pub enum Error {
     },
 }
 
-/// Result of reading a recipe.
+/// Result of reading or building a recipe.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -70,8 +114,24 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { source, .. } => Kind::of_io(source),
-            Self::Syntax { .. } | Self::UnknownSuite { .. } => Kind::Input,
+            Self::Syntax { .. } | Self::UnknownSuite { .. } | Self::Outputs { .. } | Self::Exists { .. } => {
+                Kind::Input
+            }
+            Self::Step { .. } => Kind::Internal,
+            Self::Debian(e) => e.kind(),
+            Self::Bundle(e) => e.kind(),
+            Self::Run(e) => e.kind(),
+            Self::Disk(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
         }
+    }
+}
+
+fn ended(exit: run::Exit) -> String {
+    match exit {
+        run::Exit::Code(code) => format!("exit code {code}"),
+        run::Exit::Signal(signal) => format!("ended by signal {signal}"),
     }
 }
 
@@ -106,6 +166,9 @@ impl Recipe {
         if recipe.version != 1 {
             let reason = format!("version {} is not known, this shipimg reads version 1", recipe.version);
             return Err(syntax(text.find("version").unwrap_or(0), reason));
+        }
+        if recipe.outputs.iter().filter(|o| o.kind == OutputKind::Dir).count() > 1 {
+            return Err(Error::Outputs { path: path.to_path_buf() });
         }
         if recipe.repos.is_empty() {
             recipe.repos = Self::embedded(&recipe.base.debian.suite)?.repos;

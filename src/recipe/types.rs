@@ -44,6 +44,9 @@ pub struct Debian {
     /// Which packages belong to the base.
     #[serde(default)]
     pub variant: Variant,
+    /// Packages that belong to the base of this suite whatever their priority.
+    #[serde(default)]
+    pub extra: Vec<String>,
 }
 
 /// Which packages belong to a base.
