@@ -1,6 +1,6 @@
 //! The whole way, from a request to a configured root.
 
-use super::configure::{self, DEBS, Scripts, configure};
+use super::configure::{self, CONTROL, DEBS, Scripts, configure};
 use super::control::{Package, Universe, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
@@ -211,6 +211,14 @@ fn scripts(
         unpacked.iter().filter(|u| u.control.files.iter().any(|(n, _, _)| n == "preinst")).collect();
     with_preinst.sort_by_key(|u| (u.name != "base-passwd", u.name != "base-files", u.name.clone()));
     let arch = |u: &Unpacked| field(&u.control.paragraph, "Architecture").unwrap_or_default();
+    make(root, CONTROL)?;
+    for package in &with_preinst {
+        let folder = make(root, &format!("{CONTROL}/{}", info_name(package)))?;
+        put(&folder, "control", 0o644, package.control.paragraph.as_bytes())?;
+        for (name, mode, bytes) in &package.control.files {
+            put(&folder, name, *mode, bytes)?;
+        }
+    }
     let preinst = with_preinst.iter().map(|u| (u.name.clone(), arch(u), info_name(u))).collect();
     if !left.is_empty() {
         let debs = make(root, DEBS)?;

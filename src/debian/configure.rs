@@ -25,6 +25,10 @@ const TAIL: usize = 40;
 /// Where the package files for dpkg lie while it runs.
 pub(super) const DEBS: &str = "var/cache/shipimg-debs";
 
+/// Where the control files lie of packages whose preinst is to run, a folder for each. A
+/// preinst runs from `tmp.ci`, by which debconf finds the package that it belongs to.
+pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
+
 /// A package that dpkg unpacks itself.
 #[derive(Debug)]
 pub(super) struct Leftover {
@@ -111,19 +115,21 @@ fn failure(lines: &[String], status: &str) -> Error {
 /// The shell script that does all of it in one pid namespace.
 fn script(scripts: &Scripts) -> String {
     let mut text = String::from(
-        "set -e\ncd /\nexport DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT=\n\
+        "set -e\ncd /\nci=/var/lib/dpkg/tmp.ci\nexport DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT=\n\
          version=$(dpkg-query --version | head -n1 | sed 's/.*version \\([0-9.]*\\).*/\\1/')\n\
          preinst() {\n\
+         mv \"/{CONTROL}/$3\" $ci\n\
          DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst \
          DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$version \
-         \"/var/lib/dpkg/info/$3.preinst\" install || {\n\
+         $ci/preinst install || {\n\
          status=$?; echo \"dpkg: error processing package $1 (--unpack):\"; \
-         echo \" preinst script returned error exit status $status\"; exit $status; }\n}\n",
-    );
+         echo \" preinst script returned error exit status $status\"; exit $status; }\nrm -rf $ci\n}\n",
+    )
+    .replace("{CONTROL}", CONTROL);
     for (package, arch, info) in &scripts.preinst {
         let _ = writeln!(text, "preinst '{package}' '{arch}' '{info}'");
     }
-    text.push_str("unset DPKG_ADMINDIR DPKG_ROOT\n");
+    let _ = writeln!(text, "rmdir '/{CONTROL}'\nunset DPKG_ADMINDIR DPKG_ROOT");
     for leftover in &scripts.leftover {
         if !leftover.before.is_empty() {
             let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", leftover.before.join(" "));

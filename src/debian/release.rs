@@ -7,9 +7,9 @@
 
 use super::control::field;
 use super::{Error, Result};
-use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
+use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::Signature;
+use pgp::packet::{PublicKey, Signature, SignatureType};
 use pgp::types::KeyDetails;
 use std::collections::HashMap;
 use std::path::Path;
@@ -90,29 +90,30 @@ impl Keyring {
 
 /// The fingerprint of `key` or of its subkey where that made `signature` over `data`.
 fn signed_by(key: &SignedPublicKey, signature: &Signature, data: &[u8]) -> Option<String> {
-    let issuers = signature.issuer_key_id();
-    let issued = |id| issuers.is_empty() || issuers.contains(&&id);
-    if !key.details.revocation_signatures.is_empty() || key.details.verify_bindings(&key.primary_key).is_err()
-    {
+    let primary = &key.primary_key;
+    let revoked = |s: &Signature| s.typ() == Some(SignatureType::KeyRevocation);
+    if key.details.revocation_signatures.iter().any(revoked) {
         return None;
     }
-    if issued(key.primary_key.legacy_key_id()) && signature.verify(&key.primary_key, data).is_ok() {
-        return Some(key.primary_key.fingerprint().to_string());
+    if signature.verify(primary, data).is_ok() {
+        return Some(primary.fingerprint().to_string());
     }
-    let subkeys = key.public_subkeys.iter().filter(|s| issued(s.key.legacy_key_id()));
-    for subkey in subkeys {
-        // A revoked subkey carries a revocation beside its binding.
-        let revoked = |s: &Signature| s.typ() == Some(pgp::packet::SignatureType::SubkeyRevocation);
-        let signs = subkey.signatures.iter().any(|s| s.key_flags().sign());
-        if signs
-            && !subkey.signatures.iter().any(revoked)
-            && subkey.verify_bindings(&key.primary_key).is_ok()
-            && signature.verify(&subkey.key, data).is_ok()
-        {
-            return Some(subkey.key.fingerprint().to_string());
-        }
-    }
-    None
+    let signed = |s: &&SignedPublicSubKey| signature.verify(&s.key, data).is_ok();
+    let subkey = key.public_subkeys.iter().find(signed)?;
+    may_sign(subkey, primary).then(|| subkey.key.fingerprint().to_string())
+}
+
+/// Whether the primary key has bound the subkey for signing, the subkey agreed, and neither
+/// took that back (RFC 9580, section 5.2.1).
+fn may_sign(subkey: &SignedPublicSubKey, primary: &PublicKey) -> bool {
+    let revoked = |s: &Signature| s.typ() == Some(SignatureType::SubkeyRevocation);
+    let agreed = |s: &Signature| {
+        s.embedded_signature().is_some_and(|e| e.verify_primary_key_binding(&subkey.key, primary).is_ok())
+    };
+    let binds = |s: &Signature| {
+        s.key_flags().sign() && s.verify_subkey_binding(primary, &subkey.key).is_ok() && agreed(s)
+    };
+    !subkey.signatures.iter().any(revoked) && subkey.signatures.iter().any(binds)
 }
 
 /// Verifies and reads an `InRelease` file; `url` is for messages. `now` is compared with
