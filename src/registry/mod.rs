@@ -321,9 +321,11 @@ impl Error {
             Self::NoRoots { .. } | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::Length { .. }
+            | Self::TooLarge { .. }
+            | Self::Digest { .. }
+            | Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
             Self::NoImage { .. } | Self::NoPlatform { .. } => Kind::Missing,
-            Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
             Self::Document { source, .. } => source.kind(),
             Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
             Self::Store(e) => e.kind(),

@@ -3,4 +3,7 @@
 //! They need root and the packages that `scripts/test` installs, and fail without them.
 
 mod common;
+mod faults;
+mod hostile_content;
+mod pull;
 mod store;
