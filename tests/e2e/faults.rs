@@ -1,10 +1,9 @@
 //! Pulling through a network and from servers that misbehave.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::common::layout::{Blob, Layout, sha256};
 use crate::common::proxy::{Fault, Proxy, Request, status};
 use crate::common::registry::{Registry, free_port};
-use crate::common::{TestStore, ok};
+use crate::common::{TestStore, bin, ok, output};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -277,6 +276,69 @@ fn a_token_realm_elsewhere_gets_no_credentials() {
         let want = sent.then(|| "Basic bWU6c2VjcmV0".to_string());
         assert_eq!(asked[0].authorization, want, "{host}");
     }
+}
+
+#[test]
+fn an_identity_token_goes_to_its_own_realm_only() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("auth.json");
+    for (host, sent) in [("localhost", true), ("127.0.0.1", false)] {
+        let store = TestStore::new();
+        let tokens = token_server();
+        let proxy = token_registry(&server, format!("http://{host}:{}/token", tokens.port()));
+        let auths = json!({"auths": {proxy.host(): {"identitytoken": "refresh&me"}}});
+        fs::write(&file, auths.to_string()).unwrap();
+        let mut command = store.command();
+        command.env("REGISTRY_AUTH_FILE", &file).args(["pull", "-q", &format!("{}/img:1", proxy.host())]);
+        assert!(command.output().unwrap().status.success());
+        server.assert_pulled(&store);
+        let body = "scope=repository%3Aimg%3Apull&service=s&grant_type=refresh_token&client_id=shipimg&refresh_token=refresh%26me";
+        let asked = tokens.requests("/token");
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].body, if sent { body } else { "" }, "{host}");
+        assert!(asked[0].authorization.is_none() && !asked[0].path.contains("refresh"));
+    }
+}
+
+#[test]
+fn a_token_that_runs_out_is_renewed() {
+    let server = Server::start();
+    let store = TestStore::new();
+    let tokens = Proxy::start(free_port(), |r| {
+        Fault::Answer("200 OK", vec![], format!("{{\"token\":\"T{}\"}}", r.before))
+    });
+    let realm = format!("http://localhost:{}/token", tokens.port());
+    let digest = sha256(&server.layer);
+    let proxy = Proxy::start(server.registry.port(), move |r| {
+        let wanted = if r.path.ends_with(&digest) { "Bearer T1" } else { "Bearer T0" };
+        match r.authorization.as_deref() {
+            Some(token) if token == wanted => Fault::None,
+            _ => status("401 Unauthorized", &[&format!("WWW-Authenticate: Bearer realm=\"{realm}\"")]),
+        }
+    });
+    pull(&store, &proxy);
+    server.assert_pulled(&store);
+    assert_eq!(tokens.requests("/token").len(), 2);
+}
+
+#[test]
+fn a_full_disk_leaves_a_part_that_is_gone_on_with() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = server.proxy(|_| Fault::None);
+    // In a mount namespace of its own, so that no mount is left behind.
+    let script = "mount -t tmpfs -o size=1m none $0 && cd / && \
+        { $1 --root $0 pull -q $2; echo code $?; $1 --root $0 images; } && \
+        mount -o remount,size=8m $0 && $1 --root $0 pull -q $2";
+    let root = dir.path().to_str().unwrap();
+    let args = ["--mount", "sh", "-c", script, root, bin(), &format!("{}/img:1", proxy.host())];
+    let out = output("unshare", &args);
+    let (told, e) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && e.contains("No space left on device"), "{e}");
+    assert!(told.starts_with("code 1\nlocalhost:"), "{told}");
+    let ranges: Vec<_> = server.layer_requests(&proxy).into_iter().map(|r| r.range).collect();
+    assert!(ranges.len() == 2 && ranges[1].is_some(), "{ranges:?}");
 }
 
 #[test]

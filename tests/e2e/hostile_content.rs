@@ -1,5 +1,4 @@
 //! Registries that lie about content, and local configuration that is hostile.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::common::TestStore;
 use crate::common::layout::{Blob, sha256};

@@ -1,5 +1,4 @@
 //! Pulling from a real registry server, read back by other tools.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::common::layout::{Blob, Layout, sha256};
 use crate::common::proxy::{Fault, Proxy};
@@ -277,10 +276,10 @@ fn basic_authentication_from_everywhere() {
     }
     fs::copy(&login, docker.join("config.json")).unwrap();
     fs::write(helped.join("config.json"), json!({"credHelpers": {&host: "test"}}).to_string()).unwrap();
-    let helper = format!(
+    let script = format!(
         "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] && echo '{{\"Username\":\"me\",\"Secret\":\"open sesame\"}}'\n"
     );
-    fs::write(bin.join("docker-credential-test"), helper).unwrap();
+    fs::write(bin.join("docker-credential-test"), script).unwrap();
     ok("chmod", &["+x", bin.join("docker-credential-test").to_str().unwrap()]);
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     for (name, value) in

@@ -13,6 +13,7 @@ pub struct Request {
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
+    pub body: String,
     /// How many requests for the same path came before.
     pub before: usize,
 }
@@ -129,11 +130,15 @@ fn serve(
             key.eq_ignore_ascii_case(name).then(|| value.trim().to_string())
         })
     };
+    let mut sent = vec![0; header("content-length").map_or(0, |l| l.parse().unwrap_or(0))];
+    client.read_exact(&mut sent)?;
     let path = head.split(' ').nth(1).unwrap_or_default().to_string();
     let request = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|r| r.path == path).count();
-        log.push(Request { path, range: header("range"), authorization: header("authorization"), before });
+        let body = String::from_utf8_lossy(&sent).into_owned();
+        let (range, authorization) = (header("range"), header("authorization"));
+        log.push(Request { path, range, authorization, body, before });
         log.last().unwrap().clone()
     };
     let fault = decide(&request);
@@ -160,9 +165,9 @@ fn serve(
     let mut head = String::from_utf8_lossy(&answer).into_owned();
     match fault {
         Fault::ContentRange(range) => {
-            let lines = head.lines().map(|l| match l.to_ascii_lowercase().starts_with("content-range:") {
-                true => format!("Content-Range: {range}\r\n"),
-                false => format!("{l}\r\n"),
+            let lines = head.lines().map(|l| {
+                let is_range = l.to_ascii_lowercase().starts_with("content-range:");
+                if is_range { format!("Content-Range: {range}\r\n") } else { format!("{l}\r\n") }
             });
             head = lines.collect();
         }
