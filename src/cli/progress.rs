@@ -55,15 +55,19 @@ impl Progress {
     /// Ends the bars, which stay to be seen.
     pub fn clear(&self) {
         if let Mode::Bars { bars, .. } = &self.mode {
-            for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+            for bar in bars.values() {
                 bar.abandon();
+            }
+            if !bars.is_empty() {
+                eprintln!();
             }
         }
     }
 }
 
 fn new_bar(d: &Descriptor) -> ProgressBar {
-    let template = "{prefix} {bar:30} {bytes:>11} / {total_bytes:<11} {binary_bytes_per_sec:>13} {wide_msg}";
+    let template = "{prefix} {bar:20} {bytes}/{total_bytes} {binary_bytes_per_sec} {wide_msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(d.size).with_prefix(d.digest.short().to_string()).with_style(style)
 }
