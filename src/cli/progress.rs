@@ -1,6 +1,7 @@
 //! Progress of transfers on standard error: a bar per layer in a terminal, a line per
 //! layer elsewhere.
 
+use super::printable;
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Event;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
@@ -46,7 +47,7 @@ impl Progress {
                     Event::Present(d) => bar(d).finish_with_message("present"),
                     Event::Bytes(d, n) => bar(d).set_position(*n),
                     Event::Done(d) => bar(d).finish_with_message("done"),
-                    Event::Retry(d, e) => bar(d).set_message(e.to_string()),
+                    Event::Retry(d, e) => bar(d).set_message(printable(&e.to_string())),
                 }
             }
         }
@@ -77,6 +78,8 @@ fn line(event: &Event<'_>) {
         Event::Bytes(..) => {}
         Event::Present(d) => eprintln!("layer {} present", d.digest.short()),
         Event::Done(d) => eprintln!("layer {} pulled, {}", d.digest.short(), HumanBytes(d.size)),
-        Event::Retry(d, e) => eprintln!("layer {} goes on after: {e}", d.digest.short()),
+        Event::Retry(d, e) => {
+            eprintln!("layer {} goes on after: {}", d.digest.short(), printable(&e.to_string()));
+        }
     }
 }

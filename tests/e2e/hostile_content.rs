@@ -271,6 +271,13 @@ fn values_of_an_image_do_not_steer_the_terminal() {
     let proxy = liar.start();
     let store = TestStore::new();
     store.ok(&["pull", "-q", &format!("{}/img:1", proxy.host())]);
+    let mut liar = Liar::default();
+    let platform = json!({"os": "linux", "architecture": "\u{1b}[31mx\nerror: all is well"});
+    let entry = json!({"mediaType": MANIFEST, "digest": diff_id(), "size": 5, "platform": platform});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).to_string();
+    let proxy = liar.say("manifests/1", INDEX, &index).start();
+    let e = store.fails(10, &["pull", "-q", &format!("{}/img:1", proxy.host())]);
+    assert!(e.contains("nothing for platform") && !e.contains('\u{1b}'), "{e}");
     for args in [&["images"][..], &["inspect", "img:1"]] {
         assert!(!store.ok(args).contains('\u{1b}'));
     }

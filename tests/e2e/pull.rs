@@ -169,7 +169,7 @@ fn images_in_all_formats() {
 }
 
 #[test]
-fn progress_is_lines_off_a_terminal_and_nothing_when_quiet() {
+fn progress_is_bars_in_a_terminal_lines_elsewhere_nothing_when_quiet() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
     small(&layout, "img:1");
@@ -180,6 +180,9 @@ fn progress_is_lines_off_a_terminal_and_nothing_when_quiet() {
     assert_eq!(stderr(&["pull", &reference]).matches(" pulled, ").count(), 2);
     assert_eq!(stderr(&["pull", &reference]).matches(" present").count(), 2);
     assert_eq!(stderr(&["pull", "-q", &reference]), "");
+    let command = format!("{} --root {} pull {reference}", crate::common::bin(), store.path().display());
+    let seen = ok("script", &["-qec", &command, "/dev/null"]);
+    assert!(seen.matches(" present").count() >= 2 && seen.contains('█'), "{seen}");
 }
 
 #[test]
