@@ -78,6 +78,16 @@ impl Error {
         }
     }
 
+    /// The output of a failed program, shown below the error; empty for most.
+    #[must_use]
+    pub fn output(&self) -> &str {
+        match self {
+            Self::Debian(debian::Error::Configure { output, .. })
+            | Self::Recipe(recipe::Error::Debian(debian::Error::Configure { output, .. })) => output,
+            _ => "",
+        }
+    }
+
     /// A command that can be pasted and may help.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

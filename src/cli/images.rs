@@ -1,6 +1,6 @@
 //! `shipimg images`: what the store holds.
 
-use super::{Context, Result};
+use super::{Context, Result, printable};
 use crate::oci::{Image, Platform};
 use crate::store::{Entry, Store};
 use indicatif::HumanBytes;
@@ -92,11 +92,6 @@ impl Row {
             self.created().map_or_else(unknown, |c| printable(c).chars().take(10).collect()),
         ]
     }
-}
-
-/// Text of an image without what would steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn print_table(out: &mut impl Write, heads: [&str; 5], rows: &[[String; 5]]) -> std::io::Result<()> {

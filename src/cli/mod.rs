@@ -148,14 +148,22 @@ pub fn main() -> ExitCode {
         Command::Mkimg(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| {
-        eprintln!("error: {e}");
+        eprintln!("error: {}", printable(&e.to_string()));
+        for line in e.output().lines() {
+            eprintln!("    {}", printable(line));
+        }
         if let Some(hint) = e.hint()
             && std::io::stderr().is_terminal()
         {
-            eprintln!("help: {hint}");
+            eprintln!("help: {}", printable(&hint));
         }
         ExitCode::from(e.exit_code())
     })
+}
+
+/// Text that may come from an image or a server, as one line that steers no terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Progress of transfers on standard error: a bar per layer in a terminal, a line per
 //! layer elsewhere.
 
+use super::printable;
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Event;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
@@ -46,7 +47,7 @@ impl Progress {
                     Event::Present(d) => bar(d).finish_with_message("present"),
                     Event::Bytes(d, n) => bar(d).set_position(*n),
                     Event::Done(d) => bar(d).finish_with_message("done"),
-                    Event::Retry(d, e) => bar(d).set_message(e.to_string()),
+                    Event::Retry(d, e) => bar(d).set_message(printable(&e.to_string())),
                 }
             }
         }
@@ -55,15 +56,19 @@ impl Progress {
     /// Ends the bars, which stay to be seen.
     pub fn clear(&self) {
         if let Mode::Bars { bars, .. } = &self.mode {
-            for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+            for bar in bars.values() {
                 bar.abandon();
+            }
+            if !bars.is_empty() {
+                eprintln!();
             }
         }
     }
 }
 
 fn new_bar(d: &Descriptor) -> ProgressBar {
-    let template = "{prefix} {bar:30} {bytes:>11} / {total_bytes:<11} {binary_bytes_per_sec:>13} {wide_msg}";
+    let template = "{prefix} {bar:20} {bytes}/{total_bytes} {binary_bytes_per_sec} {wide_msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(d.size).with_prefix(d.digest.short().to_string()).with_style(style)
 }
@@ -73,6 +78,8 @@ fn line(event: &Event<'_>) {
         Event::Bytes(..) => {}
         Event::Present(d) => eprintln!("layer {} present", d.digest.short()),
         Event::Done(d) => eprintln!("layer {} pulled, {}", d.digest.short(), HumanBytes(d.size)),
-        Event::Retry(d, e) => eprintln!("layer {} goes on after: {e}", d.digest.short()),
+        Event::Retry(d, e) => {
+            eprintln!("layer {} goes on after: {}", d.digest.short(), printable(&e.to_string()));
+        }
     }
 }

@@ -192,7 +192,7 @@ pub enum Error {
         arch: String,
     },
     /// A maintainer script, or dpkg, failed inside the root.
-    #[error("configuring package {package} failed: {status}; its last output:\n{output}")]
+    #[error("configuring package {package} failed: {status}")]
     Configure {
         /// The package.
         package: String,

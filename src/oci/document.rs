@@ -81,6 +81,32 @@ impl Document {
     }
 }
 
+impl Manifest {
+    /// The OCI manifest that says what the Docker schema 2 manifest `bytes` says: the same
+    /// blobs under OCI's media types, which are compatible (image-spec, media-types.md,
+    /// "Compatibility Matrix").
+    ///
+    /// # Errors
+    /// [`Error::Json`] where `bytes` are no JSON.
+    pub fn docker_to_oci(bytes: &[u8]) -> Result<Vec<u8>> {
+        use media_type as m;
+        let json = |source| Error::Json { what: "manifest", source };
+        let mut document: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
+        document["mediaType"] = m::MANIFEST.into();
+        document["config"]["mediaType"] = m::CONFIG.into();
+        for layer in document["layers"].as_array_mut().into_iter().flatten() {
+            layer["mediaType"] = match layer["mediaType"].as_str().unwrap_or_default() {
+                m::DOCKER_LAYER => m::LAYER,
+                m::DOCKER_LAYER_GZIP => m::LAYER_GZIP,
+                m::DOCKER_LAYER_ZSTD => m::LAYER_ZSTD,
+                _ => continue,
+            }
+            .into();
+        }
+        serde_json::to_vec(&document).map_err(json)
+    }
+}
+
 /// The fields that tell the documents apart.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -79,7 +79,10 @@ impl Client {
         if source.is_timeout() && !source.is_connect() {
             return Error::Stalled { host, stall: self.stall };
         }
-        match tls_error(&source) {
+        if find_cause::<NoSuchName>(&source).is_some() {
+            return Error::NoSuchHost { host };
+        }
+        match find_cause(&source) {
             Some(rustls::Error::InvalidCertificate(_)) => Error::Untrusted { host, source },
             Some(rustls::Error::InvalidMessage(_)) => Error::NoTls { host, source },
             _ => Error::Unreachable { host, source },
@@ -107,7 +110,8 @@ fn platform_roots(url: &Url) -> Result<rustls::RootCertStore> {
     Ok(roots)
 }
 
-fn tls_error(e: &reqwest::Error) -> Option<&rustls::Error> {
+/// The cause of type `E` among the causes of `e`.
+fn find_cause<E: StdError + 'static>(e: &reqwest::Error) -> Option<&E> {
     let mut at: Option<&(dyn StdError + 'static)> = Some(e);
     while let Some(e) = at {
         // An io::Error shows what its content was caused by, never its content.
@@ -234,6 +238,13 @@ fn error_message(body: &[u8]) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// The name servers know no address.
+#[derive(Debug, thiserror::Error)]
+#[error("no such name")]
+struct NoSuchName;
+
 /// Resolves names without NSS; `localhost` without any file.
 #[derive(Debug, Default)]
 struct Names {
@@ -253,8 +264,10 @@ impl Resolve for Names {
                 let _ = resolver.set(made);
             }
             let Some(resolver) = resolver.get() else { return Err("no resolver".into()) };
-            let found: Vec<_> =
-                resolver.lookup_ip(name.as_str()).await?.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+            let found = resolver.lookup_ip(name.as_str()).await.map_err(|e| -> BoxError {
+                if e.is_no_records_found() { Box::new(NoSuchName) } else { Box::new(e) }
+            })?;
+            let found: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

@@ -76,6 +76,12 @@ pub enum Error {
         /// What the transport said.
         source: reqwest::Error,
     },
+    /// The name leads to no address.
+    #[error("no host {host} in the name service")]
+    NoSuchHost {
+        /// Host and port.
+        host: String,
+    },
     /// The server's certificate is not trusted.
     #[error("{host} is not trusted: {}", root_cause(source))]
     Untrusted {
@@ -309,6 +315,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Unreachable { .. }
+            | Self::NoSuchHost { .. }
             | Self::Untrusted { .. }
             | Self::NoTls { .. }
             | Self::Broken { .. }
@@ -321,9 +328,11 @@ impl Error {
             Self::NoRoots { .. } | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::Length { .. }
+            | Self::TooLarge { .. }
+            | Self::Digest { .. }
+            | Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
             Self::NoImage { .. } | Self::NoPlatform { .. } => Kind::Missing,
-            Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
             Self::Document { source, .. } => source.kind(),
             Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
             Self::Store(e) => e.kind(),

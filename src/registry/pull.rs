@@ -1,8 +1,8 @@
 //! `pull`: an image of a registry into the store.
 
 use super::retry::Backoff;
-use super::{Error, Remote, Result};
-use crate::oci::{Descriptor, Image, Manifest, Platform, media_type};
+use super::{Error, Fetched, Remote, Result};
+use crate::oci::{self, Descriptor, Document, Image, Manifest, Platform, media_type};
 use crate::store::{self, BlobWriter, Ingest, Store};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +10,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// How many layers are fetched at once.
 const PARALLEL: usize = 4;
+
+/// How many bytes a connection must bring for its failure not to count.
+const PROGRESS: u64 = 64 << 10;
 
 /// What a pull tells while it runs, from several threads.
 #[derive(Debug)]
@@ -26,7 +29,9 @@ pub enum Event<'a> {
 
 /// Pulls the image of `remote` for `platform` (`None`: this machine's) and gives it its
 /// name in the store. The name leads to the platform's manifest, never to an index, so
-/// that readers that know no platforms find an image.
+/// that readers that know no platforms find an image. A Docker schema 2 manifest is stored as the
+/// OCI manifest of the same blobs, under its own digest: other readers of OCI layouts see no
+/// other kind.
 ///
 /// # Errors
 /// [`Error::NotImage`], [`Error::Foreign`], [`Error::NoPlatform`], [`Error::Document`], those
@@ -41,6 +46,7 @@ pub fn pull(
     let host = Platform::host();
     let fetched = remote.manifest(platform.unwrap_or(&host))?;
     check_is_image(remote, &fetched.manifest)?;
+    let fetched = as_oci(fetched).map_err(|e| remote.malformed(e))?;
     let config = &fetched.manifest.config;
     let config_bytes = if store.has(config)? && config.size <= store::MAX_DOCUMENT {
         store.document(config)?
@@ -55,6 +61,19 @@ pub fn pull(
     store.put_as(&fetched.descriptor, &fetched.bytes)?;
     store.tag(remote.reference(), &fetched.descriptor)?;
     Ok(image)
+}
+
+fn as_oci(fetched: Fetched) -> oci::Result<Fetched> {
+    if fetched.descriptor.media_type != media_type::DOCKER_MANIFEST {
+        return Ok(fetched);
+    }
+    let bytes = Manifest::docker_to_oci(&fetched.bytes)?;
+    let platform = fetched.descriptor.platform;
+    let descriptor = Descriptor { platform, ..Descriptor::of(media_type::MANIFEST, &bytes) };
+    match Document::parse(&bytes, media_type::MANIFEST)? {
+        Document::Manifest(manifest) => Ok(Fetched { descriptor, bytes, manifest }),
+        Document::Index(_) => Err(oci::Error::MediaType(media_type::INDEX.to_string())),
+    }
 }
 
 fn check_is_image(remote: &Remote, manifest: &Manifest) -> Result<()> {
@@ -174,7 +193,7 @@ fn complete(
             Ok(()) if stop.load(Ordering::Relaxed) => return Ok(false),
             Ok(()) => {}
             Err(e) => {
-                if writer.len() > before {
+                if writer.len().saturating_sub(before) >= PROGRESS {
                     backoff.progress();
                 }
                 if e.kind() == crate::error::Kind::Integrity {

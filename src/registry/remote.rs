@@ -4,7 +4,7 @@ use super::auth::Auth;
 use super::client::{Answer, Client, host_port, is_local};
 use super::retry::Backoff;
 use super::{Error, Options, Result};
-use crate::oci::{Descriptor, Document, Hasher, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Document, Hasher, Manifest, Platform, Reference, media_type};
 use crate::store::{BlobWriter, MAX_DOCUMENT};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode, Url};
@@ -78,7 +78,7 @@ impl Remote {
     /// those of the network.
     pub fn manifest(&self, platform: &Platform) -> Result<Fetched> {
         let (media, bytes) = match self.reference.digest() {
-            Some(digest) => self.document(&Descriptor::new("", digest.clone(), 0))?,
+            Some(digest) => self.document(digest, None)?,
             None => self.document_at(self.reference.tag().unwrap_or("latest"))?,
         };
         let mut at = match self.reference.digest() {
@@ -99,12 +99,9 @@ impl Remote {
                 let available = index.manifests.iter().filter_map(|d| d.platform.as_ref());
                 return Err(self.no_platform(platform, available.map(ToString::to_string).collect()));
             };
-            let (media, content) = self.document(best)?;
-            at = Descriptor { size: content.len() as u64, ..best.clone() };
-            if at.media_type.is_empty() {
-                at.media_type = media;
-            }
-            bytes = content;
+            bytes = self.document(&best.digest, Some(best.size))?.1;
+            let named = Descriptor::new(&best.media_type, best.digest.clone(), best.size);
+            at = Descriptor { platform: best.platform.clone(), ..named };
         }
         let reason = format!("indexes more than {MAX_INDEX_DEPTH} deep");
         Err(self.malformed(crate::oci::Error::Document { what: "index", reason }))
@@ -121,7 +118,7 @@ impl Remote {
         }
         let url = self.url("blobs", &descriptor.digest.to_string());
         let bytes = retried(|| self.get(&url, None, 0)?.read_all(MAX_DOCUMENT, &named()))?;
-        self.check(descriptor, descriptor.size, &bytes, named)?;
+        self.check(&descriptor.digest, Some(descriptor.size), &bytes, named)?;
         Ok(bytes)
     }
 
@@ -176,13 +173,14 @@ impl Remote {
         }
     }
 
-    fn document(&self, descriptor: &Descriptor) -> Result<(String, Vec<u8>)> {
-        let (media, bytes) = self.document_at(&descriptor.digest.to_string())?;
-        let size = if descriptor.size == 0 { bytes.len() as u64 } else { descriptor.size };
-        self.check(descriptor, size, &bytes, || self.reference.to_string())?;
+    /// Media type and bytes of the manifest or index with this digest.
+    fn document(&self, digest: &Digest, size: Option<u64>) -> Result<(String, Vec<u8>)> {
+        let (media, bytes) = self.document_at(&digest.to_string())?;
+        self.check(digest, size, &bytes, || self.reference.to_string())?;
         Ok((media, bytes))
     }
 
+    /// Media type and bytes of what `name`, a tag or a digest, leads to.
     fn document_at(&self, name: &str) -> Result<(String, Vec<u8>)> {
         let accept = media_type::DOCUMENTS.join(", ");
         let url = self.url("manifests", name);
@@ -199,18 +197,24 @@ impl Remote {
         })
     }
 
-    fn check(&self, want: &Descriptor, size: u64, bytes: &[u8], what: impl Fn() -> String) -> Result<()> {
+    fn check(
+        &self,
+        digest: &Digest,
+        size: Option<u64>,
+        bytes: &[u8],
+        what: impl Fn() -> String,
+    ) -> Result<()> {
         let (host, got) = (self.host(), bytes.len() as u64);
-        if got != size {
-            return Err(Error::Length { host, digest: want.digest.clone(), size, got });
+        if let Some(size) = size.filter(|s| *s != got) {
+            return Err(Error::Length { host, digest: digest.clone(), size, got });
         }
-        let mut hasher = Hasher::new(want.digest.algorithm());
+        let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(bytes);
         let got = hasher.finish();
-        if got == want.digest {
+        if got == *digest {
             return Ok(());
         }
-        Err(Error::Digest { host, what: what(), want: want.digest.clone(), got })
+        Err(Error::Digest { host, what: what(), want: digest.clone(), got })
     }
 
     fn url(&self, kind: &str, name: &str) -> Url {

@@ -83,7 +83,7 @@ mod tests {
     fn filter_feeds_and_limits() {
         let (status, out) = filter("sh", &["-c", "cat; exit 4"], b"hello", 3).unwrap();
         assert_eq!((status.code(), out.as_slice()), (Some(4), &b"hel"[..]));
-        let (status, out) = filter("true", &[], &[0; 1 << 20], 10).unwrap();
+        let (status, out) = filter("true", &[], &vec![0; 1 << 20], 10).unwrap();
         assert!(status.success() && out.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test module uses a part")]
 
 pub mod layout;
+pub mod proxy;
 pub mod registry;
 
 use std::ffi::OsStr;

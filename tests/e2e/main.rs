@@ -1,7 +1,18 @@
 //! End-to-end tests: the real binary, a real registry server, the real kernel.
 //!
 //! They need root and the packages that `scripts/test` installs, and fail without them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::format_collect, reason = "tests fail by panic")]
 
 mod common;
+
+mod bad_input;
+mod faults;
+mod flow_classroom;
+mod flow_demo;
+mod flow_network_lab;
+mod hostile_content;
+mod pull;
 mod rootfs;
+mod static_binary;
 mod store;
+mod tour;

@@ -1,0 +1,212 @@
+//! A proxy in front of a registry that injects faults, and remembers what it was asked.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What one request was.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub path: String,
+    pub range: Option<String>,
+    pub authorization: Option<String>,
+    pub body: String,
+    /// How many requests for the same path came before.
+    pub before: usize,
+}
+
+/// What happens to the answer.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// The connection is closed after so many bytes of the body.
+    Truncate(usize),
+    /// The connection is reset after so many bytes of the body.
+    Reset(usize),
+    /// Nothing more comes after so many bytes of the body.
+    Stall(usize),
+    /// The body comes byte by byte, ten in a second.
+    Trickle,
+    /// The registry never sees the Range.
+    IgnoreRange,
+    /// The Content-Range is this one.
+    ContentRange(&'static str),
+    /// One byte of the body is another one.
+    Corrupt,
+    /// The registry is not asked: status line, header lines, body.
+    Answer(&'static str, Vec<String>, String),
+}
+
+/// A status without a body.
+pub fn status(line: &'static str, headers: &[&str]) -> Fault {
+    Fault::Answer(line, headers.iter().map(ToString::to_string).collect(), String::new())
+}
+
+type Decide = dyn Fn(&Request) -> Fault + Send + Sync;
+
+/// A running proxy; ended with the value.
+pub struct Proxy {
+    port: u16,
+    log: Arc<Mutex<Vec<Request>>>,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts a proxy to 127.0.0.1:`upstream`; `decide` says what happens to each request.
+    pub fn start(upstream: u16, decide: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let end = Arc::new(AtomicBool::new(false));
+        let decide: Arc<Decide> = Arc::new(decide);
+        let (thread_log, thread_end) = (Arc::clone(&log), Arc::clone(&end));
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if thread_end.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (Ok(stream), log, decide, end) =
+                    (stream, Arc::clone(&thread_log), Arc::clone(&decide), Arc::clone(&thread_end))
+                else {
+                    continue;
+                };
+                std::thread::spawn(move || {
+                    // A client that goes away is no failure of the proxy.
+                    let _ = serve(stream, upstream, &log, &*decide, &end);
+                });
+            }
+        });
+        Self { port, log, end, thread: Some(thread) }
+    }
+
+    /// `localhost:PORT`.
+    pub fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The requests whose path contains `part`.
+    pub fn requests(&self, part: &str) -> Vec<Request> {
+        self.log.lock().unwrap().iter().filter(|r| r.path.contains(part)).cloned().collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn serve(
+    mut client: TcpStream,
+    upstream: u16,
+    log: &Mutex<Vec<Request>>,
+    decide: &Decide,
+    end: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if client.read(&mut byte)? == 0 {
+            return Ok(());
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let header = |name: &str| {
+        head.lines().find_map(|l| {
+            let (key, value) = l.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim().to_string())
+        })
+    };
+    let mut sent = vec![0; header("content-length").map_or(0, |l| l.parse().unwrap_or(0))];
+    client.read_exact(&mut sent)?;
+    let path = head.split(' ').nth(1).unwrap_or_default().to_string();
+    let request = {
+        let mut log = log.lock().unwrap();
+        let before = log.iter().filter(|r| r.path == path).count();
+        let body = String::from_utf8_lossy(&sent).into_owned();
+        let (range, authorization) = (header("range"), header("authorization"));
+        log.push(Request { path, range, authorization, body, before });
+        log.last().unwrap().clone()
+    };
+    let fault = decide(&request);
+    if let Fault::Answer(line, headers, body) = &fault {
+        let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
+        let length = body.len();
+        let text = format!(
+            "HTTP/1.1 {line}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        return client.write_all(text.as_bytes());
+    }
+    let keep = |l: &&str| {
+        let lower = l.to_ascii_lowercase();
+        let range = matches!(fault, Fault::IgnoreRange) && lower.starts_with("range:");
+        !l.is_empty() && !range && !lower.starts_with("connection:")
+    };
+    let forwarded: Vec<&str> = head.split("\r\n").filter(keep).collect();
+    let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
+    server.write_all(format!("{}\r\nConnection: close\r\n\r\n", forwarded.join("\r\n")).as_bytes())?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    let split = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |p| p + 4);
+    let mut body = answer.split_off(split);
+    let mut head = String::from_utf8_lossy(&answer).into_owned();
+    match fault {
+        Fault::ContentRange(range) => {
+            let lines = head.lines().map(|l| {
+                let is_range = l.to_ascii_lowercase().starts_with("content-range:");
+                if is_range { format!("Content-Range: {range}\r\n") } else { format!("{l}\r\n") }
+            });
+            head = lines.collect();
+        }
+        Fault::Corrupt => {
+            let middle = body.len() / 2;
+            body[middle] ^= 1;
+        }
+        _ => {}
+    }
+    client.write_all(head.as_bytes())?;
+    match fault {
+        Fault::Truncate(n) => client.write_all(&body[..n]),
+        Fault::Stall(n) => {
+            client.write_all(&body[..n])?;
+            while !end.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        }
+        Fault::Reset(n) => {
+            client.write_all(&body[..n])?;
+            // What was sent has to arrive before the reset throws it away.
+            std::thread::sleep(Duration::from_millis(200));
+            rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
+            Ok(())
+        }
+        Fault::Trickle => {
+            for byte in body.chunks(1) {
+                if end.load(Ordering::SeqCst) {
+                    break;
+                }
+                client.write_all(byte)?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        }
+        _ => {
+            client.write_all(&body)?;
+            client.shutdown(Shutdown::Write)
+        }
+    }
+}
