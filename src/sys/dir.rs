@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// How many levels are walked with a descriptor each before a deep tree is pulled up.
 const MAX_OPEN_LEVELS: u32 = 64;
 
+/// How often a removal starts again when somebody else moves names at the same time.
+const MAX_DISTURBED: u32 = 100;
+
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// An open directory.
@@ -298,18 +301,22 @@ impl Dir {
     /// # Errors
     /// Those of [`Dir::remove`].
     pub fn clear(&self, keep: &[&OsStr]) -> Result<()> {
-        let mut pulled_up = 0;
+        let (mut pulled_up, mut disturbed) = (0, 0);
         loop {
             let mut found = false;
-            self.each(|name, kind| {
+            let pass = self.each(|name, kind| {
                 if keep.contains(&name) {
                     return Ok(());
                 }
                 found = true;
                 self.clear_one(self, name, kind, 0, &mut pulled_up)
-            })?;
-            if !found {
-                return Ok(());
+            });
+            match pass {
+                Ok(()) if !found => return Ok(()),
+                Ok(()) => {}
+                // Somebody else moves names at the same time: have another look.
+                Err(e) if is_race(&e) && disturbed < MAX_DISTURBED => disturbed += 1,
+                Err(e) => return Err(e),
             }
         }
     }
@@ -407,6 +414,11 @@ impl Dir {
     }
 }
 
+/// Whether a name was not what it had just been.
+fn is_race(e: &Error) -> bool {
+    matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::NOTEMPTY))
+}
+
 /// Removes `path` with all below it; follows no link, crosses no mount. Nothing there is fine.
 ///
 /// # Errors
@@ -423,7 +435,7 @@ pub fn remove(path: &Path) -> Result<()> {
 }
 
 /// Copies all of `from` to `to`, which is empty: by sharing blocks where the filesystem can
-/// (ioctl_ficlone(2)), else data only, so that holes stay holes.
+/// (`FICLONE`, `ioctl_ficlone(2)`), else data only, so that holes stay holes.
 ///
 /// # Errors
 /// The failed call.
