@@ -6,3 +6,4 @@ mod common;
 mod hostile_layers;
 mod rootfs;
 mod store;
+mod unpack;
