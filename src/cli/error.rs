@@ -45,10 +45,11 @@ impl Error {
         match self {
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
             Self::Rootfs(rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. }) => Some(
-                "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
-                 then shipimg --root DIR …, or --driver overlay"
-                    .to_string(),
+                "use --driver overlay, or keep the store and its bundles on btrfs: --root DIR".to_string(),
             ),
+            Self::Rootfs(rootfs::Error::NotAnImage(_)) => {
+                Some("shipimg mkimg bookworm.img makes one".to_string())
+            }
             _ => None,
         }
     }

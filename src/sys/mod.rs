@@ -7,6 +7,7 @@
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
 pub mod btrfs;
+pub mod copy;
 pub mod dir;
 pub mod loopdev;
 pub mod mount;
