@@ -5,6 +5,7 @@ use crate::common::{TestStore, debian_root, need_root, ok};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -32,24 +33,24 @@ fn describe(root: &Path) -> BTreeMap<OsString, String> {
         if meta.is_dir() {
             work.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
         } else if meta.is_symlink() {
-            text += &format!(" -> {:?}", fs::read_link(&path).unwrap());
+            write!(text, " -> {}", fs::read_link(&path).unwrap().display()).unwrap();
         } else if meta.is_file() {
             let hash = crate::common::layout::sha256(&fs::read(&path).unwrap());
-            text += &format!(" {} bytes {hash} {} names", meta.len(), meta.nlink());
+            write!(text, " {} bytes {hash} {} names", meta.len(), meta.nlink()).unwrap();
         }
         names.entry(meta.ino()).or_insert_with(Vec::new).push(name.clone());
         let dir = shipimg::sys::dir::Dir::open(path.parent().unwrap()).unwrap();
         let mut xattrs = shipimg::sys::xattr::all_at(&dir, path.file_name().unwrap()).unwrap();
         xattrs.sort();
         for (key, value) in xattrs {
-            text += &format!(" {}={}", key.escape_ascii(), value.escape_ascii());
+            write!(text, " {}={}", key.escape_ascii(), value.escape_ascii()).unwrap();
         }
         tree.insert(name, text);
     }
     for mut same in names.into_values().filter(|n| n.len() > 1) {
         same.sort();
         for name in &same {
-            tree.get_mut(name).unwrap().push_str(&format!(" same as {:?}", same[0]));
+            write!(tree.get_mut(name).unwrap(), " same as {}", same[0].display()).unwrap();
         }
     }
     tree
