@@ -114,11 +114,10 @@ impl Error {
 
 fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
     match e {
-        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => Some(
-            "truncate -s 20G store.btrfs && mkfs.btrfs -q store.btrfs && mount store.btrfs DIR, \
-                 then shipimg --root DIR …, or --driver overlay"
-                .to_string(),
-        ),
+        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => {
+            Some("use --driver overlay, or keep the store and its bundles on btrfs: --root DIR".to_string())
+        }
+        rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }
 }

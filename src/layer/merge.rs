@@ -13,8 +13,8 @@
 use super::stage::{OPAQUE, Staged, finish_file, is_whiteout};
 use super::{Error, Reason, Result};
 use crate::oci::Digest;
-use crate::sys::dir::{self, Dir};
-use crate::sys::{self, xattr};
+use crate::sys::dir::Dir;
+use crate::sys::{self, copy, xattr};
 use crate::tree::{Meta, Time, TreePath};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -227,7 +227,7 @@ pub(super) fn copy_node(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> sys:
     if kind == FileType::RegularFile {
         let source: File = from.file(name)?;
         let file = to.create(new)?;
-        dir::copy_file(&source, &file, u64::try_from(stat.st_size).unwrap_or(0))?;
+        copy::file(&source, &file, u64::try_from(stat.st_size).unwrap_or(0))?;
         return finish_file(&file, &meta_of(&source)?);
     }
     let meta = meta_from(&stat, xattr::all_at(from, name)?);

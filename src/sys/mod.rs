@@ -8,6 +8,7 @@
 
 pub mod btrfs;
 pub mod device_filter;
+pub mod copy;
 pub mod dir;
 pub mod inroot;
 pub mod loopdev;

@@ -117,7 +117,7 @@ impl TreePath {
     /// How many components there are.
     #[must_use]
     pub fn depth(&self) -> usize {
-        if self.is_root() { 0 } else { self.0.iter().filter(|&&b| b == b'/').count() + 1 }
+        if self.is_root() { 0 } else { self.0.split(|&b| b == b'/').count() }
     }
 
     /// The directory it lies in and its name there; none for the root.
