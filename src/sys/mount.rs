@@ -6,8 +6,9 @@
 
 use super::{Call, Error, Result};
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use std::path::{Path, PathBuf};
-use sys_mount::{MountFlags, UnmountFlags};
+use sys_mount::MountFlags;
 
 /// A mount that this process made; detached when closed or dropped.
 #[derive(Debug)]
@@ -72,13 +73,16 @@ impl Drop for Mount {
 
 /// Unmounts what is mounted at `target`; detaches it where it is busy.
 ///
+/// The call is rustix's: sys-mount 3.1 passes `O_NOFOLLOW` for `UMOUNT_NOFOLLOW`, which the
+/// kernel refuses with the answer for a path that is no mount point.
+///
 /// # Errors
 /// The failed umount2 call; not for a target that is no mount point.
 pub fn unmount(target: &Path) -> Result<()> {
     let name = || format!("umount2({})", target.display());
-    match sys_mount::unmount(target, UnmountFlags::NOFOLLOW).call(name) {
+    match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW).call(name) {
         Err(Error::Syscall { errno: Errno::BUSY, .. }) => {
-            sys_mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).call(name)
+            rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).call(name)
         }
         Err(Error::Syscall { errno: Errno::INVAL, .. }) => Ok(()),
         other => other,
