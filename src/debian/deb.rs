@@ -196,7 +196,7 @@ pub fn inside(bytes: &[u8]) -> std::result::Result<PathBuf, String> {
         }
     }
     if bytes.contains(&0) || bytes.contains(&b'\n') {
-        return Err(format!("member {path:?} has an impossible name"));
+        return Err(format!("member {} has an impossible name", path.display()));
     }
     Ok(clean)
 }

@@ -135,7 +135,9 @@ pub fn exactly(universe: &Universe, names: &[String]) -> Result<Vec<Package>> {
 fn seed<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, wanted: impl Fn(&Package) -> bool) {
     let mut found: Vec<_> = universe.iter().filter(|p| wanted(p)).collect();
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    found.into_iter().for_each(|p| chosen.add(p, None));
+    for package in found {
+        chosen.add(package, None);
+    }
 }
 
 fn named<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, names: &[String]) -> Result<()> {

@@ -194,7 +194,7 @@ struct Place<'s, 'a> {
     replaces: &'s [HashSet<String>],
 }
 
-impl<'a> Place<'_, 'a> {
+impl Place<'_, '_> {
     /// Unpacks one package; gives its list.
     fn package(&mut self, i: usize, conffiles: &BTreeSet<PathBuf>) -> Result<Vec<String>> {
         let job = &self.jobs[i];

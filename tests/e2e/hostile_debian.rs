@@ -132,6 +132,12 @@ fn release_files() {
     assert!(archive.fails(9, "a").contains("is not signed"));
     archive.publish("", Some("evil"));
     assert!(archive.fails(9, "a").contains("is not signed by a key of"));
+    archive.publish("Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC\n", Some("good"));
+    let config = archive.at("apt.conf");
+    fs::write(&config, "Dir::Etc::main \"/nowhere\";\nDir::Etc::parts \"/nowhere\";\n").unwrap();
+    let out = archive.store.command().env("APT_CONFIG", &config).args(archive.args("a")).output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(9) && stderr.contains("expired: valid until"), "{stderr}");
     archive.publish("", Some("good"));
     let text = fs::read_to_string(archive.at("dists/bookworm/InRelease")).unwrap();
     fs::write(archive.at("dists/bookworm/InRelease"), text.replace("Origin: Test", "Origin: Evil")).unwrap();
