@@ -230,6 +230,7 @@ mod tests {
 
     /// `name version [R] fields` lines, `;` between fields.
     fn universe(lines: &[&str]) -> Universe {
+        use std::fmt::Write as _;
         let mut text = String::new();
         for line in lines {
             let (head, fields) = line.split_once('|').unwrap_or((line, ""));
@@ -238,7 +239,8 @@ mod tests {
             let priority = if words.next() == Some("R") { "required" } else { "optional" };
             let fields = fields.replace(';', "\n").replace('/', "|");
             let sha = "0".repeat(64);
-            text += &format!(
+            let _ = write!(
+                text,
                 "Package: {name}\nVersion: {version}\nPriority: {priority}\nFilename: f\nSHA256: {sha}\n{fields}\n\n"
             );
         }

@@ -181,7 +181,7 @@ fn child(p: &Prepared) -> ! {
         Err((step, errno)) => (step, errno.raw_os_error()),
     };
     let mut answer = [0; 8];
-    answer[..4].copy_from_slice(&(step as u32).to_ne_bytes());
+    answer[..4].copy_from_slice(&u32::try_from(step).unwrap_or(u32::MAX).to_ne_bytes());
     answer[4..].copy_from_slice(&errno.to_ne_bytes());
     let _ = rustix::io::write(&p.report, &answer);
     // SAFETY: ends this process at once, without handlers of the parent's.
