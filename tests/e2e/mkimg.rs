@@ -168,6 +168,7 @@ fn includes_and_updates_work_inside() {
         "etc/hostname",
         "var/cache/shipimg-debs",
         "var/lib/dpkg/tmp.ci",
+        "etc/ssh/ssh_host_rsa_key",
     ];
     assert!(missing.iter().all(|m| !mounted.dir.join(m).exists()));
     fs::copy("/etc/resolv.conf", mounted.dir.join("etc/resolv.conf")).unwrap();
