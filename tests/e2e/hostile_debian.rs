@@ -208,3 +208,45 @@ fn dependencies() {
     let stderr = archive.fails(10, "a");
     assert!(stderr.contains("configure: 3 packages") && stderr.contains("execve in the root"), "{stderr}");
 }
+
+struct Silent;
+
+impl shipimg::debian::Progress for Silent {
+    fn phase(&self, _: &'static str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn detail(&self, _: &str) {}
+}
+
+#[test]
+fn extraction_takes_files_only() {
+    use shipimg::debian::{self, Repo, Request, Settings, Variant};
+    let mut archive = base();
+    archive.add("a", "Depends: nothing-there\n");
+    archive.publish("", Some("good"));
+    let repo = Repo {
+        uri: format!("file://{}", archive.at("").display()),
+        suites: vec!["bookworm".to_string()],
+        components: vec!["main".to_string()],
+        signed_by: vec![archive.at("good.gpg")],
+    };
+    let request = Request {
+        archive: debian::Archive {
+            suite: "bookworm".to_string(),
+            repos: vec![repo],
+            distribution: vec![],
+            extra_base: vec![],
+            never: vec![],
+        },
+        variant: Variant::Essential,
+        include: vec!["a".to_string()],
+        arch: "amd64".to_string(),
+        settings: Settings::of_host(),
+    };
+    let store = shipimg::store::Store::open(archive.store.path()).unwrap();
+    let root = archive.at("root");
+    fs::create_dir(&root).unwrap();
+    let outcome = debian::extract(&request, &store, &root, &Silent).unwrap();
+    assert_eq!(outcome.packages.len(), 1);
+    assert_eq!(fs::read_to_string(root.join("opt/a")).unwrap(), "a");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no database, no devices");
+}
