@@ -226,7 +226,7 @@ fn scripts(
             let name = format!("{}.deb", package.name);
             let file = debs.create(OsStr::new(&name))?;
             let source = File::open(path).map_err(|e| Error::io("open", path, e))?;
-            crate::sys::dir::copy_file(&source, &file, package.size)?;
+            std::io::copy(&mut &source, &mut &file).map_err(|e| Error::io("copy", path, e))?;
         }
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();

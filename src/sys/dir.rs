@@ -4,6 +4,7 @@
 //! `RESOLVE_NO_SYMLINKS`), [`Dir::in_root`] follows them with this directory as their
 //! root (`RESOLVE_IN_ROOT`); see openat2(2). All other operations take one name, which
 //! they never follow. The path is kept for messages only.
+#![allow(clippy::unnecessary_debug_formatting, reason = "names may be hostile: quoted and escaped")]
 
 use super::{Call, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// How many levels are walked with a descriptor each before a deep tree is pulled up.
 const MAX_OPEN_LEVELS: u32 = 64;
+
+/// How often a removal starts again when somebody else moves names at the same time.
+const MAX_DISTURBED: u32 = 100;
 
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -86,7 +90,7 @@ impl Dir {
     /// The failed openat2 call.
     pub fn below(&self, path: &Path) -> Result<Self> {
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        Ok(self.opened(self.resolve(path, OPEN_DIR | OFlags::NOFOLLOW, how)?, path))
+        Ok(self.opened(self.resolve(path, OPEN_DIR, how)?, path))
     }
 
     /// Opens the directory `path`, following links as a process would whose root this is.
@@ -219,12 +223,14 @@ impl Dir {
         Ok(OsString::from_vec(target.into_bytes()))
     }
 
-    /// What is in this directory, without `.` and `..`.
+    /// Calls `each` with every name in this directory but `.` and `..`; it may remove the name.
     ///
     /// # Errors
-    /// The failed getdents64 call.
-    pub fn list(&self) -> Result<Vec<Listed>> {
-        let mut listed = Vec::new();
+    /// The failed getdents64 call, and the first error of `each`.
+    pub fn each<E: From<Error>>(
+        &self,
+        mut each: impl FnMut(&OsStr, FileType) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         // A descriptor of its own: the position in a directory belongs to the descriptor.
         let again = self.again()?;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
@@ -241,8 +247,21 @@ impl Dir {
                 }
                 known => known,
             };
-            listed.push((name.to_os_string(), kind));
+            each(name, kind)?;
         }
+        Ok(())
+    }
+
+    /// What is in this directory, without `.` and `..`.
+    ///
+    /// # Errors
+    /// The failed getdents64 call.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        self.each(|name, kind| {
+            listed.push((name.to_os_string(), kind));
+            Ok::<_, Error>(())
+        })?;
         Ok(listed)
     }
 
@@ -282,15 +301,22 @@ impl Dir {
     /// # Errors
     /// Those of [`Dir::remove`].
     pub fn clear(&self, keep: &[&OsStr]) -> Result<()> {
-        let mut pulled_up = 0;
+        let (mut pulled_up, mut disturbed) = (0, 0);
         loop {
-            let mut listed = self.list()?;
-            listed.retain(|(name, _)| !keep.contains(&name.as_os_str()));
-            if listed.is_empty() {
-                return Ok(());
-            }
-            for (name, kind) in listed {
-                self.clear_one(self, &name, kind, 0, &mut pulled_up)?;
+            let mut found = false;
+            let pass = self.each(|name, kind| {
+                if keep.contains(&name) {
+                    return Ok(());
+                }
+                found = true;
+                self.clear_one(self, name, kind, 0, &mut pulled_up)
+            });
+            match pass {
+                Ok(()) if !found => return Ok(()),
+                Ok(()) => {}
+                // Somebody else moves names at the same time: have another look.
+                Err(e) if is_race(&e) && disturbed < MAX_DISTURBED => disturbed += 1,
+                Err(e) => return Err(e),
             }
         }
     }
@@ -319,9 +345,7 @@ impl Dir {
             }
         }
         let child = self.child_here(name)?;
-        for (inner, kind) in child.list()? {
-            child.clear_one(top, &inner, kind, level + 1, pulled)?;
-        }
+        child.each(|inner, kind| child.clear_one(top, inner, kind, level + 1, pulled))?;
         self.rmdir(name)
     }
 
@@ -359,6 +383,21 @@ impl Dir {
         fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW).call(|| self.name("utimensat", name))
     }
 
+    /// Runs `change`, which adds or removes names here, and puts the time of modification back.
+    ///
+    /// # Errors
+    /// The failed call, and the error of `change`.
+    pub fn keep_time<E: From<Error>>(
+        &self,
+        change: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let stat = self.stat_self()?;
+        change()?;
+        let time = fs::Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        Ok(fs::futimens(&self.fd, &times).call(|| self.name("futimens", OsStr::new("")))?)
+    }
+
     /// A path by which this process reaches `name` without walking to this directory.
     #[must_use]
     pub fn proc_path(&self, name: &OsStr) -> PathBuf {
@@ -375,6 +414,11 @@ impl Dir {
     }
 }
 
+/// Whether a name was not what it had just been.
+fn is_race(e: &Error) -> bool {
+    matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::NOTEMPTY))
+}
+
 /// Removes `path` with all below it; follows no link, crosses no mount. Nothing there is fine.
 ///
 /// # Errors
@@ -388,55 +432,6 @@ pub fn remove(path: &Path) -> Result<()> {
         Err(Error::Syscall { errno: Errno::NOENT, .. }) => Ok(()),
         dir => dir?.remove(name),
     }
-}
-
-/// Copies all of `from` to `to`, which is empty: by sharing blocks where the filesystem can
-/// (ioctl_ficlone(2)), else data only, so that holes stay holes.
-///
-/// # Errors
-/// The failed call.
-pub fn copy_file(from: &File, to: &File, size: u64) -> Result<()> {
-    if fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    fs::ftruncate(to, size).call(|| format!("ftruncate({size})"))?;
-    let mut at = 0;
-    while at < size {
-        let start = match fs::seek(from, fs::SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(e) => return Err(e).call(|| "lseek(SEEK_DATA)".to_string()),
-        };
-        let end = fs::seek(from, fs::SeekFrom::Hole(start)).call(|| "lseek(SEEK_HOLE)".to_string())?;
-        copy_range(from, to, start, end)?;
-        at = end;
-    }
-    Ok(())
-}
-
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
-    use std::os::unix::fs::FileExt;
-    let (mut read_at, mut write_at) = (start, start);
-    while read_at < end {
-        let left = usize::try_from(end - read_at).unwrap_or(usize::MAX).min(1 << 30);
-        match fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
-            Err(e) => return Err(e).call(|| "copy_file_range".to_string()),
-        }
-    }
-    let mut buffer = vec![0; 128 << 10];
-    while read_at < end {
-        let left = usize::try_from(end - read_at).unwrap_or(usize::MAX).min(buffer.len());
-        let n = from.read_at(&mut buffer[..left], read_at).call(|| "pread".to_string())?;
-        if n == 0 {
-            break;
-        }
-        to.write_all_at(&buffer[..n], read_at).call(|| "pwrite".to_string())?;
-        read_at += n as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -483,22 +478,5 @@ mod tests {
         at.create(OsStr::new("f")).unwrap();
         remove(&tmp.path().join("d")).unwrap();
         assert!(top.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn copies_with_holes() {
-        use std::io::{Seek, SeekFrom, Write};
-        use std::os::unix::fs::MetadataExt;
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(tmp.path()).unwrap();
-        let mut a = dir.create(OsStr::new("a")).unwrap();
-        a.write_all(b"start").unwrap();
-        a.seek(SeekFrom::Start(64 << 20)).unwrap();
-        a.write_all(b"end").unwrap();
-        let b = dir.create(OsStr::new("b")).unwrap();
-        copy_file(&dir.file(OsStr::new("a")).unwrap(), &b, (64 << 20) + 3).unwrap();
-        let read = |n: &str| std::fs::read(tmp.path().join(n)).unwrap();
-        assert!(read("a") == read("b"));
-        assert!(b.metadata().unwrap().blocks() < 1024);
     }
 }
