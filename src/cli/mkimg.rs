@@ -64,8 +64,10 @@ pub enum Error {
 impl Error {
     /// The kind of failure.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        Kind::Input
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Format { .. } => Kind::Input,
+        }
     }
 }
 

@@ -251,6 +251,15 @@ fn finish(root: &Dir, archive: &Archive) -> Result<()> {
             etc.unlink(OsStr::new(name))?;
         }
     }
+    if etc.stat(OsStr::new("ssh"))?.is_some() {
+        // Keys made here would be the same in every copy of the image.
+        let ssh = root.in_root(Path::new("etc/ssh"))?;
+        for (name, _) in ssh.list()? {
+            if name.as_encoded_bytes().starts_with(b"ssh_host_") {
+                ssh.remove(&name)?;
+            }
+        }
+    }
     let caches: [(&str, &[&str]); 3] = [
         ("var/lib/apt/lists", &["partial", "auxfiles", "lock"]),
         ("var/cache/apt", &["archives"]),

@@ -196,7 +196,7 @@ pub fn inside(bytes: &[u8]) -> std::result::Result<PathBuf, String> {
         }
     }
     if bytes.contains(&0) || bytes.contains(&b'\n') {
-        return Err(format!("member {path:?} has an impossible name"));
+        return Err(format!("member {} has an impossible name", path.display()));
     }
     Ok(clean)
 }
@@ -210,7 +210,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"!<arch>\n").unwrap();
         for (name, bytes) in members {
-            write!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).unwrap();
+            writeln!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, bytes.len()).unwrap();
             file.write_all(bytes).unwrap();
             if bytes.len() % 2 == 1 {
                 file.write_all(b"\n").unwrap();

@@ -135,7 +135,9 @@ pub fn exactly(universe: &Universe, names: &[String]) -> Result<Vec<Package>> {
 fn seed<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, wanted: impl Fn(&Package) -> bool) {
     let mut found: Vec<_> = universe.iter().filter(|p| wanted(p)).collect();
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    found.into_iter().for_each(|p| chosen.add(p, None));
+    for package in found {
+        chosen.add(package, None);
+    }
 }
 
 fn named<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, names: &[String]) -> Result<()> {
@@ -228,6 +230,7 @@ mod tests {
 
     /// `name version [R] fields` lines, `;` between fields.
     fn universe(lines: &[&str]) -> Universe {
+        use std::fmt::Write as _;
         let mut text = String::new();
         for line in lines {
             let (head, fields) = line.split_once('|').unwrap_or((line, ""));
@@ -236,7 +239,8 @@ mod tests {
             let priority = if words.next() == Some("R") { "required" } else { "optional" };
             let fields = fields.replace(';', "\n").replace('/', "|");
             let sha = "0".repeat(64);
-            text += &format!(
+            let _ = write!(
+                text,
                 "Package: {name}\nVersion: {version}\nPriority: {priority}\nFilename: f\nSHA256: {sha}\n{fields}\n\n"
             );
         }

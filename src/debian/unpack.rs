@@ -194,7 +194,7 @@ struct Place<'s, 'a> {
     replaces: &'s [HashSet<String>],
 }
 
-impl<'a> Place<'_, 'a> {
+impl Place<'_, '_> {
     /// Unpacks one package; gives its list.
     fn package(&mut self, i: usize, conffiles: &BTreeSet<PathBuf>) -> Result<Vec<String>> {
         let job = &self.jobs[i];
@@ -482,7 +482,7 @@ mod tests {
             [("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar", tarball(members))]
         {
             use std::io::Write;
-            write!(file, "{member:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 0, bytes.len()).unwrap();
+            writeln!(file, "{member:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 0, bytes.len()).unwrap();
             file.write_all(&bytes).unwrap();
         }
         let deb = Deb::open(file, name).unwrap();

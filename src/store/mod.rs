@@ -185,7 +185,7 @@ impl Store {
             io_error("create", &dir, fs::create_dir_all(&dir))?;
         }
         store.ensure_layout()?;
-        scratch::sweep(&root.join("shipimg/tmp"))?;
+        sys::workspace::sweep(&root.join("shipimg/tmp"))?;
         Ok(store)
     }
 

@@ -73,6 +73,9 @@ impl Drop for Mount {
 
 /// Unmounts what is mounted at `target`; detaches it where it is busy.
 ///
+/// The call is rustix's: sys-mount 3.1 passes `O_NOFOLLOW` for `UMOUNT_NOFOLLOW`, which the
+/// kernel refuses with the answer for a path that is no mount point.
+///
 /// # Errors
 /// The failed umount2 call; not for a target that is no mount point.
 pub fn unmount(target: &Path) -> Result<()> {

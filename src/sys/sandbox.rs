@@ -77,7 +77,7 @@ impl Sandbox {
     pub fn run(&self, argv: &[&str], env: &[(&str, &str)], line: &mut dyn FnMut(&str)) -> Result<ExitStatus> {
         let strings = |list: Vec<String>| list.into_iter().map(c_string).collect::<Result<Vec<_>>>();
         let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        let args = strings(argv.iter().map(ToString::to_string).collect())?;
+        let words = strings(argv.iter().map(ToString::to_string).collect())?;
         let vars = strings(env.iter().map(|(k, v)| format!("{k}={v}")).collect())?;
         let (read, output) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
         let (reported, report) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
@@ -86,7 +86,7 @@ impl Sandbox {
             root: c_string(self.root.to_string_lossy().into_owned())?,
             hostname: self.hostname.clone().into_bytes(),
             program: c_string(argv.first().map(ToString::to_string).unwrap_or_default())?,
-            argv: pointers(&args),
+            argv: pointers(&words),
             envp: pointers(&vars),
             filter: if self.ignore_sync { sync_filter()? } else { Vec::new() },
             stdin: null.call(|| "open(/dev/null)".to_string())?,
@@ -131,9 +131,9 @@ const STEPS: [&str; 12] = [
 ];
 
 fn failed_step(answer: [u8; 8]) -> Error {
-    let [a, b, c, d, e, f, g, h] = answer;
-    let step = usize::try_from(u32::from_ne_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    let errno = Errno::from_raw_os_error(i32::from_ne_bytes([e, f, g, h]));
+    let word = |at: usize| std::array::from_fn(|i| answer[at + i]);
+    let step = usize::try_from(u32::from_ne_bytes(word(0))).unwrap_or(usize::MAX);
+    let errno = Errno::from_raw_os_error(i32::from_ne_bytes(word(4)));
     let call = STEPS.get(step).map_or_else(|| "execve in the root".to_string(), |s| (*s).to_string());
     Error::Syscall { call, errno }
 }
@@ -181,7 +181,7 @@ fn child(p: &Prepared) -> ! {
         Err((step, errno)) => (step, errno.raw_os_error()),
     };
     let mut answer = [0; 8];
-    answer[..4].copy_from_slice(&(step as u32).to_ne_bytes());
+    answer[..4].copy_from_slice(&u32::try_from(step).unwrap_or(u32::MAX).to_ne_bytes());
     answer[4..].copy_from_slice(&errno.to_ne_bytes());
     let _ = rustix::io::write(&p.report, &answer);
     // SAFETY: ends this process at once, without handlers of the parent's.

@@ -26,11 +26,8 @@ impl Workspace {
     /// The failed call.
     pub fn beside(target: &Path) -> Result<Self> {
         let parent = parent(target);
-        let above = Dir::open(&parent)?;
+        let above = sweep(&parent)?;
         // Making takes a shared lock, sweeping an exclusive one: a fresh folder is never swept.
-        if flock(&above, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            sweep(&above)?;
-        }
         flock(&above, FlockOperation::LockShared).call(|| format!("flock({})", parent.display()))?;
         Self::within(&parent)
     }
@@ -62,7 +59,10 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        if let Err(e) = dir::remove(self.path()) {
+        if !self.path().exists() {
+            return;
+        }
+        if let Err(e) = mount::unmount_below(self.path()).and_then(|()| dir::remove(self.path())) {
             tracing::warn!("{e}");
         }
     }
@@ -77,7 +77,16 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-fn sweep(above: &Dir) -> Result<()> {
+/// Removes the workspaces in the folder `parent` that nobody holds, with what is mounted
+/// below them; gives the open folder.
+///
+/// # Errors
+/// The failed call.
+pub fn sweep(parent: &Path) -> Result<Dir> {
+    let above = Dir::open(parent)?;
+    if flock(&above, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(above);
+    }
     above.each(|name: &OsStr, _| {
         if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
             return Ok(());
@@ -89,8 +98,10 @@ fn sweep(above: &Dir) -> Result<()> {
                 tracing::warn!("{e}");
             }
         }
-        Ok(())
-    })
+        Ok::<_, super::Error>(())
+    })?;
+    flock(&above, FlockOperation::Unlock).call(|| format!("flock({})", parent.display()))?;
+    Ok(above)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! unshare, mount and pivot_root by hand.
 
 use crate::common::layout::{Blob, Layout, Tar};
-use crate::common::{TestStore, bin, need_root, ok, output, registry::Registry};
+use crate::common::{bin, need_root, ok, output, registry::Registry};
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,0 +1,248 @@
+//! `mkimg` with the real mirror: the image against debootstrap's root, dpkg's own checks, apt.
+
+use crate::common::{TestStore, bin, debian_root, need_root, ok, output};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What differs from debootstrap's root, and why.
+const EXCEPTIONS: [&str; 6] = [
+    "/lost+found",              // of the filesystem
+    "/etc/hostname",            // debootstrap copies the host's
+    "/etc/resolv.conf",         // debootstrap copies the host's
+    "/run/mount",               // a trace of debootstrap's umount
+    "/var/lib/apt/lists/",      // caches
+    "/var/cache/apt/archives/", // caches
+];
+
+/// Files that hold times, the order of events, or debootstrap's own records.
+const OTHER_CONTENT: [&str; 8] = [
+    "/etc/apt/sources.list",         // with updates and security, unless they are left out
+    "/var/cache/ldconfig/aux-cache", // inode numbers and times
+    "/var/lib/dpkg/available",       // debootstrap's copy of the index
+    "/var/lib/dpkg/status",          // compared field by field below
+    "/var/lib/dpkg/status-old",      // the state before the last change
+    "/var/log/alternatives.log",     // times
+    "/var/log/bootstrap.log",        // debootstrap's
+    "/var/log/dpkg.log",             // times
+];
+
+/// An image mounted by the kernel, read-only; its changes, where `writable`, go to memory.
+struct Mounted {
+    dir: PathBuf,
+    layers: bool,
+}
+
+impl Mounted {
+    fn new(image: &Path, writable: bool) -> Self {
+        let dir = image.with_extension("mnt");
+        fs::create_dir_all(&dir).unwrap();
+        ok("mount", &["-o".as_ref(), "loop,ro".as_ref(), image.as_os_str(), dir.as_os_str()]);
+        if writable {
+            let top = image.with_extension("top");
+            fs::create_dir_all(&top).unwrap();
+            ok("mount", &["-t".as_ref(), "tmpfs".as_ref(), "tmpfs".as_ref(), top.as_os_str()]);
+            fs::create_dir(top.join("u")).unwrap();
+            fs::create_dir(top.join("w")).unwrap();
+            let t = top.display();
+            let options = format!("lowerdir={},upperdir={t}/u,workdir={t}/w", dir.display());
+            ok("mount", &["-t", "overlay", "overlay", "-o", &options, dir.to_str().unwrap()]);
+            ok("umount", &["-l".as_ref(), top.as_os_str()]);
+        }
+        Self { dir, layers: writable }
+    }
+
+    fn chroot(&self, command: &[&str]) -> String {
+        let mut args = vec![self.dir.to_str().unwrap()];
+        args.extend(command);
+        ok("chroot", &args)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for _ in 0..=usize::from(self.layers) {
+            let _ = output("umount", &[&self.dir]);
+        }
+    }
+}
+
+fn packages(root: &Path) -> String {
+    ok("dpkg-query", &["--admindir", &format!("{}/var/lib/dpkg", root.display()), "-W"])
+}
+
+/// Path to type, mode, owner, link target, device, content.
+fn tree(root: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut queue = vec![root.to_path_buf()];
+    while let Some(dir) = queue.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let link = fs::read_link(&path).unwrap_or_default();
+            let device = meta.file_type().is_char_device() || meta.file_type().is_block_device();
+            let device = if device { meta.rdev() } else { 0 };
+            let shown = format!("{:o} {}:{} {link:?} {device}", meta.mode(), meta.uid(), meta.gid());
+            let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            all.insert(format!("/{}", path.strip_prefix(root).unwrap().display()), (shown, content));
+            if meta.is_dir() {
+                queue.push(path);
+            }
+        }
+    }
+    all
+}
+
+/// Status of each package and conffile, without what its index says of priorities.
+fn status(root: &Path) -> Vec<String> {
+    let text = fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap();
+    text.lines().filter(|l| !l.starts_with("Priority: ")).map(str::to_string).collect()
+}
+
+#[test]
+fn minbase_is_debootstraps() {
+    need_root();
+    let reference = debian_root();
+    let store = TestStore::new();
+    let image = store.path().join("bookworm.img");
+    store.ok(&["mkimg", image.to_str().unwrap(), "--no-updates"]);
+    ok("e2fsck", &["-fn", image.to_str().unwrap()]);
+    let mounted = Mounted::new(&image, false);
+    let root = &mounted.dir;
+    assert_eq!(packages(root), packages(reference));
+    assert_eq!(status(root), status(reference));
+    assert!(!fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap().contains("newconffile"));
+    let (ours, theirs) = (tree(root), tree(reference));
+    let excepted = |p: &str| EXCEPTIONS.iter().any(|e| p == *e || (e.ends_with('/') && p.starts_with(e)));
+    for path in ours.keys().chain(theirs.keys()).filter(|p| !excepted(p)) {
+        let (a, b) = (ours.get(path), theirs.get(path));
+        if OTHER_CONTENT.contains(&path.as_str()) {
+            assert!(
+                path.starts_with("/var/log/boot") || a.map(|a| &a.0) == b.map(|b| &b.0),
+                "{path}: {a:?} {b:?}"
+            );
+        } else {
+            assert!(a == b, "{path}: {:?}, debootstrap has {:?}", a.map(|a| &a.0), b.map(|b| &b.0));
+        }
+    }
+    assert_eq!(mounted.chroot(&["dpkg", "--audit"]), "");
+    assert_eq!(mounted.chroot(&["dpkg", "--verify"]), "");
+}
+
+#[test]
+fn includes_and_updates_work_inside() {
+    need_root();
+    let store = TestStore::new();
+    let image = store.path().join("lab.img");
+    let path = image.to_str().unwrap();
+    store.ok(&[
+        "mkimg",
+        path,
+        "--suite",
+        "bookworm",
+        "--include",
+        "openssh-server,net-tools,tini",
+        "--size",
+        "1G",
+    ]);
+    assert_eq!(fs::metadata(&image).unwrap().len(), 1 << 30);
+    ok("e2fsck", &["-fn", path]);
+    let mounted = Mounted::new(&image, true);
+    let listed = mounted.chroot(&["dpkg", "-l"]);
+    let odd: Vec<_> = listed
+        .lines()
+        .skip_while(|l| !l.starts_with("+++"))
+        .skip(1)
+        .filter(|l| !l.starts_with("ii "))
+        .collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    assert!(listed.contains("openssh-server") && listed.contains("tini"));
+    assert_eq!(mounted.chroot(&["dpkg", "--audit"]), "");
+    assert_eq!(mounted.chroot(&["dpkg", "--verify"]), "");
+    let missing = [
+        "usr/sbin/policy-rc.d",
+        "etc/resolv.conf",
+        "etc/hostname",
+        "var/cache/shipimg-debs",
+        "var/lib/dpkg/tmp.ci",
+        "etc/ssh/ssh_host_rsa_key",
+    ];
+    assert!(missing.iter().all(|m| !mounted.dir.join(m).exists()));
+    fs::copy("/etc/resolv.conf", mounted.dir.join("etc/resolv.conf")).unwrap();
+    let config = ok("apt-config", &["dump", "Acquire"]);
+    fs::write(mounted.dir.join("etc/apt/apt.conf.d/99host"), config).unwrap();
+    let update = mounted.chroot(&["apt-get", "update"]);
+    assert!(update.contains("bookworm-security") && !update.contains("Err:"), "{update}");
+}
+
+#[test]
+fn names_and_options_are_checked() {
+    let store = TestStore::new();
+    let image = |name: &str| store.path().join(name).display().to_string();
+    assert!(store.fails(2, &["mkimg", &image("hamm.img")]).contains("unknown suite hamm"));
+    assert!(store.fails(2, &["mkimg", &image("bookworm.vmdk")]).contains("must end with .img"));
+    assert!(
+        store
+            .fails(10, &["mkimg", &image("trixie.img"), "--include", "no-such-package-x"])
+            .contains("no-such-package-x")
+    );
+    assert!(
+        store
+            .fails(10, &["mkimg", &image("trixie.img"), "--keyring", "/no/keyring.gpg"])
+            .contains("/no/keyring.gpg")
+    );
+    assert!(store.fails(7, &["mkimg", &image("trixie.img"), "--arch", "s390x"]).contains("s390x"));
+    assert!(!store.path().join("trixie.img").exists());
+}
+
+#[test]
+fn killed_in_the_middle_leaves_nothing() {
+    need_root();
+    let store = TestStore::new();
+    let image = store.path().join("trixie.img");
+    fs::write(&image, "the old one").unwrap();
+    let mut child = Command::new(bin())
+        .args(["--root".as_ref(), store.path().as_os_str(), "mkimg".as_ref(), image.as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
+        if line.unwrap().starts_with("configure") {
+            break;
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ours = store.path().to_str().unwrap();
+    let begun = Instant::now();
+    while processes_below(ours) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "processes live on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(ours));
+    assert!(!ok("losetup", &["-a"]).contains(ours));
+    assert_eq!(fs::read_to_string(&image).unwrap(), "the old one");
+    store.ok(&["images"]);
+    assert_eq!(fs::read_dir(store.path().join("shipimg/tmp")).unwrap().count(), 0);
+    assert!(
+        fs::read_dir(store.path()).unwrap().all(|e| !e
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .ends_with(".new"))
+    );
+}
+
+/// How many processes have a mount below `path` in their mount namespace.
+fn processes_below(path: &str) -> usize {
+    let numbers = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok());
+    numbers.filter(|e| fs::read_to_string(e.path().join("mountinfo")).is_ok_and(|m| m.contains(path))).count()
+}
