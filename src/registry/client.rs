@@ -260,7 +260,8 @@ impl Resolve for Names {
                 return Ok(Box::new(local.into_iter()) as Addrs);
             }
             if resolver.get().is_none() {
-                let made = TokioResolver::builder_tokio()?.build()?;
+                let made =
+                    TokioResolver::builder_tokio().map_err(|e| format!("/etc/resolv.conf: {e}"))?.build()?;
                 let _ = resolver.set(made);
             }
             let Some(resolver) = resolver.get() else { return Err("no resolver".into()) };
