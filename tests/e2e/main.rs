@@ -3,4 +3,6 @@
 //! They need root and the packages that `scripts/test` installs, and fail without them.
 
 mod common;
+mod hostile_run;
+mod run;
 mod store;
