@@ -81,6 +81,7 @@ impl Init<'_> {
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
                 channel.expect(Tag::Grouped)?;
+                network::linked(self.spec)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }

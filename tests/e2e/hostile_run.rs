@@ -14,7 +14,8 @@ fn links_in_place_of_proc_sys_and_dev() {
         fs::create_dir(&outside).unwrap();
         fs::remove_dir(b.rootfs().join(name)).unwrap();
         symlink("etc", b.rootfs().join(name)).unwrap();
-        assert!(b.refused(125).contains("must be mounted on an ordinary directory"), "{name}");
+        let text = b.refused(125);
+        assert!(text.contains("must be mounted on an ordinary directory"), "{name}: {text}");
         fs::remove_file(b.rootfs().join(name)).unwrap();
         symlink(&outside, b.rootfs().join(name)).unwrap();
         assert!(b.refused(125).contains("ordinary directory"), "{name}");
