@@ -123,9 +123,9 @@ impl Init<'_> {
         mounts.close_root()?;
         state::close_to_others()?;
         if self.no_pivot {
-            mountfd::move_root(&mounts.root)?
+            mountfd::move_root(&mounts.root)?;
         } else {
-            mountfd::pivot(&mounts.root)?
+            mountfd::pivot(&mounts.root)?;
         }
         mounts::propagate_root(self.spec, &mounts.root)?;
         self.attach(terminal)

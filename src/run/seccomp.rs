@@ -320,7 +320,9 @@ mod tests {
         data.extend(nr.to_ne_bytes());
         data.extend(arch.to_ne_bytes());
         data.extend([0; 8]);
-        args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
+        for arg in args {
+            data.extend(arg.to_ne_bytes());
+        }
         let (mut acc, mut pc) = (0u32, 0usize);
         loop {
             let i = filter.program[pc];

@@ -143,7 +143,7 @@ document! {
         /// What counts.
         soft: u64,
     }
-    /// ioprio_set(2).
+    /// Disk priority, as `ioprio_set(2)` has it.
     IoPriority {
         /// `IOPRIO_CLASS_RT`, `…_BE`, `…_IDLE`.
         class: String,
@@ -154,9 +154,9 @@ document! {
     Hooks {
         /// Deprecated: as `create_runtime`, before it.
         prestart: Vec<Hook>,
-        /// On the host, before pivot_root.
+        /// On the host, before the root is changed.
         create_runtime: Vec<Hook>,
-        /// In the container's namespaces, before pivot_root.
+        /// In the container's namespaces, before the root is changed.
         create_container: Vec<Hook>,
         /// In the container, before its program.
         start_container: Vec<Hook>,
@@ -493,7 +493,7 @@ impl Process {
             return invalid("args", "must not be empty");
         }
         if !self.cwd.is_absolute() {
-            return invalid("cwd", &format!("{:?} must be an absolute path", self.cwd));
+            return invalid("cwd", &format!("{} is not an absolute path", self.cwd.display()));
         }
         if self.args.iter().chain(&self.env).any(|s| s.contains('\0')) {
             return invalid("args", "NUL byte in an argument or a variable");
