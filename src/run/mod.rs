@@ -29,6 +29,7 @@
 
 mod caps;
 mod cgroup;
+mod check;
 mod create;
 mod devices;
 mod exec;
