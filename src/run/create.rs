@@ -174,6 +174,8 @@ impl Launch {
         };
         let mut child = None;
         let result = self.make(&container, prepared, &mut state, console.as_ref(), gate, &mut child);
+        // The receiver is to notice where init has not sent anything.
+        drop(console);
         match (result, child) {
             (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
             (result, child) => {
