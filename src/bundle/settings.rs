@@ -75,7 +75,7 @@ pub struct Settings {
 pub fn capability(text: &str) -> Result<Capability> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    format!("CAP_{name}").parse().map_err(|_| Error::Setting {
+    serde_json::from_value(format!("CAP_{name}").into()).map_err(|_| Error::Setting {
         option: "capability",
         value: text.to_string(),
         reason: "see capabilities(7) for their names",

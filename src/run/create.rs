@@ -45,11 +45,10 @@ pub struct Launch {
 
 /// A container that waits for its start, its first process a child of this one.
 #[derive(Debug)]
-pub struct Running {
+struct Running {
     container: Container,
     lock: Lock,
     child: Child,
-    spec: Spec,
 }
 
 /// The two ends of how init is told to start and how it tells what went wrong.
@@ -86,7 +85,7 @@ impl Launch {
             (None, false) => None,
             (Some(path), true) => Some(io_error("connect to", path, UnixStream::connect(path))?.into()),
         };
-        Ok(self.launch(runtime, prepared, false, console, None)?.container)
+        Ok(self.launch(runtime, &prepared, false, console, None)?.container)
     }
 
     /// Creates the container, starts it, waits for its end and deletes it, unless `keep`.
@@ -108,7 +107,7 @@ impl Launch {
             (console, inbox) = (Some(a), Some(b));
         }
         let gate = Gate { start: start_read, report: report_write };
-        let running = self.launch(runtime, prepared, true, console, Some(gate))?;
+        let running = self.launch(runtime, &prepared, true, console, Some(gate))?;
         let result = (|| {
             let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
             rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;
@@ -118,7 +117,7 @@ impl Launch {
                 return Err(decode(&report));
             }
             let state = running.container.state()?.document(Status::Running);
-            hooks::run_all("poststart", &running.spec.hooks.poststart, &state);
+            hooks::run_all("poststart", &prepared.spec.hooks.poststart, &state);
             terminal::wait(running.child.pidfd.as_fd(), &signals, master)
         })();
         if result.is_err() {
@@ -161,7 +160,7 @@ impl Launch {
     fn launch(
         &self,
         runtime: &Runtime,
-        prepared: Prepared,
+        prepared: &Prepared,
         owned: bool,
         console: Option<OwnedFd>,
         gate: Option<Gate>,
@@ -179,9 +178,11 @@ impl Launch {
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
-        let result = self.make(&container, &prepared, &mut state, console.as_ref(), gate, &mut child);
+        let result = self.make(&container, prepared, &mut state, console.as_ref(), gate, &mut child);
+        // The receiver is to notice where init has not sent anything.
+        drop(console);
         match (result, child) {
-            (Ok(()), Some(child)) => Ok(Running { container, lock, child, spec: prepared.spec }),
+            (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
             (result, child) => {
                 if let Some(child) = child {
                     let _ = signal::send(child.pidfd.as_fd(), libc::SIGKILL);
@@ -316,7 +317,7 @@ fn fork(
     drop(theirs);
     let answer = ours.expect(Tag::Pid);
     terminal::reap(helper.pidfd.as_fd())?;
-    let pid = answer?.try_into().map(i32::from_ne_bytes).unwrap_or(0);
+    let pid = answer?.try_into().map_or(0, i32::from_ne_bytes);
     let known = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH);
     let pidfd = known
         .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::empty()))

@@ -94,7 +94,9 @@ fn make(root: &Root, device: &Device, mapped: bool) -> Result<()> {
 /// # Errors
 /// [`Error::Invalid`] where it is something else.
 pub fn null(root: &Root) -> Result<OwnedFd> {
-    let fd = root.open_without_links(Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)?;
+    let (dev, name) = root.parent(Path::new("/dev/null"))?;
+    let fd = rustix::fs::openat(&dev, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "openat(/dev/null)".to_string())?;
     let stat = rustix::fs::fstat(&fd).call(|| "fstat(/dev/null)".to_string())?;
     let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
     if !character || stat.st_rdev != makedev(1, 3) {

@@ -126,16 +126,12 @@ impl Exec {
     }
 
     fn program(&self, spec: &Spec) -> Result<Program> {
-        let mut process = match &self.process {
-            Some(path) => {
-                let text = io_error("read", path, std::fs::read(path))?;
-                serde_json::from_slice(&text)
-                    .map_err(|source| Error::Config { path: path.clone(), source })?
-            }
-            None => {
-                let own = spec.process.clone().unwrap_or_default();
-                spec::Process { args: self.args.clone(), terminal: false, console_size: None, ..own }
-            }
+        let mut process = if let Some(path) = &self.process {
+            let text = io_error("read", path, std::fs::read(path))?;
+            serde_json::from_slice(&text).map_err(|source| Error::Config { path: path.clone(), source })?
+        } else {
+            let own = spec.process.clone().unwrap_or_default();
+            spec::Process { args: self.args.clone(), terminal: false, console_size: None, ..own }
         };
         process.env.extend(self.env.iter().cloned());
         process.terminal |= self.terminal;
@@ -223,7 +219,7 @@ fn own_terminal() -> Result<Pty> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let ptmx = Root::new(root).open_without_links(Path::new("/dev/pts/ptmx"), OFlags::PATH)?;
     let fs = rustix::fs::fstatfs(&ptmx).call(|| "fstatfs(/dev/pts/ptmx)".to_string())?;
-    if i64::from(fs.f_type) != DEVPTS {
+    if fs.f_type != DEVPTS {
         let reason = "/dev/pts of the container is not a devpts".to_string();
         return Err(Error::Invalid { field: "process.terminal".into(), reason });
     }

@@ -81,6 +81,7 @@ impl Init<'_> {
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
                 channel.expect(Tag::Grouped)?;
+                network::linked(self.spec)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }
@@ -122,9 +123,9 @@ impl Init<'_> {
         mounts.close_root()?;
         state::close_to_others()?;
         if self.no_pivot {
-            mountfd::move_root(&mounts.root)?
+            mountfd::move_root(&mounts.root)?;
         } else {
-            mountfd::pivot(&mounts.root)?
+            mountfd::pivot(&mounts.root)?;
         }
         mounts::propagate_root(self.spec, &mounts.root)?;
         self.attach(terminal)

@@ -14,7 +14,7 @@
 //! refused in a process that has several.
 //!
 //! Every path below the container's root is resolved inside that root and mounted by
-//! descriptor; after pivot_root nothing is opened by path but the program itself. `start`
+//! descriptor; after `pivot_root` nothing is opened by path but the program itself. `start`
 //! writes one byte into a fifo that init waits on, and reads from the other what went
 //! wrong with the execve; its end is closed by a successful one.
 //!
@@ -29,6 +29,7 @@
 
 mod caps;
 mod cgroup;
+mod check;
 mod create;
 mod devices;
 mod exec;
@@ -186,13 +187,16 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io { source, .. } => Kind::of_io(source),
-            Self::Config { .. } | Self::Invalid { .. } | Self::BadId { .. } => Kind::Input,
-            Self::Exists { .. } | Self::State { .. } | Self::NotRunning { .. } | Self::NotStopped { .. } => {
-                Kind::Input
-            }
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::NoContainer { .. } | Self::Exec { code: 127, .. } => Kind::Missing,
-            Self::Exec { .. } => Kind::Input,
+            Self::Config { .. }
+            | Self::Invalid { .. }
+            | Self::BadId { .. }
+            | Self::Exists { .. }
+            | Self::State { .. }
+            | Self::NotRunning { .. }
+            | Self::NotStopped { .. }
+            | Self::Exec { .. } => Kind::Input,
             Self::Init { kind, .. } => *kind,
             Self::Timeout { .. } | Self::Hook { .. } => Kind::Internal,
             Self::Sys(e) => e.kind(),

@@ -1,6 +1,6 @@
 //! The container's mounts: root, `mounts`, masked and read-only paths.
 //!
-//! Done by init, in its mount namespace, before pivot_root. Places are resolved in the
+//! Done by init, in its mount namespace, before `pivot_root`. Places are resolved in the
 //! root by descriptor; a mount is finished before it is attached. procfs and sysfs are
 //! attached to real folders only, never behind a link.
 
@@ -86,7 +86,7 @@ impl<'a> Mounts<'a> {
         if parsed.remount {
             let fd = self.root.open(place, OFlags::PATH)?;
             set_attributes(&fd, parsed.own, false, &place.display().to_string())?;
-            return self.finish(&fd, &parsed, place);
+            return Self::finish(&fd, &parsed, place);
         }
         if let Some(recursive) = parsed.bind {
             let source = mount.source.as_deref().filter(|s| !s.is_empty());
@@ -101,7 +101,7 @@ impl<'a> Mounts<'a> {
                 set_attributes(&tree, parsed.own, false, &place.display().to_string())?;
             }
             tree.attach(target, place)?;
-            return self.finish(&tree, &parsed, place);
+            return Self::finish(&tree, &parsed, place);
         }
         self.filesystem(mount, parsed)
     }
@@ -118,7 +118,7 @@ impl<'a> Mounts<'a> {
         let data: Vec<_> = parsed.data.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
         let tree = Tree::new(&mount.kind, mount.source.as_deref(), &data, attributes)?;
         tree.attach(target, place)?;
-        self.finish(&tree, &parsed, place)?;
+        Self::finish(&tree, &parsed, place)?;
         if late {
             self.dev = Some(tree.into_fd());
         } else if mount.kind == "devpts" && place == Path::new("/dev/pts") {
@@ -142,7 +142,7 @@ impl<'a> Mounts<'a> {
         Ok(self.root.make_dir(place)?)
     }
 
-    fn finish(&self, fd: impl AsFd, parsed: &Options, place: &Path) -> Result<()> {
+    fn finish(fd: impl AsFd, parsed: &Options, place: &Path) -> Result<()> {
         let name = place.display().to_string();
         if !parsed.all.is_empty() {
             set_attributes(&fd, parsed.all, true, &name)?;
@@ -229,7 +229,7 @@ impl<'a> Mounts<'a> {
     }
 }
 
-/// Sets the propagation of the new root; after pivot_root.
+/// Sets the propagation of the new root; after `pivot_root`.
 ///
 /// # Errors
 /// The failed call.

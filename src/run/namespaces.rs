@@ -109,6 +109,9 @@ pub fn new_time(spec: &Spec) -> Result<()> {
         let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
     }
     if !text.is_empty() {
+        // A change of user has closed this process's own procfs files to it.
+        let open = rustix::process::DumpableBehavior::Dumpable;
+        rustix::process::set_dumpable_behavior(open).call(|| "prctl(SET_DUMPABLE, 1)".to_string())?;
         let path = Path::new("/proc/self/timens_offsets");
         io_error("write", path, std::fs::write(path, text))?;
     }

@@ -34,6 +34,14 @@ pub fn inside(spec: &Spec) -> Result<()> {
     if spec.new_namespace("network") { Ok(netlink::set_up("lo")?) } else { Ok(()) }
 }
 
+/// From inside, once the link to the host is there: its end up.
+///
+/// # Errors
+/// The failed ioctl.
+pub fn linked(spec: &Spec) -> Result<()> {
+    if spec.annotations.contains_key(ANNOTATION) { Ok(netlink::set_up("eth0")?) } else { Ok(()) }
+}
+
 /// From the host: the link to the namespace of `pid`, where the annotation asks for it.
 ///
 /// # Errors

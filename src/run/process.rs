@@ -82,7 +82,7 @@ impl Program {
     pub fn drop_privileges(&self) -> Result<()> {
         self.change_directory()?;
         for (resource, limit) in &self.rlimits {
-            rustix::process::setrlimit(*resource, limit.clone())
+            rustix::process::setrlimit(*resource, *limit)
                 .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
         }
         if let Some(priority) = &self.spec.io_priority {

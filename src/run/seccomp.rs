@@ -320,7 +320,9 @@ mod tests {
         data.extend(nr.to_ne_bytes());
         data.extend(arch.to_ne_bytes());
         data.extend([0; 8]);
-        args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
+        for arg in args {
+            data.extend(arg.to_ne_bytes());
+        }
         let (mut acc, mut pc) = (0u32, 0usize);
         loop {
             let i = filter.program[pc];
@@ -371,14 +373,14 @@ mod tests {
     fn comparisons_of_64_bits() {
         let big = 5u64 << 32 | 7;
         for (op, value, two, holds, fails) in [
-            ("EQ", big, 0, vec![big], vec![7, big + 1, 6 << 32 | 7]),
+            ("EQ", big, 0u64, vec![big], vec![7, big + 1, 6 << 32 | 7]),
             ("NE", big, 0, vec![7, big + 1, 0], vec![big]),
             ("GT", big, 0, vec![big + 1, 6 << 32], vec![big, 7, 8, 4 << 32 | 9]),
             ("GE", big, 0, vec![big, 6 << 32], vec![big - 1, 8, 0]),
             ("LT", big, 0, vec![big - 1, 9, 0], vec![big, 6 << 32]),
             ("LE", big, 0, vec![big, 4 << 32 | 9], vec![big + 1, 6 << 32]),
             ("MASKED_EQ", 0x7e02_0000, 0, vec![0, 1, 1 << 40], vec![0x1000_0000, 0x2_0000]),
-            ("MASKED_EQ", 3 << 32, 1 << 32, vec![1 << 32, 5 << 32 | 9], vec![0, 3 << 32]),
+            ("MASKED_EQ", 3u64 << 32, 1u64 << 32, vec![1 << 32, 5 << 32 | 9], vec![0, 3 << 32]),
         ] {
             let filter = compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"],
                 "action": "SCMP_ACT_KILL", "args": [{"index": 1, "value": value, "valueTwo": two,

@@ -66,15 +66,7 @@ impl Channel {
     /// # Errors
     /// The error that the other process reports instead; [`Error::Init`] where it is gone.
     pub fn expect(&self, tag: Tag) -> Result<Vec<u8>> {
-        let mut buffer = vec![0u8; 16_384];
-        let length = loop {
-            match recv(&self.fd, &mut buffer, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => break 0,
-                other => break other.call(|| "recv".to_string())?.0,
-            }
-        };
-        buffer.truncate(length);
+        let mut buffer = self.receive()?;
         match buffer.first() {
             Some(&first) if first == tag as u8 => Ok(buffer.split_off(1)),
             Some(&first) if first == Tag::Failed as u8 => Err(decode(&buffer[1..])),
@@ -90,10 +82,25 @@ impl Channel {
     /// # Errors
     /// The error that comes instead.
     pub fn ended(&self) -> Result<()> {
+        match self.receive()?.get(1..) {
+            Some(error) => Err(decode(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// The next message; empty at the end of the connection.
+    fn receive(&self) -> Result<Vec<u8>> {
         let mut buffer = vec![0u8; 16_384];
-        match recv(&self.fd, &mut buffer, RecvFlags::empty()) {
-            Ok((length, _)) if length > 1 => Err(decode(&buffer[1..length])),
-            _ => Ok(()),
+        loop {
+            match recv(&self.fd, &mut buffer, RecvFlags::empty()) {
+                // A reset is told once where the other has not read all that was sent to it;
+                // what it has sent itself comes after that.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                other => {
+                    buffer.truncate(other.call(|| "recv".to_string())?.0);
+                    return Ok(buffer);
+                }
+            }
         }
     }
 

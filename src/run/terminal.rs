@@ -142,8 +142,7 @@ impl Relay {
     fn output(&self) -> Result<bool> {
         let mut buffer = [0u8; CHUNK];
         match rustix::io::read(&self.master, &mut buffer) {
-            Ok(0) | Err(Errno::IO) => Ok(false),
-            Err(Errno::AGAIN) => Ok(false),
+            Ok(0) | Err(Errno::IO | Errno::AGAIN) => Ok(false),
             Err(Errno::INTR) => Ok(true),
             Err(e) => Ok(Err(e).call(|| "read(terminal)".to_string())?),
             Ok(n) => {

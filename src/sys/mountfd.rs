@@ -1,4 +1,4 @@
-//! Mounts by file descriptor (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)).
+//! Mounts by file descriptor (fsopen(2), `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`).
 //!
 //! A [`Tree`] is a mount that is attached nowhere yet. It is made, given its attributes,
 //! and only then attached to a descriptor of the place: nothing is looked up by path
@@ -48,7 +48,7 @@ impl Attributes {
 /// Changes the mount that `fd` is the root of, and those below it where `recursive`.
 ///
 /// # Errors
-/// The failed mount_setattr(2) call; `name` is what it was called for.
+/// The failed `mount_setattr(2)` call; `name` is what it was called for.
 pub fn set_attributes(fd: impl AsFd, attributes: Attributes, recursive: bool, name: &str) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is the empty string; `attributes` is a struct mount_attr in layout and size.
@@ -110,7 +110,7 @@ impl Tree {
     /// A copy of the mount at `path`, looked up from `dir`; with the mounts below it where `recursive`.
     ///
     /// # Errors
-    /// The failed open_tree(2) call.
+    /// The failed `open_tree(2)` call.
     pub fn copy(dir: BorrowedFd, path: &Path, recursive: bool) -> Result<Self> {
         let mut flags = m::OpenTreeFlags::OPEN_TREE_CLONE
             | m::OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -123,7 +123,7 @@ impl Tree {
     /// Attaches the mount at the place that `target` is open on.
     ///
     /// # Errors
-    /// The failed move_mount(2) call; `name` is the place's name.
+    /// The failed `move_mount(2)` call; `name` is the place's name.
     pub fn attach(&self, target: impl AsFd, name: &Path) -> Result<()> {
         let flags = m::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | m::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         m::move_mount(&self.fd, "", target.as_fd(), "", flags)
@@ -152,7 +152,7 @@ fn message(fs: BorrowedFd) -> String {
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else
-/// (pivot_root(2), as its manual page does with `.`).
+/// (`pivot_root(2)`, as its manual page does with `.`).
 ///
 /// # Errors
 /// The failed call.
@@ -168,7 +168,7 @@ pub fn pivot(root: impl AsFd) -> Result<()> {
     rustix::process::chdir("/").call(|| "chdir(/)".to_string())
 }
 
-/// Makes `root` the root by moving its mount over `/`, for roots that pivot_root refuses (initramfs).
+/// Makes `root` the root by moving its mount over `/`, for roots that `pivot_root` refuses (initramfs).
 ///
 /// # Errors
 /// The failed call.

@@ -50,7 +50,8 @@ pub fn set_up(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a veth pair, both ends up: `name` here, `peer` in the network namespace `netns`.
+/// Makes a veth pair: `name` here, up, and `peer` in the network namespace `netns`, to be set
+/// up there (the kernel refuses that for an end that has no other yet).
 ///
 /// # Errors
 /// What the kernel answers: `EEXIST` for a taken name, `EOPNOTSUPP` without veth.
@@ -58,13 +59,13 @@ pub fn veth(name: &str, peer: &str, netns: BorrowedFd) -> Result<()> {
     let call = || format!("rtnetlink(veth {name}, {peer})");
     let netns = u32::try_from(netns.as_raw_fd()).unwrap_or(0);
     let mut message = Message::default();
-    message.link_header();
+    message.link_header(libc::IFF_UP);
     message.string(libc::IFLA_IFNAME, name);
     message.nest(libc::IFLA_LINKINFO, |m| {
         m.string(libc::IFLA_INFO_KIND, "veth");
         m.nest(libc::IFLA_INFO_DATA, |m| {
             m.nest(VETH_INFO_PEER, |m| {
-                m.link_header();
+                m.link_header(0);
                 m.string(libc::IFLA_IFNAME, peer);
                 m.attribute(libc::IFLA_NET_NS_FD, &netns.to_ne_bytes());
             });
@@ -80,9 +81,9 @@ struct Message {
 }
 
 impl Message {
-    /// A `struct ifinfomsg` that asks for an interface that is up.
-    fn link_header(&mut self) {
-        let up = u32::try_from(libc::IFF_UP).unwrap_or(1).to_ne_bytes();
+    /// A `struct ifinfomsg` for an interface with these flags.
+    fn link_header(&mut self, flags: i32) {
+        let up = flags.to_ne_bytes();
         self.bytes.extend([0; 8]);
         self.bytes.extend(up);
         self.bytes.extend(up);

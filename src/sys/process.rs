@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString};
 pub struct Child {
     /// The process id in the caller's pid namespace.
     pub pid: i32,
-    /// pidfd_open(2).
+    /// `pidfd_open(2)`.
     pub pidfd: OwnedFd,
 }
 
@@ -132,19 +132,30 @@ pub fn exit_now(code: i32) -> ! {
 }
 
 /// Replaces the program (execve(2)); returns only to report the failure.
+#[must_use]
 pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Errno {
-    let (argv, envp) = (pointers(args), pointers(env));
+    let (arguments, variables) = (pointers(args), pointers(env));
     // SAFETY: both arrays end in a null pointer and point to strings that outlive the call.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), variables.as_ptr()) };
     last_errno()
 }
 
 /// Replaces the program by the one that `fd` is open on; returns only to report the failure.
+#[must_use]
 pub fn fexecve(fd: BorrowedFd, args: &[CString], env: &[CString]) -> Errno {
-    let (argv, envp) = (pointers(args), pointers(env));
+    let (arguments, variables) = (pointers(args), pointers(env));
     let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
     // SAFETY: as in `execve`; the path is the empty string.
-    unsafe { libc::syscall(libc::SYS_execveat, fd.as_raw_fd(), empty, argv.as_ptr(), envp.as_ptr(), flags) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            empty,
+            arguments.as_ptr(),
+            variables.as_ptr(),
+            flags,
+        )
+    };
     last_errno()
 }
 
@@ -156,7 +167,7 @@ fn last_errno() -> Errno {
     Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Sets close-on-exec on all descriptors from `first` on (close_range(2)).
+/// Sets close-on-exec on all descriptors from `first` on (`close_range(2)`).
 ///
 /// # Errors
 /// The failed call.
@@ -226,7 +237,7 @@ pub fn personality(persona: u64) -> Result<()> {
     check(ret.into()).map(drop).call(|| format!("personality({persona:#x})"))
 }
 
-/// Sets the I/O priority of this process (ioprio_set(2)): class 1 to 3, level 0 to 7.
+/// Sets the I/O priority of this process (`ioprio_set(2))`: class 1 to 3, level 0 to 7.
 ///
 /// # Errors
 /// The failed call.

@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Option<i32> {
     NAMES.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
 }
 
-/// Sends `signal` to the process of `pidfd` (pidfd_send_signal(2)).
+/// Sends `signal` to the process of `pidfd` (`pidfd_send_signal(2)`).
 ///
 /// # Errors
 /// `ESRCH` where it has ended; `EINVAL` where there is no such signal.

@@ -17,8 +17,15 @@ const MISSING: i32 = 10;
 fn filled(size: usize) -> (TestStore, Registry, String) {
     let work = tempfile::tempdir().unwrap();
     let layout = Layout::new(work.path());
-    // Bytes that do not compress.
-    let data: Vec<u8> = (0..size as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u8).collect();
+    // Bytes that do not compress (xorshift).
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    let data: Vec<u8> = (0..size).map(|_| next()).collect();
     layout.add("a:x", &[Blob::gzip(&Tar::new().file("f", &data).finish())], &serde_json::json!({"Cmd": ["/f"]}));
     let registry = Registry::start();
     let name = registry.fill(&layout, "a:x");

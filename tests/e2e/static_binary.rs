@@ -27,7 +27,7 @@ impl BareRoot {
 
     fn run(&self, args: &[&str]) -> std::process::Output {
         let root = self.0.path().display().to_string();
-        let mut all = vec!["-i", "chroot", &root, "/shipimg"];
+        let mut all = vec!["-i", "PATH=/usr/sbin:/usr/bin", "chroot", &root, "/shipimg"];
         all.extend(args);
         output("env", &all)
     }

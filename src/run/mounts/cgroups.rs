@@ -22,7 +22,7 @@ impl Mounts<'_> {
             if let Some((hierarchy, group)) = groups.iter().find(|(h, _)| h.is_v2()) {
                 let tree = self.hierarchy(hierarchy, group, parsed.own.set)?;
                 tree.attach(target, place)?;
-                self.finish(&tree, parsed, place)?;
+                Self::finish(&tree, parsed, place)?;
             }
             return Ok(());
         }
@@ -30,7 +30,7 @@ impl Mounts<'_> {
         let folder = Tree::new("tmpfs", Some("tmpfs"), &[("mode", Some("755"))], attributes)?;
         folder.attach(target, place)?;
         for (hierarchy, group) in groups {
-            let name = hierarchy.mount.file_name().map(Path::new).unwrap_or(Path::new("cgroup"));
+            let name = hierarchy.mount.file_name().map_or(Path::new("cgroup"), Path::new);
             let call = || format!("mkdirat({}, {})", place.display(), name.display());
             rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)).call(call)?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -44,7 +44,7 @@ impl Mounts<'_> {
             let name = place.display().to_string();
             set_attributes(&folder, Attributes::set(libc::MOUNT_ATTR_RDONLY), false, &name)?;
         }
-        self.finish(&folder, parsed, place)
+        Self::finish(&folder, parsed, place)
     }
 
     fn hierarchy(&self, hierarchy: &Hierarchy, group: &Path, attributes: u64) -> Result<Tree> {

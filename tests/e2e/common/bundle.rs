@@ -1,0 +1,149 @@
+//! Bundles made by code around Debian's static busybox.
+
+use super::{TestStore, need_root};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+/// A store with one bundle in it, and whatever runs from it; gone with the value.
+pub struct Bundle {
+    /// The store.
+    pub store: TestStore,
+    /// The bundle's folder.
+    pub dir: PathBuf,
+    /// A container id of its own.
+    pub id: String,
+}
+
+impl Bundle {
+    /// The default configuration without a terminal, running `sh -c SCRIPT`.
+    pub fn new(script: &str) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        need_root();
+        let store = TestStore::new();
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = format!("t{}-{count}", std::process::id());
+        let dir = store.path().join(&id);
+        fs::create_dir(&dir).unwrap();
+        busybox(&dir.join("rootfs"));
+        store.ok(&["spec", "--bundle", dir.to_str().unwrap()]);
+        let bundle = Self { store, dir, id };
+        bundle.change(|c| {
+            c["process"]["terminal"] = json!(false);
+            c["process"]["args"] = json!(["sh", "-c", script]);
+        });
+        bundle
+    }
+
+    /// The root filesystem.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// Changes config.json.
+    pub fn change(&self, f: impl FnOnce(&mut Value)) {
+        let path = self.dir.join("config.json");
+        let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        f(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// `shipimg COMMAND --bundle DIR ID`. Its output goes to files: a container that goes on
+    /// holds its ends of pipes open.
+    pub fn launch(&self, command: &str) -> Output {
+        self.detached(&[command, "--bundle", self.dir.to_str().unwrap(), &self.id])
+    }
+
+    /// Runs shipimg with its output going to files.
+    pub fn detached(&self, args: &[&str]) -> Output {
+        let files = ["stdout", "stderr"].map(|n| self.dir.join(n));
+        let [stdout, stderr] = files.each_ref().map(|f| fs::File::create(f).unwrap());
+        let status = self.store.command().args(args).stdout(stdout).stderr(stderr).status().unwrap();
+        let [stdout, stderr] = files.map(|f| fs::read(f).unwrap());
+        Output { status, stdout, stderr }
+    }
+
+    /// Runs the bundle, which must give `code`; gives its standard output.
+    pub fn run(&self, code: i32) -> String {
+        let out = self.launch("run");
+        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "stdout: {stdout}\nstderr: {stderr}");
+        self.nothing_left();
+        stdout.into_owned()
+    }
+
+    /// Runs the bundle, which must fail before its program; gives standard error.
+    pub fn refused(&self, code: i32) -> String {
+        let out = self.launch("run");
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("error: "), "{stderr}");
+        self.nothing_left();
+        stderr
+    }
+
+    /// Creates and starts it.
+    pub fn start(&self) {
+        let out = self.launch("create");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        self.store.ok(&["start", &self.id]);
+    }
+
+    /// A field of the state.
+    pub fn state(&self) -> Value {
+        serde_json::from_str(&self.store.ok(&["state", &self.id])).unwrap()
+    }
+
+    /// Waits until `holds`, for ten seconds at most.
+    pub fn wait(&self, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..1000 {
+            if holds(self) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("did not happen within 10 s");
+    }
+
+    /// No state, no mount, no control group of it is there.
+    pub fn nothing_left(&self) {
+        assert!(!self.store.path().join("shipimg/containers").join(&self.id).exists());
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&*self.dir.to_string_lossy()), "{mounts}");
+        let cgroups = find_groups(Path::new("/sys/fs/cgroup"), &self.id, 4);
+        assert!(cgroups.is_empty(), "{cgroups:?}");
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = self.store.output(&["delete", "--force", &self.id]);
+    }
+}
+
+fn find_groups(dir: &Path, id: &str, depth: u32) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            if entry.file_name() == id {
+                out.push(entry.path());
+            } else if depth > 0 {
+                out.extend(find_groups(&entry.path(), id, depth - 1));
+            }
+        }
+    }
+    out
+}
+
+/// A root filesystem with busybox and its links.
+pub fn busybox(rootfs: &Path) {
+    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
+        fs::create_dir_all(rootfs.join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+    for name in super::ok("/bin/busybox", &["--list"]).lines().filter(|n| *n != "busybox") {
+        symlink("busybox", rootfs.join("bin").join(name)).unwrap();
+    }
+}
