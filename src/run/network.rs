@@ -9,8 +9,8 @@ use rustix::fd::AsFd;
 use std::path::Path;
 
 const ANNOTATION: &str = "org.shipimg.network";
-/// The kernel's limit on an interface's name is 15 bytes; this much is left of it.
-const NAME_ROOM: usize = 12;
+/// How much of the container's id the name of the host's end has, in characters.
+const ID_ROOM: usize = 5;
 
 /// Refuses an annotation that would not be honoured.
 ///
@@ -52,16 +52,14 @@ pub fn outside(spec: &Spec, id: &str, pid: i32) -> Result<()> {
     }
     let path = format!("/proc/{pid}/ns/net");
     let netns = io_error("open", Path::new(&path), std::fs::File::open(&path))?;
-    Ok(netlink::veth(&host_name(id), "eth0", netns.as_fd())?)
+    Ok(netlink::veth(&host_name(id, pid), "eth0", netns.as_fd())?)
 }
 
-/// `ve-` and the id, shortened with a checksum (FNV-1a) where it is too long.
-fn host_name(id: &str) -> String {
-    if id.len() <= NAME_ROOM {
-        return format!("ve-{id}");
-    }
-    let hash = id.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-    format!("ve-{}{:06x}", &id[..NAME_ROOM - 6], hash & 0x00ff_ffff)
+/// `ve-`, the start of the id and the process id in hex: at most the kernel's 15 bytes, and no
+/// clash with the link of an earlier container of this name, which goes a little after it.
+fn host_name(id: &str, pid: i32) -> String {
+    let start: String = id.chars().take(ID_ROOM).collect();
+    format!("ve-{start}-{pid:x}")
 }
 
 #[cfg(test)]
@@ -70,8 +68,9 @@ mod tests {
 
     #[test]
     fn names_fit_and_differ() {
-        assert_eq!(host_name("web"), "ve-web");
-        let (a, b) = (host_name("a-rather-long-name-1"), host_name("a-rather-long-name-2"));
-        assert!(a.len() == 15 && b.len() == 15 && a != b, "{a} {b}");
+        assert_eq!(host_name("lab", 26), "ve-lab-1a");
+        let largest = 1 << 22;
+        let (a, b) = (host_name("a-long-name", largest), host_name("a-long-name", largest - 1));
+        assert!(a.len() <= 15 && b.len() <= 15 && a != b, "{a} {b}");
     }
 }

@@ -7,8 +7,8 @@
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
 pub mod btrfs;
-pub mod device_filter;
 pub mod copy;
+pub mod device_filter;
 pub mod dir;
 pub mod inroot;
 pub mod loopdev;

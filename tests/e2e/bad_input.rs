@@ -26,7 +26,11 @@ fn filled(size: usize) -> (TestStore, Registry, String) {
         state.to_le_bytes()[3]
     };
     let data: Vec<u8> = (0..size).map(|_| next()).collect();
-    layout.add("a:x", &[Blob::gzip(&Tar::new().file("f", &data).finish())], &serde_json::json!({"Cmd": ["/f"]}));
+    layout.add(
+        "a:x",
+        &[Blob::gzip(&Tar::new().file("f", &data).finish())],
+        &serde_json::json!({"Cmd": ["/f"]}),
+    );
     let registry = Registry::start();
     let name = registry.fill(&layout, "a:x");
     let store = TestStore::new();
@@ -42,7 +46,8 @@ fn layer_blob(store: &TestStore, name: &str) -> std::path::PathBuf {
 
 fn nothing_left(store: &TestStore) {
     for area in ["tmp", "bundles", "containers"] {
-        let left: Vec<_> = fs::read_dir(store.path().join("shipimg").join(area)).into_iter().flatten().collect();
+        let left: Vec<_> =
+            fs::read_dir(store.path().join("shipimg").join(area)).into_iter().flatten().collect();
         assert!(left.is_empty(), "{area}: {left:?}");
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -192,7 +197,12 @@ fn without_root() {
         &["mkimg", image.to_str().unwrap()],
     ] {
         let mut all = vec![
-            "--reuid=65534", "--regid=65534", "--clear-groups", binary.to_str().unwrap(), "--root", root.to_str().unwrap(),
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            binary.to_str().unwrap(),
+            "--root",
+            root.to_str().unwrap(),
         ];
         all.extend(args);
         let out = output("setpriv", &all);

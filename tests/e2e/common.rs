@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod registry;
 
 use std::ffi::OsStr;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -32,6 +33,19 @@ pub fn ok<A: AsRef<OsStr>>(program: &str, args: &[A]) -> String {
 pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Output {
     let result = Command::new(program).args(args).stdin(Stdio::null()).output();
     result.unwrap_or_else(|e| panic!("{program}: {e}; scripts/test installs what the tests need"))
+}
+
+/// Runs a command with its output in files: a container that outlives the command would keep
+/// a pipe open.
+pub fn collect(command: &mut Command) -> Output {
+    let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let status = command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap()).status().unwrap();
+    let read = |file: &mut std::fs::File| {
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).unwrap();
+        bytes
+    };
+    Output { status, stdout: read(&mut out), stderr: read(&mut err) }
 }
 
 /// A command with its output, for a failed assertion.
@@ -71,7 +85,7 @@ impl TestStore {
 
     /// Runs shipimg; gives what it did.
     pub fn output<A: AsRef<OsStr>>(&self, args: &[A]) -> Output {
-        self.command().args(args).output().unwrap()
+        collect(self.command().args(args))
     }
 
     /// Runs shipimg, which must succeed; gives its standard output.

@@ -23,7 +23,10 @@ fn every_launch_gets_a_fresh_root() {
     };
     let script = "hostname; echo $$; ls /proc | grep -c '^[0-9]'; cat /proc/net/dev | wc -l; touch /made; rm /bin/vi; ls /made";
     assert_eq!(launch("one", script).lines().collect::<Vec<_>>()[..2], ["one", "1"]);
-    let second = launch("two", "hostname; ls -d /bin/vi; ls / | grep -c made; for n in pid mnt net uts ipc cgroup; do readlink /proc/self/ns/$n; done; true");
+    let second = launch(
+        "two",
+        "hostname; ls -d /bin/vi; ls / | grep -c made; for n in pid mnt net uts ipc cgroup; do readlink /proc/self/ns/$n; done; true",
+    );
     let lines: Vec<&str> = second.lines().collect();
     assert_eq!(lines[..3], ["two", "/bin/vi", "0"], "{second}");
     for namespace in &lines[3..] {
@@ -37,7 +40,8 @@ fn every_launch_gets_a_fresh_root() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&store.path().display().to_string()), "{mounts}");
     for area in ["tmp", "bundles", "containers"] {
-        let left: Vec<_> = fs::read_dir(store.path().join("shipimg").join(area)).into_iter().flatten().collect();
+        let left: Vec<_> =
+            fs::read_dir(store.path().join("shipimg").join(area)).into_iter().flatten().collect();
         assert!(left.is_empty(), "{area}: {left:?}");
     }
 }

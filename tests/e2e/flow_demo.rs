@@ -34,7 +34,8 @@ impl Drop for Btrfs {
 
 fn alpine_like(layout: &Layout) {
     let busybox = fs::read("/bin/busybox").expect("busybox-static; scripts/test installs it");
-    let mut tar = Tar::new().dir("bin/").dir("etc/").dir("proc/").dir("dev/").dir("sys/").file("etc/issue", b"lower");
+    let mut tar =
+        Tar::new().dir("bin/").dir("etc/").dir("proc/").dir("dev/").dir("sys/").file("etc/issue", b"lower");
     tar = tar.entry(tar::EntryType::Regular, "bin/busybox", 0o755, "", &busybox);
     for applet in ["sh", "hostname", "echo", "ls", "cat", "mount", "ps", "readlink", "touch", "grep"] {
         tar = tar.symlink(&format!("bin/{applet}"), "busybox");
@@ -69,16 +70,27 @@ fn from_the_registry_to_process_one_on_btrfs() {
     shipimg(&["bundle", "create", "alpine", "tupperware", "--driver", "btrfs"]);
     shipimg(&["bundle", "create", "alpine", "second", "--driver", "btrfs"]);
     let subvolumes = ok("btrfs", &["subvolume", "list", btrfs.path().to_str().unwrap()]);
-    assert_eq!(subvolumes.lines().count(), 4, "a subvolume per layer chain, a snapshot per bundle:\n{subvolumes}");
+    assert_eq!(
+        subvolumes.lines().count(),
+        4,
+        "a subvolume per layer chain, a snapshot per bundle:\n{subvolumes}"
+    );
 
     let script = "echo $$; hostname; hostname inner; hostname; echo; cat /proc/self/mountinfo; touch /written; ls /.. ; ps";
     let out = shipimg(&["run", "tupperware", "--", "sh", "-c", script]);
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[..3], ["1", "tupperware", "tupperware"], "{out}");
     let mounts: Vec<&str> = lines.iter().filter(|l| l.contains(" - ")).copied().collect();
-    assert!(!mounts.is_empty() && mounts.iter().all(|m| !m.contains("oldroot") && !m.contains("/boot")), "{out}");
+    assert!(
+        !mounts.is_empty() && mounts.iter().all(|m| !m.contains("oldroot") && !m.contains("/boot")),
+        "{out}"
+    );
     let points: Vec<&str> = mounts.iter().filter_map(|m| m.split(' ').nth(4)).collect();
-    assert!(points.contains(&"/") && points.iter().all(|p| *p == "/" || ["/proc", "/sys", "/dev"].iter().any(|d| p.starts_with(d))), "{points:?}");
+    assert!(
+        points.contains(&"/")
+            && points.iter().all(|p| *p == "/" || ["/proc", "/sys", "/dev"].iter().any(|d| p.starts_with(d))),
+        "{points:?}"
+    );
     assert_ne!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(), "inner");
 
     let bundles = root.join("shipimg/bundles");

@@ -16,7 +16,11 @@ impl Netns {
         ok("ip", &["netns", "add", &name]);
         ok("ip", &["link", "add", &outside, "type", "veth", "peer", "name", &inside]);
         ok("ip", &["link", "set", &inside, "netns", &name]);
-        for command in [&["link", "set", &inside, "name", "eth0"][..], &["link", "set", "lo", "up"], &["link", "set", "eth0", "up"]] {
+        for command in [
+            &["link", "set", &inside, "name", "eth0"][..],
+            &["link", "set", "lo", "up"],
+            &["link", "set", "eth0", "up"],
+        ] {
             let mut all = vec!["-n", &name];
             all.extend(command);
             ok("ip", &all);
@@ -54,8 +58,22 @@ fn image_file_overlay_and_network_namespace() {
     let netns = Netns::new();
     let net = format!("ns:{}", netns.0);
     store.ok(&[
-        "bundle", "create", &image, "lab", "--driver", "image", "--cap-add", "NET_RAW,NET_ADMIN", "--net", &net, "--rw", "--",
-        "/usr/bin/tini", "--", "sleep", "infinity",
+        "bundle",
+        "create",
+        &image,
+        "lab",
+        "--driver",
+        "image",
+        "--cap-add",
+        "NET_RAW,NET_ADMIN",
+        "--net",
+        &net,
+        "--rw",
+        "--",
+        "/usr/bin/tini",
+        "--",
+        "sleep",
+        "infinity",
     ]);
     store.ok(&["create", "lab"]);
     let state = |wanted: &str| {
@@ -86,7 +104,14 @@ fn image_file_overlay_and_network_namespace() {
     assert_eq!(sha256(&fs::read(&image).unwrap()), before, "the image file is never written");
 
     let out = store.ok(&[
-        "run", "--net", &net, &image, "--", "sh", "-c", "cat /proc/net/dev; test -e /etc/issue && echo fresh",
+        "run",
+        "--net",
+        &net,
+        &image,
+        "--",
+        "sh",
+        "-c",
+        "cat /proc/net/dev; test -e /etc/issue && echo fresh",
     ]);
     assert!(out.contains("eth0") && out.contains("fresh"), "{out}");
     let out = store.ok(&["run", "--net", "private", &image, "--", "ifconfig", "eth0"]);

@@ -47,30 +47,31 @@ fn runs_in_an_empty_root() {
     let root = BareRoot::new();
     let work = tempfile::tempdir().unwrap();
     let layout = Layout::new(work.path());
-    layout.add("a:x", &[Blob::gzip(&Tar::new().dir("d/").file("d/f", b"hello").finish())], &serde_json::json!({}));
+    layout.add(
+        "a:x",
+        &[Blob::gzip(&Tar::new().dir("d/").file("d/f", b"hello").finish())],
+        &serde_json::json!({}),
+    );
     let registry = Registry::start();
     let name = registry.fill(&layout, "a:x");
-    for args in [
-        &["--version"][..],
-        &["--help"],
-        &["pull", "-q", &name],
-        &["images"],
-        &["unpack", &name, "/bundle"],
-    ] {
+    for args in
+        [&["--version"][..], &["--help"], &["pull", "-q", &name], &["images"], &["unpack", &name, "/bundle"]]
+    {
         let out = root.run(args);
         assert!(out.status.success(), "{}", describe("shipimg", args, &out));
     }
     assert_eq!(fs::read(Path::new(&root.at("bundle/rootfs/d/f"))).unwrap(), b"hello");
-    // A name elsewhere needs a resolver: without one the error says so, and nothing crashes.
+    // https needs root certificates: without them the error says so, and nothing crashes.
     let out = root.run(&["pull", "-q", "registry.invalid/a:x"]);
-    assert_eq!(out.status.code(), Some(6), "{}", describe("shipimg", &["pull"], &out));
+    assert_eq!(out.status.code(), Some(7), "{}", describe("shipimg", &["pull"], &out));
 }
 
 #[test]
 fn has_no_interpreter_and_no_shared_libraries() {
     let binary = fs::read(bin()).unwrap();
     assert_eq!(&binary[..4], b"\x7fELF");
-    let header = |at: usize, len: usize| binary[at..at + len].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+    let header =
+        |at: usize, len: usize| binary[at..at + len].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
     let (table, size, count) = (header(32, 8), header(54, 2), header(56, 2));
     const PT_INTERP: usize = 3;
     const PT_DYNAMIC: usize = 2;

@@ -1,7 +1,7 @@
 //! The README's tour: every command in it is run, in its order.
 
 use crate::common::layout::{Blob, Layout, Tar};
-use crate::common::{TestStore, bin, need_root, ok, registry::Registry};
+use crate::common::{TestStore, bin, collect, need_root, ok, registry::Registry};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -30,15 +30,11 @@ fn every_command_of_the_tour_works() {
     let path = format!("{}:{}", Path::new(bin()).parent().unwrap().display(), std::env::var("PATH").unwrap());
     for command in commands {
         let command = command.replace("localhost:5000/debian:bookworm", &name);
-        let out = Command::new("sh")
-            .args(["-c", &command])
-            .current_dir(work.path())
-            .env("PATH", &path)
-            .env("SHIPIMG_ROOT", store.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).current_dir(work.path()).stdin(Stdio::null());
+        let out = collect(shell.env("PATH", &path).env("SHIPIMG_ROOT", store.path()));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "$ {command}\n{text}");
         for (part, wanted) in [
             ("cat /etc/debian_version", "12."),
