@@ -52,11 +52,10 @@ impl Error {
             Self::Store(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
-            Self::NotEmpty(_) => Kind::Input,
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::Usage(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) => Kind::Input,
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
@@ -94,8 +93,7 @@ impl Error {
         match self {
             Self::Registry(e) => registry_hint(e),
             Self::Launch(e) => e.hint(),
-            Self::Bundle(bundle::Error::Rootfs(e)) => rootfs_hint(e),
-            Self::Rootfs(e) => rootfs_hint(e),
+            Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
             Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
             Self::Debian(debian::Error::NoKeyring { path }) => {

@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::sys::selfexe;
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Arguments of `run`.
@@ -99,33 +99,32 @@ impl Args {
             return plain(self.options, self.name.unwrap_or(self.what), self.command);
         }
         match target::find(store, &self.what) {
-            Ok(Target::Origin(origin)) => self.from_origin(store, &origin),
+            Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
                 bundle.mount()?;
-                let (path, id) = (bundle.path().to_path_buf(), bundle.name().to_string());
-                self.from_bundle(store, path, id, Some(terminal()))
+                self.in_bundle(store, bundle.path(), bundle.name().to_string(), Some(terminal()))
             }
             Ok(Target::Folder(path)) => {
                 let id = run::id_of(&path);
-                self.from_bundle(store, path, id, None)
+                self.in_bundle(store, &path, id, None)
             }
             Err(_) if Path::new("config.json").exists() => plain(self.options, self.what, self.command),
             Err(e) => Err(e),
         }
     }
 
-    fn from_bundle(self, store: &Store, path: PathBuf, id: String, terminal: Option<bool>) -> Result<Plan> {
+    fn in_bundle(self, store: &Store, path: &Path, id: String, terminal: Option<bool>) -> Result<Plan> {
         if self.ephemeral {
-            return self.from_origin(store, &Origin::Directory(path.join("rootfs")));
+            return self.over_origin(store, &Origin::Directory(path.join("rootfs")));
         }
         if self.settings.any() {
             return Err(Usage::Configured(self.what).into());
         }
-        let launch = self.options.of(&path).launch(self.name.unwrap_or(id))?;
+        let launch = self.options.of(path).launch(self.name.unwrap_or(id))?;
         Ok(Plan { launch: Launch { args: self.command, terminal, ..launch }, throw_away: None })
     }
 
-    fn from_origin(self, store: &Store, origin: &Origin) -> Result<Plan> {
+    fn over_origin(self, store: &Store, origin: &Origin) -> Result<Plan> {
         if self.detach || self.keep {
             return Err(Usage::Outlives(self.what).into());
         }

@@ -226,6 +226,7 @@ impl Launch {
             start: &gate.start,
             report: &gate.report,
             state: &document,
+            owned: state.owned,
             no_pivot: self.no_pivot,
             keep_keyring: self.no_new_keyring,
         };

@@ -32,6 +32,8 @@ pub struct Init<'a> {
     pub report: &'a OwnedFd,
     /// The state for hooks.
     pub state: &'a serde_json::Value,
+    /// Whether it ends with the process that made it.
+    pub owned: bool,
     /// Whether `/` is moved over instead of pivoted.
     pub no_pivot: bool,
     /// Whether it keeps the caller's session keyring.
@@ -101,6 +103,11 @@ impl Init<'_> {
             self.host_terminal()?;
         }
         self.program.drop_privileges()?;
+        if self.owned {
+            // After the change of ids, which would take it back.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+                .call(|| "prctl(PR_SET_PDEATHSIG)".to_string())?;
+        }
         let path = self.program.find()?;
         Ok((path, label))
     }

@@ -8,13 +8,14 @@ mod cgroups;
 
 use super::options::{self, Options};
 use super::{Error, Result, cgroup::Cgroup, devices, spec::Mount, spec::Spec};
+use crate::layer;
 use crate::sys::inroot::Root;
 use crate::sys::mountfd::{Attributes, Tree, set_attributes};
 use crate::sys::{Call, mount};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What mounting needs to know, and what it leaves for later.
 pub struct Mounts<'a> {
@@ -113,10 +114,18 @@ impl<'a> Mounts<'a> {
             let mode = rustix::fs::fstat(&target).call(|| format!("fstat({})", place.display()))?.st_mode;
             parsed.data.push(("mode".into(), Some(format!("{:o}", mode & 0o7777))));
         }
-        let late = place == Path::new("/dev") && parsed.own.set & libc::MOUNT_ATTR_RDONLY != 0;
-        let attributes = if late { parsed.own.set & !libc::MOUNT_ATTR_RDONLY } else { parsed.own.set };
+        let read_only = parsed.own.set & libc::MOUNT_ATTR_RDONLY != 0;
+        let late = place == Path::new("/dev") && read_only;
+        let writable = late || parsed.copy_up;
+        let attributes = if writable { parsed.own.set & !libc::MOUNT_ATTR_RDONLY } else { parsed.own.set };
         let data: Vec<_> = parsed.data.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
         let tree = Tree::new(&mount.kind, mount.source.as_deref(), &data, attributes)?;
+        if parsed.copy_up {
+            copy_up(&target, &tree)?;
+            if read_only && !late {
+                set_attributes(&tree, Attributes::set(libc::MOUNT_ATTR_RDONLY), false, &mount.kind)?;
+            }
+        }
         tree.attach(target, place)?;
         Self::finish(&tree, &parsed, place)?;
         if late {
@@ -247,6 +256,13 @@ fn root_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
         reason: format!("unknown value {name:?}"),
     };
     if name.is_empty() { Ok(None) } else { options::propagation(name).map(Some).ok_or_else(unknown) }
+}
+
+/// Copies what the folder `covered` holds into a mount that is not attached yet. The host's
+/// /proc is still there, and its links lead to the open folders, nowhere else.
+fn copy_up(covered: &OwnedFd, tree: &Tree) -> Result<()> {
+    let path = |fd: BorrowedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    Ok(layer::copy_tree(&path(covered.as_fd()), &path(tree.as_fd()))?)
 }
 
 fn is_dir(fd: impl AsFd) -> Result<bool> {

@@ -14,6 +14,8 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// A bind mount, with whether it takes the mounts below its source.
     pub bind: Option<bool>,
+    /// A tmpfs that begins with a copy of what it covers.
+    pub copy_up: bool,
     /// Changes an existing mount instead of making one.
     pub remount: bool,
     /// For the filesystem: key, value.
@@ -84,6 +86,7 @@ impl Options {
                 "bind" => out.bind = Some(out.bind.unwrap_or(false)),
                 "rbind" => out.bind = Some(true),
                 "remount" => out.remount = true,
+                "tmpcopyup" if mount.kind == "tmpfs" => out.copy_up = true,
                 "idmap" | "ridmap" | "tmpcopyup" => {
                     let what = format!("mount option {option} of {}", mount.destination.display());
                     return Err(Error::Unsupported { what });

@@ -1,5 +1,5 @@
 //! An image from a registry on btrfs, launched in namespaces: what takes skopeo, umoci, btrfs,
-//! unshare, mount and pivot_root by hand.
+//! unshare, mount and `pivot_root` by hand.
 
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::{bin, need_root, ok, output, registry::Registry};

@@ -83,11 +83,11 @@ impl Archive {
             self.packages.len()
         );
         fs::write(&release, &text).unwrap();
-        let signed = self.at("dists/bookworm/InRelease");
+        let target = self.at("dists/bookworm/InRelease");
         match signer {
             Some(who) => self
-                .gpg(who, &["--output", signed.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]),
-            None => fs::write(signed, text).unwrap(),
+                .gpg(who, &["--output", target.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]),
+            None => fs::write(target, text).unwrap(),
         }
     }
 

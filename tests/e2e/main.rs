@@ -6,6 +6,7 @@
 mod common;
 
 mod bad_input;
+mod bundle;
 mod faults;
 mod flow_classroom;
 mod flow_demo;

@@ -85,7 +85,8 @@ fn tree(root: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
             let link = fs::read_link(&path).unwrap_or_default();
             let device = meta.file_type().is_char_device() || meta.file_type().is_block_device();
             let device = if device { meta.rdev() } else { 0 };
-            let shown = format!("{:o} {}:{} {link:?} {device}", meta.mode(), meta.uid(), meta.gid());
+            let shown =
+                format!("{:o} {}:{} {} {device}", meta.mode(), meta.uid(), meta.gid(), link.display());
             let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
             all.insert(format!("/{}", path.strip_prefix(root).unwrap().display()), (shown, content));
             if meta.is_dir() {
@@ -182,7 +183,7 @@ fn includes_and_updates_work_inside() {
 fn names_and_options_are_checked() {
     let store = TestStore::new();
     let image = |name: &str| store.path().join(name).display().to_string();
-    assert!(store.fails(2, &["mkimg", &image("hamm.img")]).contains("unknown suite hamm"));
+    assert!(store.fails(2, &["mkimg", &image("hamm.img")]).contains("unknown suite \"hamm\""));
     assert!(store.fails(2, &["mkimg", &image("bookworm.vmdk")]).contains("must end with .img"));
     assert!(
         store

@@ -5,6 +5,10 @@ use crate::common::{bin, describe, need_root, ok, output, registry::Registry};
 use std::fs;
 use std::path::Path;
 
+/// Program headers of a dynamic executable (elf(5)).
+const PT_INTERP: usize = 3;
+const PT_DYNAMIC: usize = 2;
+
 /// A root with the binary, /proc and /dev, and nothing else; unmounted with the value.
 struct BareRoot(tempfile::TempDir);
 
@@ -73,8 +77,6 @@ fn has_no_interpreter_and_no_shared_libraries() {
     let header =
         |at: usize, len: usize| binary[at..at + len].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
     let (table, size, count) = (header(32, 8), header(54, 2), header(56, 2));
-    const PT_INTERP: usize = 3;
-    const PT_DYNAMIC: usize = 2;
     for i in 0..count {
         let kind = header(table + i * size, 4);
         assert!(kind != PT_INTERP && kind != PT_DYNAMIC, "program header {i} has type {kind}");
