@@ -16,14 +16,30 @@
 //! | 1 | [`store`] | an OCI image layout on disk |
 //! | 2 | [`registry`] | images from registries into the store |
 //! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
+//! | 2 | [`disk`] | filesystem image files |
+//! | 3 | [`debian`] | signed packages to a configured root |
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
-//! | 4 | [`bundle`] | image configurations as `config.json` |
+//! | 4 | [`bundle`] | image configurations as `config.json`; bundle folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
-//! | 2 | [`disk`] | filesystem images: size, format, populate |
-//! | 3 | [`debian`] | archives, signatures, dependencies, packages |
+//! | 7 | [`recipe`] | TOML to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
+//!
+//! ```
+//! use shipimg::{oci::Platform, registry, registry::Remote, rootfs::DriverKind, store::Store};
+//!
+//! fn bundle_of(name: &str) -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = Store::open(&Store::default_root())?;
+//!     let remote = Remote::connect(&name.parse()?, &registry::Options::default())?;
+//!     let image = registry::pull(&store, &remote, Some(&Platform::host()), &|_| ())?;
+//!     let origin = shipimg::bundle::Origin::Image(None, Box::new(image));
+//!     let settings = shipimg::bundle::Settings::default();
+//!     let bundle = shipimg::bundle::Bundle::create(&store, "demo", &origin, DriverKind::Overlay, &settings)?;
+//!     println!("{}", bundle.path().display());
+//!     Ok(())
+//! }
+//! ```
 
 pub mod bundle;
 pub mod cli;

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Text is parsed once ([`Recipe::parse`]): unknown keys are refused with their line. The
-//! recipes of the suites are embedded in the binary ([`embedded`]): they are the data
+//! recipes of the suites are embedded in the binary ([`Recipe::embedded`]): they are the data
 //! behind `mkimg SUITE.img`, and a recipe that gives no `[[repo]]` takes those of its suite.
 
 mod build;

@@ -2,10 +2,10 @@
 //!
 //! | driver | `BUNDLE/rootfs` is | shared between bundles |
 //! |---|---|---|
-//! | [`copy`] | a plain directory | nothing |
-//! | [`overlay`] | an overlay, changes in `BUNDLE/upper` | one directory per layer, in the store |
-//! | [`btrfs`] | a snapshot | one read-only subvolume per layer chain, in the store |
-//! | [`image`] | an overlay over the image file, loop-mounted read-only at `BUNDLE/lower` | the file |
+//! | `copy` | a plain directory | nothing |
+//! | `overlay` | an overlay, changes in `BUNDLE/upper` | one directory per layer, in the store |
+//! | `btrfs` | a snapshot | one read-only subvolume per layer chain, in the store |
+//! | `image` | an overlay over the image file, loop-mounted read-only at `BUNDLE/lower` | the file |
 //!
 //! A [`Rootfs`] is the record of what was made; the caller keeps it with the bundle, so that
 //! a later command can make the mounts again ([`Rootfs::mount`]) and take everything away
