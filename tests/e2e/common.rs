@@ -105,6 +105,18 @@ impl TestStore {
     }
 }
 
+impl Drop for TestStore {
+    /// Takes away what a failed test left mounted, so that the folder can go.
+    fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|l| l.split(' ').nth(4));
+        for point in points.filter(|p| Path::new(p).starts_with(self.path())).collect::<Vec<_>>().iter().rev()
+        {
+            output("umount", &["-l", point]);
+        }
+    }
+}
+
 /// A real Debian root as a folder, made once per build directory by debootstrap and kept
 /// there between runs; never written to.
 pub fn debian_root() -> &'static Path {
