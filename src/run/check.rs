@@ -19,8 +19,7 @@ impl Spec {
                 &format!("{:?} is no version 1 of the runtime-spec", self.oci_version),
             );
         }
-        let Some(process) = &self.process else { return invalid("process", "missing") };
-        process.check()?;
+        self.process.as_ref().map_or(Ok(()), Process::check)?;
         if self.root.as_ref().is_none_or(|r| r.path.as_os_str().is_empty()) {
             return invalid("root.path", "missing");
         }
@@ -56,6 +55,9 @@ impl Spec {
             }
         }
         super::sysctl::check(self)?;
+        if !self.linux.mount_label.is_empty() && !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+            return Err(Error::Unsupported { what: format!("SELinux label {:?}", self.linux.mount_label) });
+        }
         if self.linux.intel_rdt.is_some() {
             return Err(Error::Unsupported { what: "linux.intelRdt".into() });
         }
