@@ -399,3 +399,42 @@ fn without_standard_streams() {
     b.store.ok(&["delete", &b.id]);
     b.nothing_left();
 }
+
+#[test]
+fn a_volume_that_begins_with_what_it_covers() {
+    let b = Bundle::new(
+        "cd /srv && cat a/f && stat -c '%a %u:%g %Y' a/f a && readlink l && stat -c %a . && touch new && \
+         touch /ro/new 2>/dev/null || echo closed; cat /ro/x; grep -c ' /srv .* tmpfs ' /proc/self/mountinfo",
+    );
+    let srv = b.rootfs().join("srv");
+    fs::create_dir_all(srv.join("a")).unwrap();
+    fs::write(srv.join("a/f"), "covered\n").unwrap();
+    std::os::unix::fs::symlink("a/f", srv.join("l")).unwrap();
+    fs::create_dir(b.rootfs().join("ro")).unwrap();
+    fs::write(b.rootfs().join("ro/x"), "x\n").unwrap();
+    let path = |p: &str| srv.join(p).display().to_string();
+    ok("chmod", &["640", &path("a/f")]);
+    ok("chmod", &["2750", &path("a")]);
+    ok("chmod", &["1771", &path(".")]);
+    ok("chown", &["5:6", &path("a/f"), &path("a")]);
+    ok("touch", &["-d", "@1000000", &path("a/f"), &path("a")]);
+    ok("chmod", &["640", &path("a/f")]);
+    ok("chmod", &["2750", &path("a")]);
+    for (place, options) in [("/srv", json!(["tmpcopyup", "nosuid"])), ("/ro", json!(["tmpcopyup", "ro"]))] {
+        add_mount(&b, json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}));
+    }
+    assert_eq!(b.run(0), "covered\n640 5:6 1000000\n2750 5:6 1000000\na/f\n1771\nclosed\nx\n1\n");
+    assert!(!srv.join("new").exists(), "what is covered stays as it is");
+    // Through a link that leads out of the root: a folder inside is meant.
+    std::os::unix::fs::symlink("/etc", b.rootfs().join("out")).unwrap();
+    fs::write(b.rootfs().join("etc/mine"), "mine\n").unwrap();
+    b.change(|c| {
+        c["process"]["args"] = json!(["ls", "/out"]);
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| m["destination"] != "/srv" && m["destination"] != "/ro");
+    });
+    add_mount(&b, json!({"destination": "/out", "type": "tmpfs", "options": ["tmpcopyup"]}));
+    assert_eq!(b.run(0), "mine\n");
+}
