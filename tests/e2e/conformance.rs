@@ -438,3 +438,66 @@ fn a_volume_that_begins_with_what_it_covers() {
     add_mount(&b, json!({"destination": "/out", "type": "tmpfs", "options": ["tmpcopyup"]}));
     assert_eq!(b.run(0), "mine\n");
 }
+
+#[test]
+fn limits_beyond_the_usual_ones() {
+    let b = Bundle::new(
+        "cd /sys/fs/cgroup; cat cpu/cpu.idle cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us memory/memory.soft_limit_in_bytes; \
+         head -1 cpuset/cpuset.cpus; cat blkio/blkio.throttle.read_bps_device",
+    );
+    // A disk that is there, whichever it is.
+    let (_, disk) = fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .map(|e| (e.file_name(), fs::read_to_string(e.path().join("dev")).unwrap()))
+        .find(|(name, _)| !name.to_string_lossy().starts_with("loop"))
+        .unwrap();
+    let (major, minor) = disk.trim().split_once(':').unwrap();
+    let number = |s: &str| s.parse::<u32>().unwrap();
+    b.change(|c| {
+        c["linux"]["resources"] = json!({
+            "cpu": {"idle": 1, "quota": 20_000, "period": 50_000, "cpus": "0"},
+            "memory": {"reservation": 32 << 20},
+            "blockIO": {"throttleReadBpsDevice": [{"major": number(major), "minor": number(minor), "rate": 123_456}]},
+        });
+    });
+    assert_eq!(b.run(0), format!("1\n20000\n50000\n33554432\n0\n{major}:{minor} 123456\n"));
+    // What this machine has no file for is an error, and never silence.
+    let there = |name: &str| Path::new("/sys/fs/cgroup").join(name).exists();
+    for (resources, file, controller) in [
+        (json!({"network": {"classID": 5}}), "net_cls.classid", "net_cls"),
+        (
+            json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}),
+            "net_prio.ifpriomap",
+            "net_prio",
+        ),
+        (json!({"rdma": {"x": {"hcaHandles": 1}}}), "rdma.max", "rdma"),
+        (json!({"blockIO": {"leafWeight": 20}}), "blkio.leaf_weight", "blkio/blkio.leaf_weight"),
+    ] {
+        if !there(controller) {
+            b.change(|c| c["linux"]["resources"] = resources);
+            assert!(
+                b.refused(125).contains(&format!("control group file {file} is not supported")),
+                "{file}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_namespace_of_another_type_is_refused() {
+    for (kind, file) in [("network", "ipc"), ("pid", "net"), ("ipc", "uts")] {
+        let b = Bundle::new("true");
+        b.change(|c| {
+            let list = c["linux"]["namespaces"].as_array_mut().unwrap();
+            let entry = list.iter_mut().find(|n| n["type"] == kind).unwrap();
+            entry["path"] = json!(format!("/proc/self/ns/{file}"));
+        });
+        assert!(b.refused(125).contains(&format!("/ns/{file}")), "{kind}");
+        b.change(|c| {
+            let list = c["linux"]["namespaces"].as_array_mut().unwrap();
+            list.iter_mut().find(|n| n["type"] == kind).unwrap()["path"] = json!("/proc/none");
+        });
+        assert!(b.refused(125).contains("/proc/none"), "{kind}");
+    }
+}
