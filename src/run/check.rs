@@ -90,9 +90,12 @@ impl Process {
         if self.args.iter().chain(&self.env).any(|s| s.contains('\0')) {
             return invalid("args", "NUL byte in an argument or a variable");
         }
-        if self.scheduler.is_some() {
-            return Err(Error::Unsupported { what: "process.scheduler".into() });
+        if let Some(p) = &self.io_priority
+            && (super::priority::io_class(&p.class).is_none() || p.priority > 7)
+        {
+            return invalid("ioPriority", &format!("{:?} {}", p.class, p.priority));
         }
+        self.scheduler.as_ref().map(super::priority::scheduler).transpose()?;
         Ok(())
     }
 }

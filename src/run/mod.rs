@@ -40,6 +40,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod options;
+mod priority;
 mod process;
 mod seccomp;
 pub mod spec;

@@ -88,12 +88,11 @@ impl Program {
                 .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
         }
         if let Some(priority) = &self.spec.io_priority {
-            let class = match priority.class.as_str() {
-                "IOPRIO_CLASS_RT" => 1,
-                "IOPRIO_CLASS_BE" => 2,
-                _ => 3,
-            };
+            let class = super::priority::io_class(&priority.class).unwrap_or_default();
             process::io_priority(class, priority.priority)?;
+        }
+        if let Some(scheduler) = &self.spec.scheduler {
+            process::scheduler(&super::priority::scheduler(scheduler)?)?;
         }
         if let Some(persona) = self.persona {
             process::personality(persona)?;

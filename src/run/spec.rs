@@ -100,8 +100,8 @@ document! {
         oom_score_adj: Option<i32>,
         /// Disk priority.
         io_priority: Option<IoPriority>,
-        /// Scheduling policy; refused.
-        scheduler: Option<serde_json::Value>,
+        /// Scheduling policy.
+        scheduler: Option<Scheduler>,
     }
     /// A terminal's size in characters.
     ConsoleSize {
@@ -149,6 +149,23 @@ document! {
         class: String,
         /// 0 (first) to 7 (last).
         priority: u32,
+    }
+    /// Scheduling policy, as `sched_setattr(2)` has it.
+    Scheduler {
+        /// `SCHED_OTHER` and so on.
+        policy: String,
+        /// -20 (first) to 19 (last).
+        nice: i32,
+        /// Of `SCHED_FIFO` and `SCHED_RR`, 1 to 99 (first).
+        priority: u32,
+        /// `SCHED_FLAG_RESET_ON_FORK` and so on.
+        flags: Vec<String>,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        runtime: u64,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        deadline: u64,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        period: u64,
     }
     /// Programs to run at points of the lifecycle.
     Hooks {

@@ -192,6 +192,43 @@ fn priority_of_the_disk() {
         let shows = ok("ionice", &["-p", &b.state()["pid"].to_string()]);
         assert_eq!(shows.trim(), shown);
     }
+    let b = Bundle::new("true");
+    b.change(|c| c["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_NONE", "priority": 0}));
+    assert!(b.refused(125).contains("ioPriority"));
+}
+
+#[test]
+fn scheduling_policy() {
+    for (scheduler, policy, nice) in [
+        (json!({"policy": "SCHED_BATCH", "nice": 5}), "SCHED_BATCH", "5"),
+        (
+            json!({"policy": "SCHED_IDLE", "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
+            "SCHED_IDLE|SCHED_RESET_ON_FORK",
+            "0",
+        ),
+        (json!({"policy": "SCHED_OTHER", "nice": -7}), "SCHED_OTHER", "-7"),
+    ] {
+        let b = Bundle::new("");
+        b.change(|c| {
+            c["process"]["scheduler"] = scheduler;
+            c["process"]["args"] = json!(["sleep", "60"]);
+        });
+        b.start();
+        let pid = b.state()["pid"].to_string();
+        let shows = ok("chrt", &["-p", &pid]);
+        assert!(shows.lines().next().unwrap().ends_with(&format!(" {policy}")), "{shows}");
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert_eq!(stat.split(' ').nth(18).unwrap(), nice, "{stat}");
+    }
+    for scheduler in [
+        json!({"policy": "SCHED_BEST"}),
+        json!({"policy": "SCHED_OTHER", "nice": 20}),
+        json!({"policy": "SCHED_IDLE", "flags": ["SCHED_FLAG_NONE"]}),
+    ] {
+        let b = Bundle::new("true");
+        b.change(|c| c["process"]["scheduler"] = scheduler);
+        assert!(b.refused(125).contains("process.scheduler"));
+    }
 }
 
 #[test]
