@@ -188,10 +188,14 @@ impl Container {
     /// What is known of it.
     ///
     /// # Errors
-    /// [`Error::NoContainer`], [`Error::Config`].
+    /// [`Error::NoContainer`], [`Error::Damaged`].
     pub fn state(&self) -> Result<State> {
-        let missing = || Error::NoContainer { id: self.id.clone() };
-        State::read(&self.dir).map_err(|e| if is_missing(&e) { missing() } else { e })
+        let id = self.id.clone();
+        State::read(&self.dir).map_err(|e| match e {
+            e if is_missing(&e) => Error::NoContainer { id },
+            Error::Config { path, source } => Error::Damaged { id, path, source },
+            other => other,
+        })
     }
 
     /// Its state and where it is in its life.
@@ -290,7 +294,7 @@ impl Container {
     /// # Errors
     /// [`Error::NotStopped`]; [`Error::Timeout`] where a killed process does not end.
     pub fn delete(&self, force: bool) -> Result<()> {
-        if force && matches!(self.state(), Err(Error::Config { .. })) {
+        if force && matches!(self.state(), Err(Error::Damaged { .. })) {
             send_all(&cgroup::processes(&self.likely_cgroups()?), libc::SIGKILL);
             return self.destroy_unless_gone();
         }

@@ -113,6 +113,16 @@ pub enum Error {
         /// Which.
         id: String,
     },
+    /// What is remembered of a container cannot be read.
+    #[error("container {id}: {}: {source}", path.display())]
+    Damaged {
+        /// Which.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// Its process has ended.
     #[error("container not running: {id}")]
     NotRunning {
@@ -191,6 +201,7 @@ impl Error {
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::NoContainer { .. } | Self::Exec { code: 127, .. } => Kind::Missing,
             Self::Config { .. }
+            | Self::Damaged { .. }
             | Self::Invalid { .. }
             | Self::BadId { .. }
             | Self::Exists { .. }

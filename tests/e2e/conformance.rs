@@ -387,6 +387,7 @@ fn a_process_that_does_not_end_is_told_in_time() {
     b.wait(|_| place.join("f").exists());
     ok("fsfreeze", &["-f".as_ref(), place.as_os_str()]);
     b.wait(|_| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") D "));
+    assert_eq!(b.store.ok(&["exec", &b.id, "echo", "entered"]), "entered\n");
     b.store.ok(&["kill", &b.id, "KILL"]);
     let begin = std::time::Instant::now();
     let told = b.store.fails(1, &["delete", "--force", &b.id]);
