@@ -2,7 +2,7 @@
 //!
 //! The hierarchies are those of `/proc/self/cgroup` that are mounted below
 //! `/sys/fs/cgroup`. An absolute `cgroupsPath` is taken from each hierarchy's root; any
-//! other, or the container's id, from the caller's own group on version 1, so that its
+//! other, or the container's own name, from the caller's own group on version 1, so that its
 //! limits hold, and from the root on version 2, where groups with processes have no
 //! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
 //! for milliseconds the first time and is left to the parent, beside the mounts.
@@ -67,12 +67,13 @@ fn parse_line(line: &str, mounted: &dyn Fn(&Path) -> bool) -> Option<Hierarchy> 
     Some(Hierarchy { controllers, mount, own: own.into() })
 }
 
-/// Where the groups of a container belong in each hierarchy.
+/// Where the groups of a container belong in each hierarchy: `cgroups_path`, or `name` where
+/// that is empty.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a `cgroupsPath` with `..`.
-pub fn places(cgroups_path: &str, id: &str) -> Result<Vec<(Hierarchy, PathBuf)>> {
-    let wanted = if cgroups_path.is_empty() { Path::new(id) } else { Path::new(cgroups_path) };
+pub fn places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let wanted = if cgroups_path.is_empty() { Path::new(name) } else { Path::new(cgroups_path) };
     if wanted.components().any(|c| c == Component::ParentDir) {
         let reason = format!("{cgroups_path:?} leads upwards");
         return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
@@ -98,8 +99,8 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
-    pub fn plan(cgroups_path: &str, id: &str) -> Result<Self> {
-        let groups = places(cgroups_path, id)?;
+    pub fn plan(cgroups_path: &str, name: &str) -> Result<Self> {
+        let groups = places(cgroups_path, name)?;
         let (there, new): (Vec<_>, Vec<_>) = groups.iter().map(|(_, p)| p.clone()).partition(|p| p.exists());
         if let Some(path) = there.iter().find(|path| !processes(&[(*path).clone()]).is_empty()) {
             let reason = format!("{} has processes in it", path.display());

@@ -147,6 +147,10 @@ impl Launch {
         if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
             process.terminal = terminal;
         }
+        for mount in &mut spec.mounts {
+            // Relative ones, as old tools have them, are below the root.
+            mount.destination = Path::new("/").join(&mount.destination);
+        }
         spec.check()?;
         network::check(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
@@ -157,7 +161,7 @@ impl Launch {
         }
         let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
         let plan = Plan::new(&spec)?;
-        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &self.id)?;
+        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &runtime.group_name(&self.id))?;
         Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
     }
 

@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,6 +84,11 @@ impl Runtime {
             }
         };
         Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// The name of the control groups of a container that asks for none.
+    pub(super) fn group_name(&self, id: &str) -> String {
+        group_name(&self.dir, id)
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -323,7 +329,8 @@ impl Container {
     /// Its control groups where its state does not tell them.
     fn likely_cgroups(&self) -> Result<Vec<PathBuf>> {
         let path = self.spec().map(|s| s.linux.cgroups_path).unwrap_or_default();
-        Ok(cgroup::places(&path, &self.id)?.into_iter().map(|(_, group)| group).collect())
+        let name = group_name(self.dir.parent().unwrap_or(&self.dir), &self.id);
+        Ok(cgroup::places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
     }
 
     /// Takes away everything that there is of it; the lock is the caller's.
@@ -356,6 +363,14 @@ impl Container {
         }
         Ok(())
     }
+}
+
+/// The id, and what tells it from the same id in another store.
+fn group_name(containers: &Path, id: &str) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (containers.canonicalize().unwrap_or_default(), id).hash(&mut hasher);
+    let start: String = id.chars().take(200).collect();
+    format!("{start}-{:016x}", hasher.finish())
 }
 
 /// Whether there is no state at all, as opposed to one that cannot be read.

@@ -189,6 +189,13 @@ mod tests {
     }
 
     #[test]
+    fn waits_no_longer_than_told() {
+        let (a, _b) = Channel::pair().unwrap();
+        a.limit(1).unwrap();
+        assert!(matches!(a.expect(Tag::Ready), Err(Error::Timeout { seconds: 1, .. })));
+    }
+
+    #[test]
     fn a_lost_process_is_an_error() {
         let (a, b) = Channel::pair().unwrap();
         b.send(Tag::Ready, b"x").unwrap();

@@ -134,7 +134,7 @@ fn propagation_of_a_volume() {
 #[test]
 fn mounts_below_mounts() {
     let b = Bundle::new(
-        "ls /a /a/b /a/b/c; touch /a/b/c/f && echo written; touch /ro/sub/f 2>/dev/null || echo closed",
+        "ls /a /a/b /a/b/c; touch /a/b/c/f && echo written; grep -c ' /rel/ative ' /proc/self/mountinfo; touch /ro/sub/f 2>/dev/null || echo closed",
     );
     fs::create_dir_all(b.dir.join("tree/sub")).unwrap();
     fs::create_dir(b.rootfs().join("ro")).unwrap();
@@ -143,10 +143,12 @@ fn mounts_below_mounts() {
         add_mount(&b, json!({"destination": place, "type": "tmpfs", "source": "tmpfs"}));
     }
     add_mount(&b, json!({"destination": "/ro", "source": "tree", "options": ["rbind", "rro"]}));
+    // A relative destination, as old tools have it, is one below the root.
+    add_mount(&b, json!({"destination": "rel/ative", "type": "tmpfs", "source": "tmpfs"}));
     let script = "mount -t tmpfs t \"$3/tree/sub\" && exec \"$1\" --root \"$2\" run -b \"$3\" \"$4\"";
     let args = ["-m", "sh", "-ec", script, "sh", crate::common::bin(), b.store.path().to_str().unwrap()];
     let out = ok("unshare", &[&args[..], &[b.dir.to_str().unwrap(), &b.id]].concat());
-    assert_eq!(out, "/a:\nb\n\n/a/b:\nc\n\n/a/b/c:\nwritten\nclosed\n");
+    assert_eq!(out, "/a:\nb\n\n/a/b:\nc\n\n/a/b/c:\nwritten\n1\nclosed\n");
     b.nothing_left();
 }
 
@@ -305,7 +307,7 @@ fn failures_afterwards_are_warnings() {
 fn control_groups_of_others_stay() {
     // One that was there before, empty: used, and left where it is.
     let b = Bundle::new("cat /proc/self/cgroup; sleep 60");
-    let path = format!("/{}-theirs", b.id);
+    let path = format!("/theirs-{}", b.id);
     let theirs = group("pids", &path);
     let sub = theirs.join("below");
     fs::create_dir(&theirs).unwrap();
@@ -335,6 +337,18 @@ fn control_groups_of_others_stay() {
     other.wait().unwrap();
     fs::remove_dir(sub).unwrap();
     fs::remove_dir(theirs).unwrap();
+}
+
+#[test]
+fn the_same_name_in_two_stores() {
+    let (a, mut b) = (Bundle::new("sleep 60"), Bundle::new("sleep 60"));
+    b.id.clone_from(&a.id);
+    a.start();
+    b.start();
+    b.store.ok(&["delete", "--force", &b.id]);
+    assert_eq!(a.state()["status"], "running");
+    a.store.ok(&["delete", "--force", &a.id]);
+    a.nothing_left();
 }
 
 #[test]
@@ -404,11 +418,11 @@ fn a_process_that_does_not_end_is_told_in_time() {
 fn frozen_before_start() {
     let b = Bundle::new("true");
     assert!(b.launch("create").status.success());
-    fs::write(group("freezer", &b.id).join("freezer.state"), "FROZEN").unwrap();
+    fs::write(b.group("freezer").join("freezer.state"), "FROZEN").unwrap();
     assert!(b.store.fails(2, &["start", &b.id]).contains("paused"));
     // A signal is taken, and does its work once the container goes on.
     b.store.ok(&["kill", &b.id, "KILL"]);
-    fs::write(group("freezer", &b.id).join("freezer.state"), "THAWED").unwrap();
+    fs::write(b.group("freezer").join("freezer.state"), "THAWED").unwrap();
     b.wait(|b| b.state()["status"] == "stopped");
     b.store.ok(&["delete", &b.id]);
     b.nothing_left();

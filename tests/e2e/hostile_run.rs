@@ -190,7 +190,7 @@ fn exec_user_is_that_user() {
 fn a_frozen_container_is_killed_and_not_entered() {
     let b = Bundle::new("sleep 60");
     b.start();
-    let freezer = Path::new("/sys/fs/cgroup/freezer").join(&b.id).join("freezer.state");
+    let freezer = b.group("freezer").join("freezer.state");
     fs::write(&freezer, "FROZEN").unwrap();
     b.wait(|b| b.state()["status"] == "paused");
     assert!(b.store.fails(125, &["exec", &b.id, "true"]).contains("paused container"));
