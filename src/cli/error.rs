@@ -95,7 +95,9 @@ impl Error {
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
-            Self::Run(run::Error::NotStopped { id, .. }) => Some(format!("shipimg delete --force {id}")),
+            Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
+                Some(format!("shipimg delete --force {id}"))
+            }
             Self::Debian(debian::Error::NoKeyring { path }) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let package =

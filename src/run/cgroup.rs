@@ -2,10 +2,13 @@
 //!
 //! The hierarchies are those of `/proc/self/cgroup` that are mounted below
 //! `/sys/fs/cgroup`. An absolute `cgroupsPath` is taken from each hierarchy's root; any
-//! other, or the container's id, from the caller's own group on version 1, so that its
+//! other, or the container's own name, from the caller's own group on version 1, so that its
 //! limits hold, and from the root on version 2, where groups with processes have no
 //! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
 //! for milliseconds the first time and is left to the parent, beside the mounts.
+//!
+//! A group that was there before stays when the container goes, and one that holds
+//! processes is not taken: they would be limited, and killed, with the container.
 
 mod devices;
 mod limits;
@@ -64,30 +67,46 @@ fn parse_line(line: &str, mounted: &dyn Fn(&Path) -> bool) -> Option<Hierarchy> 
     Some(Hierarchy { controllers, mount, own: own.into() })
 }
 
+/// Where the groups of a container belong in each hierarchy: `cgroups_path`, or `name` where
+/// that is empty.
+///
+/// # Errors
+/// [`Error::Invalid`] for a `cgroupsPath` with `..`.
+pub fn places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let wanted = if cgroups_path.is_empty() { Path::new(name) } else { Path::new(cgroups_path) };
+    if wanted.components().any(|c| c == Component::ParentDir) {
+        let reason = format!("{cgroups_path:?} leads upwards");
+        return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
+    }
+    let place = |h: Hierarchy| {
+        let from_root = wanted.is_absolute() || h.is_v2();
+        let inside = if from_root { wanted.to_path_buf() } else { h.own.join(wanted) };
+        let path = h.mount.join(inside.strip_prefix("/").unwrap_or(&inside));
+        (h, path)
+    };
+    Ok(hierarchies()?.into_iter().map(place).collect())
+}
+
 /// A container's control groups.
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<(Hierarchy, PathBuf)>,
+    new: Vec<PathBuf>,
 }
 
 impl Cgroup {
     /// Names the groups of a container; makes nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a `cgroupsPath` with `..`.
-    pub fn plan(cgroups_path: &str, id: &str) -> Result<Self> {
-        let wanted = if cgroups_path.is_empty() { Path::new(id) } else { Path::new(cgroups_path) };
-        if wanted.components().any(|c| c == Component::ParentDir) {
-            let reason = format!("{cgroups_path:?} leads upwards");
+    /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
+    pub fn plan(cgroups_path: &str, name: &str) -> Result<Self> {
+        let groups = places(cgroups_path, name)?;
+        let (there, new): (Vec<_>, Vec<_>) = groups.iter().map(|(_, p)| p.clone()).partition(|p| p.exists());
+        if let Some(path) = there.iter().find(|path| !processes(&[(*path).clone()]).is_empty()) {
+            let reason = format!("{} has processes in it", path.display());
             return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
         }
-        let place = |h: Hierarchy| {
-            let from_root = wanted.is_absolute() || h.is_v2();
-            let inside = if from_root { wanted.to_path_buf() } else { h.own.join(wanted) };
-            let path = h.mount.join(inside.strip_prefix("/").unwrap_or(&inside));
-            (h, path)
-        };
-        Ok(Self { groups: hierarchies()?.into_iter().map(place).collect() })
+        Ok(Self { groups, new })
     }
 
     /// The groups with their hierarchies.
@@ -100,6 +119,12 @@ impl Cgroup {
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.groups.iter().map(|(_, path)| path.clone()).collect()
+    }
+
+    /// The paths of the groups that were not there before, which go with the container.
+    #[must_use]
+    pub fn new_paths(&self) -> Vec<PathBuf> {
+        self.new.clone()
     }
 
     /// Makes the groups and sets the limits.
@@ -181,11 +206,17 @@ fn enable_controllers(group: &Path, mount: &Path) {
     }
 }
 
-/// Whether the groups are frozen.
+/// Whether the groups are frozen, or about to be.
 #[must_use]
 pub fn is_frozen(paths: &[PathBuf]) -> bool {
-    let holds = |path: &Path, text| fs::read_to_string(path).is_ok_and(|t| t.trim() == text);
-    paths.iter().any(|p| holds(&p.join("freezer.state"), "FROZEN") || holds(&p.join("cgroup.freeze"), "1"))
+    let read = |group: &Path, name| fs::read_to_string(group.join(name)).unwrap_or_default();
+    let frozen = |group: &Path| {
+        let events = read(group, "cgroup.events");
+        read(group, "freezer.state").contains("FR")
+            || read(group, "cgroup.freeze").trim() == "1"
+            || events.lines().any(|l| l == "frozen 1")
+    };
+    paths.iter().any(|path| frozen(path))
 }
 
 /// Lets frozen groups go on.

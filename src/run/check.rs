@@ -19,8 +19,7 @@ impl Spec {
                 &format!("{:?} is no version 1 of the runtime-spec", self.oci_version),
             );
         }
-        let Some(process) = &self.process else { return invalid("process", "missing") };
-        process.check()?;
+        self.process.as_ref().map_or(Ok(()), Process::check)?;
         if self.root.as_ref().is_none_or(|r| r.path.as_os_str().is_empty()) {
             return invalid("root.path", "missing");
         }
@@ -39,8 +38,23 @@ impl Spec {
         if !self.domainname.is_empty() && !self.has_namespace("uts") {
             return invalid("domainname", "needs a uts namespace");
         }
-        if self.new_namespace("user") && self.linux.uid_mappings.is_empty() {
-            return invalid("linux.uidMappings", "a new user namespace needs mappings");
+        for (field, mappings) in
+            [("uidMappings", &self.linux.uid_mappings), ("gidMappings", &self.linux.gid_mappings)]
+        {
+            if self.new_namespace("user") && mappings.is_empty() {
+                return invalid(&format!("linux.{field}"), "a new user namespace needs mappings");
+            }
+            if !self.has_namespace("user") && !mappings.is_empty() {
+                return invalid(&format!("linux.{field}"), "they need a user namespace");
+            }
+        }
+        if !self.has_namespace("time") && !self.linux.time_offsets.is_empty() {
+            return invalid("linux.timeOffsets", "they need a time namespace");
+        }
+        let hiding = self.linux.masked_paths.iter().chain(&self.linux.readonly_paths);
+        if let Some(path) = hiding.into_iter().find(|p| !p.is_absolute()) {
+            let reason = format!("{} is not an absolute path", path.display());
+            return invalid("linux.maskedPaths or readonlyPaths", &reason);
         }
         let hidden = !self.linux.masked_paths.is_empty() || !self.linux.readonly_paths.is_empty();
         if !self.has_namespace("mount") && (hidden || !self.mounts.is_empty()) {
@@ -56,6 +70,9 @@ impl Spec {
             }
         }
         super::sysctl::check(self)?;
+        if !self.linux.mount_label.is_empty() && !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+            return Err(Error::Unsupported { what: format!("SELinux label {:?}", self.linux.mount_label) });
+        }
         if self.linux.intel_rdt.is_some() {
             return Err(Error::Unsupported { what: "linux.intelRdt".into() });
         }
@@ -88,9 +105,16 @@ impl Process {
         if self.args.iter().chain(&self.env).any(|s| s.contains('\0')) {
             return invalid("args", "NUL byte in an argument or a variable");
         }
-        if self.scheduler.is_some() {
-            return Err(Error::Unsupported { what: "process.scheduler".into() });
+        let kinds: std::collections::BTreeSet<_> = self.rlimits.iter().map(|r| &r.kind).collect();
+        if kinds.len() < self.rlimits.len() {
+            return invalid("rlimits", "a type is there twice");
         }
+        if let Some(p) = &self.io_priority
+            && (super::priority::io_class(&p.class).is_none() || p.priority > 7)
+        {
+            return invalid("ioPriority", &format!("{:?} {}", p.class, p.priority));
+        }
+        self.scheduler.as_ref().map(super::priority::scheduler).transpose()?;
         Ok(())
     }
 }
@@ -105,6 +129,7 @@ impl Hooks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn refuses_what_it_would_not_honour() {
@@ -114,6 +139,15 @@ mod tests {
             (r#""linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#, "twice"),
             (r#""linux":{"namespaces":[{"type":"disk"}]}"#, "disk"),
             (r#""linux":{"namespaces":[{"type":"user"}]}"#, "mappings"),
+            (r#""linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#, "uidMappings"),
+            (
+                r#""linux":{"namespaces":[{"type":"user"}],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+                "gidMappings",
+            ),
+            (r#""linux":{"timeOffsets":{"boottime":{"secs":1}}}"#, "timeOffsets"),
+            (r#""linux":{"namespaces":[{"type":"mount"}],"maskedPaths":["a"]}"#, "a is not an absolute path"),
+            (r#""linux":{"namespaces":[{"type":"mount"}],"readonlyPaths":["../a"]}"#, "../a is not"),
+            (r#""linux":{"mountLabel":"a:b:c"}"#, "a:b:c"),
             (r#""linux":{"intelRdt":{}}"#, "intelRdt"),
             (r#""linux":{"sysctl":{"net.ipv4.ip_forward":"1"}}"#, "net.ipv4.ip_forward"),
             (r#""linux":{"sysctl":{"kernel.panic":"1"}}"#, "kernel.panic"),
@@ -124,5 +158,21 @@ mod tests {
             assert!(error.to_string().contains(word), "{extra}: {error}");
         }
         Spec::parse(format!("{{{base}}}").as_bytes()).unwrap().check().unwrap();
+        for (field, value, word) in [
+            ("cwd", json!("a"), "cwd"),
+            ("args", json!([]), "args"),
+            (
+                "rlimits",
+                json!([{"type": "RLIMIT_CORE"}, {"type": "RLIMIT_CPU"}, {"type": "RLIMIT_CORE"}]),
+                "twice",
+            ),
+            ("ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "ioPriority"),
+            ("scheduler", json!({"policy": "x"}), "scheduler"),
+        ] {
+            let mut process = json!({"cwd": "/", "args": ["sh"]});
+            process[field] = value;
+            let error = serde_json::from_value::<Process>(process).unwrap().check().unwrap_err();
+            assert!(error.to_string().contains(word), "{field}: {error}");
+        }
     }
 }

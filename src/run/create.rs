@@ -2,7 +2,7 @@
 
 use super::cgroup::{self, Cgroup};
 use super::init::{Init, has_runtime_hooks};
-use super::lifecycle::{Container, Lock, Runtime};
+use super::lifecycle::{Container, Lock, Runtime, end};
 use super::namespaces::{self, Plan};
 use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
@@ -10,7 +10,7 @@ use super::sync::{Channel, Tag, decode};
 use super::terminal::{self, Exit};
 use super::{Error, Result, hooks, io_error, network, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
-use crate::sys::signal::{self, Signals};
+use crate::sys::signal::Signals;
 use crate::sys::{Call, pty};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -74,7 +74,7 @@ impl Launch {
     /// # Errors
     /// What is wrong with the bundle, or the call that failed; nothing is left then.
     pub fn create(&self, runtime: &Runtime) -> Result<Container> {
-        let prepared = self.prepare()?;
+        let prepared = self.prepare(runtime)?;
         let terminal = prepared.program.spec().terminal;
         let invalid = |reason: &str| {
             Err(Error::Invalid { field: "process.terminal".into(), reason: reason.to_string() })
@@ -94,7 +94,10 @@ impl Launch {
     /// # Errors
     /// As [`Self::create`] and [`Container::start`].
     pub fn run(&self, runtime: &Runtime, keep: bool) -> Result<Exit> {
-        let prepared = self.prepare()?;
+        let prepared = self.prepare(runtime)?;
+        if prepared.spec.process.is_none() {
+            return Err(Error::Invalid { field: "process".into(), reason: "missing".into() });
+        }
         let signals = Signals::take()?;
         let (start_read, start_write) = pipe()?;
         let (report_read, report_write) = pipe()?;
@@ -121,7 +124,7 @@ impl Launch {
             terminal::wait(running.child.pidfd.as_fd(), &signals, master)
         })();
         if result.is_err() {
-            let _ = signal::send(running.child.pidfd.as_fd(), libc::SIGKILL);
+            end(&self.id, &running.child.pidfd, &prepared.cgroup.paths())?;
             let _ = terminal::reap(running.child.pidfd.as_fd());
         }
         if !keep || result.is_err() {
@@ -130,9 +133,10 @@ impl Launch {
         result
     }
 
-    fn prepare(&self) -> Result<Prepared> {
+    fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
         state::check_preserved(self.preserve_fds)?;
         state::check_id(&self.id)?;
+        runtime.vacant(&self.id)?;
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
         let path = self.config.clone().unwrap_or_else(|| bundle.join("config.json"));
         let text = io_error("read", &path, std::fs::read(&path))?;
@@ -143,6 +147,10 @@ impl Launch {
         if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
             process.terminal = terminal;
         }
+        for mount in &mut spec.mounts {
+            // Relative ones, as old tools have them, are below the root.
+            mount.destination = Path::new("/").join(&mount.destination);
+        }
         spec.check()?;
         network::check(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
@@ -151,9 +159,9 @@ impl Launch {
             let reason = format!("{} is not a folder", rootfs.display());
             return Err(Error::Invalid { field: "root.path".into(), reason });
         }
-        let program = Program::new(spec.process.clone().unwrap_or_default(), &spec.linux, self.preserve_fds)?;
+        let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
         let plan = Plan::new(&spec)?;
-        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &self.id)?;
+        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &runtime.group_name(&self.id))?;
         Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
     }
 
@@ -175,6 +183,7 @@ impl Launch {
             owned,
             process: None,
             cgroups: prepared.cgroup.paths(),
+            own_cgroups: prepared.cgroup.new_paths(),
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
@@ -185,7 +194,7 @@ impl Launch {
             (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
             (result, child) => {
                 if let Some(child) = child {
-                    let _ = signal::send(child.pidfd.as_fd(), libc::SIGKILL);
+                    end(&self.id, &child.pidfd, &state.cgroups)?;
                     let _ = terminal::reap(child.pidfd.as_fd());
                 }
                 if let Err(e) = container.destroy(&lock) {

@@ -5,24 +5,15 @@ use super::{
     spec::{Device, Spec},
 };
 use crate::sys::inroot::Root;
+use crate::sys::sandbox::{DEVICE_LINKS, DEVICES};
 use crate::sys::{Call, mountfd::Tree};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// Name below `/dev`, major, minor.
-const DEFAULT: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-const LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-];
 
 /// Makes the default devices and links, and the devices of config.json. A `/dev` that is
 /// bound from the host is left as it is.
@@ -38,8 +29,8 @@ pub fn create(spec: &Spec, root: &Root) -> Result<()> {
         return Ok(());
     }
     let mapped = spec.has_namespace("user");
-    for (name, major, minor) in DEFAULT {
-        let path = Path::new("/dev").join(name);
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
         if !spec.linux.devices.iter().any(|d| d.path == path) {
             let file_mode = Some(0o666);
             make(root, &Device { kind: "c".into(), path, major, minor, file_mode, uid: 0, gid: 0 }, mapped)?;
@@ -47,10 +38,10 @@ pub fn create(spec: &Spec, root: &Root) -> Result<()> {
     }
     spec.linux.devices.iter().try_for_each(|device| make(root, device, mapped))?;
     let dev = root.make_dir(Path::new("/dev"))?;
-    for (target, name) in LINKS {
+    for (target, name) in DEVICE_LINKS.into_iter().chain([(c"pts/ptmx", c"ptmx")]) {
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Ok(Err(e).call(|| format!("symlinkat({target}, /dev/{name})"))?),
+            Err(e) => return Ok(Err(e).call(|| format!("symlinkat({target:?}, /dev, {name:?})"))?),
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 use super::cgroup;
 use super::create::write_pid;
 use super::init::hand_over;
-use super::lifecycle::Container;
+use super::lifecycle::{Container, PATIENCE, end};
 use super::process::Program;
 use super::spec::{self, Spec};
 use super::state::{self, Status};
@@ -17,7 +17,7 @@ use crate::sys::Call;
 use crate::sys::inroot::Root;
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now, setns};
 use crate::sys::pty::{self, Pty};
-use crate::sys::signal::{self, Signals};
+use crate::sys::signal::Signals;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -77,6 +77,7 @@ impl Exec {
         let signals = Signals::take()?;
         let (console, inbox) = self.console(&program)?;
         let (ours, theirs) = Channel::pair()?;
+        ours.limit(PATIENCE)?;
         let entry = Entry { spec: &spec, program: &program, pidfd: &pidfd, console: console.as_ref() };
         // Children from now on are born in the container's pid namespace, this process stays.
         if spec.has_namespace("pid") {
@@ -98,7 +99,7 @@ impl Exec {
         drop((theirs, console));
         let begun = self.begin(&ours, &state.cgroups, &program, &child);
         if let Err(e) = begun {
-            let _ = signal::send(child.pidfd.as_fd(), libc::SIGKILL);
+            end(container.id(), &child.pidfd, &[])?;
             let _ = terminal::reap(child.pidfd.as_fd());
             return Err(e);
         }
@@ -130,7 +131,8 @@ impl Exec {
             let text = io_error("read", path, std::fs::read(path))?;
             serde_json::from_slice(&text).map_err(|source| Error::Config { path: path.clone(), source })?
         } else {
-            let own = spec.process.clone().unwrap_or_default();
+            let own = spec.process.clone();
+            let own = own.unwrap_or_else(|| spec::Process { cwd: "/".into(), ..spec::Process::default() });
             spec::Process { args: self.args.clone(), terminal: false, console_size: None, ..own }
         };
         process.env.extend(self.env.iter().cloned());
@@ -144,7 +146,7 @@ impl Exec {
             process.user.additional_gids.clear();
         }
         process.user.additional_gids.extend(&self.additional_gids);
-        let mut program = Program::new(process, &spec.linux, self.preserve_fds)?;
+        let mut program = Program::new(Some(process), &spec.linux, self.preserve_fds)?;
         self.caps.iter().try_for_each(|name| program.add_capability(name))?;
         Ok(program)
     }

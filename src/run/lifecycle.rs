@@ -11,12 +11,13 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a killed process may take to end, and a lock to become free, in seconds.
-const PATIENCE: u64 = 10;
+pub(super) const PATIENCE: u64 = 10;
 
 /// The folder of all containers.
 #[derive(Debug)]
@@ -69,9 +70,25 @@ impl Runtime {
         names.sort();
         let read = |id: String| {
             let dir = self.dir.join(id);
-            State::read(&dir).ok().map(|state| (state.clone(), state.status(&dir)))
+            match State::read(&dir) {
+                Ok(state) => {
+                    let status = state.status(&dir);
+                    Some((state, status))
+                }
+                Err(e) => {
+                    if !is_missing(&e) {
+                        tracing::warn!("{e}");
+                    }
+                    None
+                }
+            }
         };
         Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// The name of the control groups of a container that asks for none.
+    pub(super) fn group_name(&self, id: &str) -> String {
+        group_name(&self.dir, id)
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -79,12 +96,20 @@ impl Runtime {
         Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
     }
 
+    /// Takes away what killed commands left, and says whether `id` is free then.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Io`].
+    pub(super) fn vacant(&self, id: &str) -> Result<()> {
+        self.sweep()?;
+        if self.dir.join(id).exists() { Err(Error::Exists { id: id.to_string() }) } else { Ok(()) }
+    }
+
     /// Makes the folder of a new container, locked.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`].
     pub(super) fn reserve(&self, id: &str) -> Result<(Container, Lock)> {
-        self.sweep()?;
         let parent = io_error("open", &self.dir, File::open(&self.dir))?;
         // Shared with other reservations, so that no sweep sees the folder before its lock.
         flock(&parent, FlockOperation::LockShared).call(|| format!("flock({})", self.dir.display()))?;
@@ -118,7 +143,8 @@ impl Runtime {
             let Some(lock) = container.try_lock() else { continue };
             let abandoned = match State::read(&container.dir) {
                 Ok(state) => !state.complete || (state.owned && state.pidfd().is_none()),
-                Err(_) => true,
+                // A damaged one may still have processes; that is for `delete --force`.
+                Err(e) => is_missing(&e),
             };
             if abandoned && let Err(e) = container.destroy(&lock) {
                 tracing::warn!("leftovers of {}: {e}", container.id);
@@ -168,12 +194,12 @@ impl Container {
     /// What is known of it.
     ///
     /// # Errors
-    /// [`Error::NoContainer`], [`Error::Config`].
+    /// [`Error::NoContainer`], [`Error::Damaged`].
     pub fn state(&self) -> Result<State> {
+        let id = self.id.clone();
         State::read(&self.dir).map_err(|e| match e {
-            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
-                Error::NoContainer { id: self.id.clone() }
-            }
+            e if is_missing(&e) => Error::NoContainer { id },
+            Error::Config { path, source } => Error::Damaged { id, path, source },
             other => other,
         })
     }
@@ -205,6 +231,12 @@ impl Container {
         let (state, status) = self.status()?;
         let refused = |what| Err(Error::State { what, id: self.id.clone() });
         match status {
+            Status::Created if self.spec()?.process.is_none() => {
+                return refused("start a container whose config.json has no process");
+            }
+            Status::Created if cgroup::is_frozen(&state.cgroups) => {
+                return refused("start a paused container");
+            }
             Status::Created => {}
             Status::Creating => return refused("start a container that is not created yet"),
             Status::Stopped => return refused("start a container that has stopped"),
@@ -268,6 +300,10 @@ impl Container {
     /// # Errors
     /// [`Error::NotStopped`]; [`Error::Timeout`] where a killed process does not end.
     pub fn delete(&self, force: bool) -> Result<()> {
+        if force && matches!(self.state(), Err(Error::Damaged { .. })) {
+            send_all(&cgroup::processes(&self.likely_cgroups()?), libc::SIGKILL);
+            return self.destroy_unless_gone();
+        }
         let (state, status) = self.status()?;
         match status {
             Status::Stopped | Status::Created => {}
@@ -277,6 +313,10 @@ impl Container {
         if let Some(pidfd) = state.pidfd() {
             end(&self.id, &pidfd, &state.cgroups)?;
         }
+        self.destroy_unless_gone()
+    }
+
+    fn destroy_unless_gone(&self) -> Result<()> {
         match self.lock() {
             // Its `run` has seen the end and deleted it.
             Err(Error::NoContainer { .. }) => Ok(()),
@@ -286,35 +326,70 @@ impl Container {
         }
     }
 
+    /// Its control groups where its state does not tell them.
+    fn likely_cgroups(&self) -> Result<Vec<PathBuf>> {
+        let path = self.spec().map(|s| s.linux.cgroups_path).unwrap_or_default();
+        let name = group_name(self.dir.parent().unwrap_or(&self.dir), &self.id);
+        Ok(cgroup::places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
+    }
+
     /// Takes away everything that there is of it; the lock is the caller's.
     ///
     /// # Errors
     /// What could not be taken away.
     pub(super) fn destroy(&self, _lock: &Lock) -> Result<()> {
-        let state = State::read(&self.dir).ok();
+        let state = State::read(&self.dir);
         let spec = self.spec().ok();
-        if let Some(state) = &state {
-            if let Some(pidfd) = state.pidfd() {
-                end(&self.id, &pidfd, &state.cgroups)?;
+        match &state {
+            Ok(state) => {
+                if let Some(pidfd) = state.pidfd() {
+                    end(&self.id, &pidfd, &state.cgroups)?;
+                }
+                // Without a pid namespace of its own its other processes go on.
+                empty(&state.cgroups, &state.own_cgroups)?;
             }
-            // Without a pid namespace of its own its other processes go on.
-            let pids = cgroup::processes(&state.cgroups);
-            send_all(&pids, libc::SIGKILL);
-            cgroup::remove(&state.cgroups)?;
+            Err(e) if is_missing(e) => {}
+            Err(_) => {
+                let groups = self.likely_cgroups()?;
+                empty(&groups, &groups)?;
+            }
         }
         match fs::remove_dir_all(&self.dir) {
             Err(e) if e.kind() != ErrorKind::NotFound => io_error("remove", &self.dir, Err(e))?,
             _ => {}
         }
-        if let (Some(state), Some(spec)) = (state, spec) {
+        if let (Ok(state), Some(spec)) = (state, spec) {
             hooks::run_all("poststop", &spec.hooks.poststop, &state.document(Status::Stopped));
         }
         Ok(())
     }
 }
 
+/// The id, and what tells it from the same id in another store.
+fn group_name(containers: &Path, id: &str) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (containers.canonicalize().unwrap_or_default(), id).hash(&mut hasher);
+    let start: String = id.chars().take(200).collect();
+    format!("{start}-{:016x}", hasher.finish())
+}
+
+/// Whether there is no state at all, as opposed to one that cannot be read.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Kills what is left in `cgroups` and removes those of them that are `own`.
+fn empty(cgroups: &[PathBuf], own: &[PathBuf]) -> Result<()> {
+    cgroup::thaw(cgroups);
+    send_all(&cgroup::processes(cgroups), libc::SIGKILL);
+    cgroup::remove(own)
+}
+
 /// Kills a process and waits for its end, thawing its groups.
-fn end(id: &str, pidfd: &OwnedFd, cgroups: &[PathBuf]) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Timeout`] where it sits in the kernel and does not end.
+pub(super) fn end(id: &str, pidfd: &OwnedFd, cgroups: &[PathBuf]) -> Result<()> {
     match signal::send(pidfd.as_fd(), libc::SIGKILL) {
         Err(e) if e.errno() == Some(Errno::SRCH) => return Ok(()),
         other => other?,

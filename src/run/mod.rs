@@ -40,6 +40,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod options;
+mod priority;
 mod process;
 mod seccomp;
 pub mod spec;
@@ -111,6 +112,16 @@ pub enum Error {
     NoContainer {
         /// Which.
         id: String,
+    },
+    /// What is remembered of a container cannot be read.
+    #[error("container {id}: {}: {source}", path.display())]
+    Damaged {
+        /// Which.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
     },
     /// Its process has ended.
     #[error("container not running: {id}")]
@@ -190,6 +201,7 @@ impl Error {
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::NoContainer { .. } | Self::Exec { code: 127, .. } => Kind::Missing,
             Self::Config { .. }
+            | Self::Damaged { .. }
             | Self::Invalid { .. }
             | Self::BadId { .. }
             | Self::Exists { .. }

@@ -26,12 +26,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// Works it out; descriptors 3 up to `preserve` more are left open for it.
+    /// Works it out; descriptors 3 up to `preserve` more are left open for it. Without a
+    /// `process` there is nothing to execute, and no privilege is kept.
     ///
     /// # Errors
     /// What makes no sense or is not there on this machine.
-    pub fn new(process: spec::Process, linux: &spec::Linux, preserve: u32) -> Result<Self> {
-        process.check()?;
+    pub fn new(process: Option<spec::Process>, linux: &spec::Linux, preserve: u32) -> Result<Self> {
+        process.as_ref().map_or(Ok(()), spec::Process::check)?;
+        let process = process.unwrap_or_default();
         let c_strings = |list: &[String]| -> Vec<CString> {
             list.iter().map(|s| CString::new(s.as_bytes()).unwrap_or_default()).collect()
         };
@@ -86,12 +88,11 @@ impl Program {
                 .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
         }
         if let Some(priority) = &self.spec.io_priority {
-            let class = match priority.class.as_str() {
-                "IOPRIO_CLASS_RT" => 1,
-                "IOPRIO_CLASS_BE" => 2,
-                _ => 3,
-            };
+            let class = super::priority::io_class(&priority.class).unwrap_or_default();
             process::io_priority(class, priority.priority)?;
+        }
+        if let Some(scheduler) = &self.spec.scheduler {
+            process::scheduler(&super::priority::scheduler(scheduler)?)?;
         }
         if let Some(persona) = self.persona {
             process::personality(persona)?;
@@ -152,7 +153,7 @@ impl Program {
     /// # Errors
     /// [`Error::Exec`].
     pub fn find(&self) -> Result<CString> {
-        let name = &self.spec.args[0];
+        let Some(name) = self.spec.args.first() else { return Ok(CString::default()) };
         let failed =
             |reason: &str, code| Err(Error::Exec { program: name.clone(), reason: reason.to_string(), code });
         if name.contains('/') {
@@ -195,7 +196,8 @@ impl Program {
         }
         let errno = process::execve(path, &self.args, &self.env);
         let code = if errno == Errno::NOENT { 127 } else { 126 };
-        Error::Exec { program: self.spec.args[0].clone(), reason: text(errno), code }
+        let program = self.spec.args.first().cloned().unwrap_or_default();
+        Error::Exec { program, reason: text(errno), code }
     }
 
     fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {

@@ -1,16 +1,12 @@
 //! `linux.seccomp` of config.json, compiled to the kernel's filter (seccomp(2), classic BPF).
 //!
-//! The filter checks the architecture, then finds the system call's number by a binary
-//! search over ranges of equal outcome, so that its length hardly matters at run time. For
-//! one call, conditional rules are tried in their order, then the unconditional one, then
+//! For one call, conditional rules are tried in their order, then the unconditional one, then
 //! the default. As other runtimes do, a call that is newer than all that the profile names
 //! answers `ENOSYS` where the default is another errno, so that programs fall back to the
 //! older call. Names that are not known are skipped. Notification is refused.
-//!
-//! Written here and not with a crate: those at hand know one action beside the default,
-//! profiles have several.
 
 use super::{Error, Result, spec};
+use crate::sys::bpf::{self, Condition, Op, Outcome};
 use libc::sock_filter;
 use std::collections::BTreeMap;
 use syscalls::{aarch64, arm, x86, x86_64};
@@ -24,20 +20,6 @@ pub struct Filter {
     pub flags: u64,
 }
 
-// The BPF instructions used; offsets into struct seccomp_data.
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP: u16 = 0x05;
-const EQUAL: u16 = 0x15;
-const GREATER: u16 = 0x25;
-const GREATER_EQUAL: u16 = 0x35;
-const RETURN: u16 = 0x06;
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
-const OFFSET_ARGS: u32 = 16;
-
-/// The kernel's longest filter, in instructions.
-const MAX_LENGTH: usize = 4096;
 /// Where x32's numbers begin; they share x86-64's architecture word.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -78,48 +60,21 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
     })
 }
 
-/// What happens to one system call: conditional actions in order, then the final one.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Outcome {
-    conditional: Vec<(Vec<Condition>, u32)>,
-    last: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Condition {
-    index: u32,
-    mask: u64,
-    value: u64,
-    op: Op,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Op {
-    Equal,
-    NotEqual,
-    Greater,
-    GreaterEqual,
-    Less,
-    LessEqual,
-}
-
-impl Condition {
-    fn new(arg: &spec::SyscallArg) -> Result<Self> {
-        if arg.index > 5 {
-            return Err(invalid(format!("argument {} of a system call", arg.index)));
-        }
-        let (op, mask, value) = match arg.op.as_str() {
-            "SCMP_CMP_EQ" => (Op::Equal, u64::MAX, arg.value),
-            "SCMP_CMP_NE" => (Op::NotEqual, u64::MAX, arg.value),
-            "SCMP_CMP_GT" => (Op::Greater, u64::MAX, arg.value),
-            "SCMP_CMP_GE" => (Op::GreaterEqual, u64::MAX, arg.value),
-            "SCMP_CMP_LT" => (Op::Less, u64::MAX, arg.value),
-            "SCMP_CMP_LE" => (Op::LessEqual, u64::MAX, arg.value),
-            "SCMP_CMP_MASKED_EQ" => (Op::Equal, arg.value, arg.value_two & arg.value),
-            other => return Err(invalid(format!("unknown comparison {other:?}"))),
-        };
-        Ok(Self { index: arg.index, mask, value, op })
+fn condition(arg: &spec::SyscallArg) -> Result<Condition> {
+    if arg.index > 5 {
+        return Err(invalid(format!("argument {} of a system call", arg.index)));
     }
+    let (op, mask, value) = match arg.op.as_str() {
+        "SCMP_CMP_EQ" => (Op::Equal, u64::MAX, arg.value),
+        "SCMP_CMP_NE" => (Op::NotEqual, u64::MAX, arg.value),
+        "SCMP_CMP_GT" => (Op::Greater, u64::MAX, arg.value),
+        "SCMP_CMP_GE" => (Op::GreaterEqual, u64::MAX, arg.value),
+        "SCMP_CMP_LT" => (Op::Less, u64::MAX, arg.value),
+        "SCMP_CMP_LE" => (Op::LessEqual, u64::MAX, arg.value),
+        "SCMP_CMP_MASKED_EQ" => (Op::Equal, arg.value, arg.value_two & arg.value),
+        other => return Err(invalid(format!("unknown comparison {other:?}"))),
+    };
+    Ok(Condition { index: arg.index, mask, value, op })
 }
 
 impl Filter {
@@ -134,20 +89,14 @@ impl Filter {
         let default = action(&profile.default_action, profile.default_errno_ret)?;
         let native = [NATIVE.to_string()];
         let wanted = profile.architectures.iter().chain(&native);
-        let mut program = vec![load(OFFSET_ARCH)];
+        let mut blocks = Vec::new();
         for (name, word, lookup) in ARCHITECTURES {
-            if !wanted.clone().any(|w| w == name) {
-                continue;
+            if wanted.clone().any(|w| w == name) {
+                blocks.push((word, ranges(profile, default, name, lookup)?));
             }
-            let mut block = vec![load(OFFSET_NR)];
-            search(&ranges(profile, default, name, lookup)?, &mut block);
-            jump_unless(EQUAL, word, &mut program, block.len())?;
-            program.append(&mut block);
         }
-        program.push(ret(libc::SECCOMP_RET_KILL_PROCESS));
-        if program.len() > MAX_LENGTH {
-            return Err(invalid(format!("{} instructions, the kernel takes {MAX_LENGTH}", program.len())));
-        }
+        let program = bpf::compile(blocks, libc::SECCOMP_RET_KILL_PROCESS)
+            .ok_or_else(|| invalid("more rules than the kernel takes".into()))?;
         Ok(Self { program, flags: flags(&profile.flags)? })
     }
 }
@@ -164,14 +113,14 @@ fn flags(names: &[String]) -> Result<u64> {
     })
 }
 
-/// Outcomes by the first number that they go for, ascending from 0; neighbours differ.
+/// Outcomes by the first number that they go for, ascending from 0.
 fn ranges(profile: &spec::Seccomp, default: u32, arch: &str, lookup: Lookup) -> Result<Vec<(u32, Outcome)>> {
     let mut calls: BTreeMap<u32, (Outcome, bool)> = BTreeMap::new();
     for rule in &profile.syscalls {
         let word = action(&rule.action, rule.errno_ret)?;
-        let conditions = rule.args.iter().map(Condition::new).collect::<Result<Vec<_>>>()?;
+        let conditions = rule.args.iter().map(condition).collect::<Result<Vec<_>>>()?;
         for number in rule.names.iter().filter_map(|n| lookup(n)) {
-            let fresh = || (Outcome { conditional: Vec::new(), last: default }, false);
+            let fresh = || (Outcome::from(default), false);
             let (outcome, decided) = calls.entry(number).or_insert_with(fresh);
             if conditions.is_empty() {
                 if !*decided {
@@ -185,160 +134,33 @@ fn ranges(profile: &spec::Seccomp, default: u32, arch: &str, lookup: Lookup) -> 
             }
         }
     }
-    let plain = |last| Outcome { conditional: Vec::new(), last };
     let newest = calls.keys().next_back().map_or(0, |n| n + 1);
-    let mut out = vec![(0, plain(default))];
-    for (number, (outcome, _)) in calls {
-        out.push((number, outcome));
-        out.push((number + 1, plain(default)));
-    }
-    let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    let calls = calls.into_iter().map(|(number, (outcome, _))| (number, outcome));
+    let mut out = bpf::ranges(calls, default);
+    let enosys = Outcome::from(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs());
     if default & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO && newest > 1 {
-        out.push((newest, plain(enosys)));
+        out.push((newest, enosys.clone()));
     }
     if arch == "SCMP_ARCH_X86_64" {
-        out.push((X32_BIT, plain(enosys)));
+        out.push((X32_BIT, enosys));
     }
-    // Of entries for one number the later one counts; of equal neighbours the first.
-    let mut sorted: Vec<(u32, Outcome)> = Vec::with_capacity(out.len());
-    for (number, outcome) in out {
-        if sorted.last().is_some_and(|(n, _)| *n == number) {
-            sorted.pop();
-        }
-        if sorted.last().is_none_or(|(_, o)| *o != outcome) {
-            sorted.push((number, outcome));
-        }
-    }
-    Ok(sorted)
+    Ok(out)
 }
 
 fn repeats(conditions: &[Condition]) -> bool {
     conditions.iter().enumerate().any(|(i, c)| conditions[..i].iter().any(|d| d.index == c.index))
 }
 
-/// Writes a binary search for the range that the loaded number lies in.
-fn search(ranges: &[(u32, Outcome)], out: &mut Vec<sock_filter>) {
-    if let [(_, outcome)] = ranges {
-        for (conditions, word) in &outcome.conditional {
-            alternative(conditions, *word, out);
-        }
-        out.push(ret(outcome.last));
-        return;
-    }
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let mut block = Vec::new();
-    search(low, &mut block);
-    let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
-    out.push(jump(GREATER_EQUAL, high[0].0, 0, 1));
-    out.push(sock_filter { code: JUMP, jt: 0, jf: 0, k: length });
-    out.append(&mut block);
-    search(high, out);
-}
-
-/// Returns `word` where all conditions hold, falls through otherwise.
-fn alternative(conditions: &[Condition], word: u32, out: &mut Vec<sock_filter>) {
-    let mut rest = vec![ret(word)];
-    for condition in conditions.iter().rev() {
-        let mut block = compare(*condition, u8::try_from(rest.len()).unwrap_or(u8::MAX));
-        block.append(&mut rest);
-        rest = block;
-    }
-    out.append(&mut rest);
-}
-
-/// Falls through where the condition holds, skips `skip` instructions otherwise.
-/// Arguments have 64 bits, instructions 32: the upper half decides unless it is equal.
-fn compare(c: Condition, skip: u8) -> Vec<sock_filter> {
-    let offset = OFFSET_ARGS + 8 * c.index;
-    let half = |offset, mask: u64| {
-        let load = load(offset);
-        let masked = sock_filter { code: AND, jt: 0, jf: 0, k: low(mask) };
-        if low(mask) == u32::MAX { vec![load] } else { vec![load, masked] }
-    };
-    let (value_high, value_low) = (low(c.value >> 32), low(c.value));
-    let lower = half(offset, c.mask);
-    let below = u8::try_from(lower.len()).unwrap_or(0);
-    let mut out = half(offset + 4, c.mask >> 32);
-    match c.op {
-        Op::Equal => out.push(jump(EQUAL, value_high, 0, below + 1 + skip)),
-        Op::NotEqual => out.push(jump(EQUAL, value_high, 0, below + 1)),
-        Op::Greater | Op::GreaterEqual => {
-            out.push(jump(GREATER, value_high, below + 2, 0));
-            out.push(jump(EQUAL, value_high, 0, below + 1 + skip));
-        }
-        Op::Less | Op::LessEqual => {
-            out.push(jump(GREATER, value_high, below + 2 + skip, 0));
-            out.push(jump(EQUAL, value_high, 0, below + 1));
-        }
-    }
-    out.extend(lower);
-    out.push(match c.op {
-        Op::Equal => jump(EQUAL, value_low, 0, skip),
-        Op::NotEqual => jump(EQUAL, value_low, skip, 0),
-        Op::Greater => jump(GREATER, value_low, 0, skip),
-        Op::GreaterEqual => jump(GREATER_EQUAL, value_low, 0, skip),
-        Op::Less => jump(GREATER_EQUAL, value_low, skip, 0),
-        Op::LessEqual => jump(GREATER, value_low, skip, 0),
-    });
-    out
-}
-
-fn low(value: u64) -> u32 {
-    u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0)
-}
-
-fn load(offset: u32) -> sock_filter {
-    sock_filter { code: LOAD, jt: 0, jf: 0, k: offset }
-}
-
-fn ret(word: u32) -> sock_filter {
-    sock_filter { code: RETURN, jt: 0, jf: 0, k: word }
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
-
-/// Skips `length` instructions unless the comparison holds.
-fn jump_unless(code: u16, k: u32, out: &mut Vec<sock_filter>, length: usize) -> Result<()> {
-    let length = u32::try_from(length).map_err(|_| invalid("too many rules".into()))?;
-    out.push(jump(code, k, 1, 0));
-    out.push(sock_filter { code: JUMP, jt: 0, jf: 0, k: length });
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::bpf::tests::run as run_program;
     use serde_json::json;
 
     const X86_64: u32 = 0xC000_003E;
 
-    /// Runs a filter as the kernel does.
     fn run(filter: &Filter, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
-        let mut data = Vec::new();
-        data.extend(nr.to_ne_bytes());
-        data.extend(arch.to_ne_bytes());
-        data.extend([0; 8]);
-        for arg in args {
-            data.extend(arg.to_ne_bytes());
-        }
-        let (mut acc, mut pc) = (0u32, 0usize);
-        loop {
-            let i = filter.program[pc];
-            pc += 1;
-            let skip = |holds| if holds { usize::from(i.jt) } else { usize::from(i.jf) };
-            match i.code {
-                LOAD => acc = u32::from_ne_bytes(data[i.k as usize..i.k as usize + 4].try_into().unwrap()),
-                AND => acc &= i.k,
-                JUMP => pc += i.k as usize,
-                EQUAL => pc += skip(acc == i.k),
-                GREATER => pc += skip(acc > i.k),
-                GREATER_EQUAL => pc += skip(acc >= i.k),
-                RETURN => return i.k,
-                other => panic!("{other}"),
-            }
-        }
+        run_program(&filter.program, arch, nr, args)
     }
 
     fn compile(profile: serde_json::Value) -> Result<Filter> {

@@ -100,8 +100,8 @@ document! {
         oom_score_adj: Option<i32>,
         /// Disk priority.
         io_priority: Option<IoPriority>,
-        /// Scheduling policy; refused.
-        scheduler: Option<serde_json::Value>,
+        /// Scheduling policy.
+        scheduler: Option<Scheduler>,
     }
     /// A terminal's size in characters.
     ConsoleSize {
@@ -149,6 +149,23 @@ document! {
         class: String,
         /// 0 (first) to 7 (last).
         priority: u32,
+    }
+    /// Scheduling policy, as `sched_setattr(2)` has it.
+    Scheduler {
+        /// `SCHED_OTHER` and so on.
+        policy: String,
+        /// -20 (first) to 19 (last).
+        nice: i32,
+        /// Of `SCHED_FIFO` and `SCHED_RR`, 1 to 99 (first).
+        priority: u32,
+        /// `SCHED_FLAG_RESET_ON_FORK` and so on.
+        flags: Vec<String>,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        runtime: u64,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        deadline: u64,
+        /// Of `SCHED_DEADLINE`, nanoseconds.
+        period: u64,
     }
     /// Programs to run at points of the lifecycle.
     Hooks {
@@ -268,6 +285,10 @@ document! {
         #[serde(rename = "blockIO")] block_io: BlockIo,
         /// Huge pages.
         hugepage_limits: Vec<HugepageLimit>,
+        /// Marks on what is sent.
+        network: Network,
+        /// RDMA devices by name.
+        rdma: BTreeMap<String, Rdma>,
         /// Files of cgroup v2 with their content.
         unified: BTreeMap<String, String>,
     }
@@ -294,6 +315,8 @@ document! {
         swap: Option<i64>,
         /// 0 to 100.
         swappiness: Option<u64>,
+        /// Limit of what TCP's buffers take in the kernel.
+        #[serde(rename = "kernelTCP")] kernel_tcp: Option<i64>,
         /// Whether the out-of-memory killer is off.
         #[serde(rename = "disableOOMKiller")] disable_oom_killer: bool,
     }
@@ -307,6 +330,12 @@ document! {
         period: Option<u64>,
         /// Burst in microseconds.
         burst: Option<u64>,
+        /// Microseconds for real-time tasks per period.
+        realtime_runtime: Option<i64>,
+        /// Microseconds.
+        realtime_period: Option<u64>,
+        /// 1 where its tasks run when nothing else does.
+        idle: Option<i64>,
         /// Processors, `0-3,7`.
         cpus: String,
         /// Memory nodes.
@@ -321,6 +350,10 @@ document! {
     BlockIo {
         /// Relative weight, 10 to 1000.
         weight: Option<u16>,
+        /// Of its tasks against the groups below it.
+        leaf_weight: Option<u16>,
+        /// Weights for single devices.
+        weight_device: Vec<WeightDevice>,
         /// Bytes per second.
         throttle_read_bps_device: Vec<Throttle>,
         /// Bytes per second.
@@ -329,6 +362,38 @@ document! {
         #[serde(rename = "throttleReadIOPSDevice")] throttle_read_iops_device: Vec<Throttle>,
         /// Operations per second.
         #[serde(rename = "throttleWriteIOPSDevice")] throttle_write_iops_device: Vec<Throttle>,
+    }
+    /// Weights for a device.
+    WeightDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+        /// Relative weight, 10 to 1000.
+        weight: Option<u16>,
+        /// Of its tasks against the groups below it.
+        leaf_weight: Option<u16>,
+    }
+    /// Marks on what a group sends.
+    Network {
+        /// For traffic control.
+        #[serde(rename = "classID")] class_id: Option<u32>,
+        /// For single interfaces.
+        priorities: Vec<InterfacePriority>,
+    }
+    /// The priority of what is sent through an interface.
+    InterfacePriority {
+        /// The interface's name.
+        name: String,
+        /// Its priority.
+        priority: u32,
+    }
+    /// Limits for an RDMA device.
+    Rdma {
+        /// Handles.
+        hca_handles: Option<u32>,
+        /// Objects.
+        hca_objects: Option<u32>,
     }
     /// A rate for a device.
     Throttle {

@@ -106,6 +106,8 @@ pub struct State {
     pub process: Option<ProcessId>,
     /// Its control groups, below the hierarchies' mount points.
     pub cgroups: Vec<PathBuf>,
+    /// Those of them that were made for it.
+    pub own_cgroups: Vec<PathBuf>,
     /// Of config.json.
     pub annotations: BTreeMap<String, String>,
 }

@@ -9,7 +9,9 @@ use crate::error::Kind;
 use crate::sys::Call;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use std::time::Duration;
 
 /// The first byte of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,16 @@ impl Channel {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .call(|| "socketpair".to_string())?;
         Ok((Self { fd: a }, Self { fd: b }))
+    }
+
+    /// Waits no longer than this for a message.
+    ///
+    /// # Errors
+    /// The failed setsockopt(2) call.
+    pub fn limit(&self, seconds: u64) -> Result<()> {
+        let limit = Some(Duration::from_secs(seconds));
+        Ok(set_socket_timeout(&self.fd, Timeout::Recv, limit)
+            .call(|| "setsockopt(SO_RCVTIMEO)".to_string())?)
     }
 
     /// Sends a message; not an error where nobody is there any more, the receiver's end tells.
@@ -96,6 +108,11 @@ impl Channel {
                 // A reset is told once where the other has not read all that was sent to it;
                 // what it has sent itself comes after that.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(Errno::AGAIN) => {
+                    let limit = socket_timeout(&self.fd, Timeout::Recv).ok().flatten().unwrap_or_default();
+                    let what = "the process in the container was not ready".to_string();
+                    return Err(Error::Timeout { what, seconds: limit.as_secs() });
+                }
                 other => {
                     buffer.truncate(other.call(|| "recv".to_string())?.0);
                     return Ok(buffer);
@@ -169,6 +186,13 @@ mod tests {
         let other = Error::Unsupported { what: "y".into() };
         let back = decode(&encode(&other));
         assert_eq!((back.kind(), back.to_string()), (Kind::Unsupported, other.to_string()));
+    }
+
+    #[test]
+    fn waits_no_longer_than_told() {
+        let (a, _b) = Channel::pair().unwrap();
+        a.limit(1).unwrap();
+        assert!(matches!(a.expect(Tag::Ready), Err(Error::Timeout { seconds: 1, .. })));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! they never follow. The path is kept for messages only.
 #![allow(clippy::unnecessary_debug_formatting, reason = "names may be hostile: quoted and escaped")]
 
+use super::inroot::resolve_below;
 use super::{Call, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timestamps, Uid};
@@ -69,15 +70,7 @@ impl Dir {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        // RESOLVE_IN_ROOT and RESOLVE_BENEATH answer EAGAIN when a rename runs at the same time.
-        for _ in 0..128 {
-            match fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
-                Err(Errno::AGAIN) => {}
-                other => return other.call(|| self.name("openat2", path.as_os_str())),
-            }
-        }
-        Err(Errno::AGAIN).call(|| self.name("openat2", path.as_os_str()))
+        resolve_below(&self.fd, path, flags, how).call(|| self.name("openat2", path.as_os_str()))
     }
 
     fn opened(&self, fd: OwnedFd, path: &Path) -> Self {

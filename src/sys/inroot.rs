@@ -10,6 +10,25 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::Errno;
 use std::path::{Component, Path, PathBuf};
 
+/// Opens `path`, or the folder itself where it is empty, as `how` says.
+///
+/// # Errors
+/// The failed openat2 call.
+pub(super) fn resolve_below(
+    folder: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    how: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    // The kernel answers EAGAIN where a rename elsewhere raced with `..`.
+    let attempt = |_| match openat2(&folder, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+        Err(Errno::AGAIN) => None,
+        other => Some(other),
+    };
+    (0..128).find_map(attempt).unwrap_or(Err(Errno::AGAIN))
+}
+
 /// A folder that paths are resolved in.
 #[derive(Debug)]
 pub struct Root {
@@ -41,15 +60,7 @@ impl Root {
 
     fn open_with(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd> {
         let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        // The kernel answers EAGAIN where a rename elsewhere raced with `..`.
-        for _ in 0..128 {
-            match openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return other.call(|| format!("openat2(root, {})", path.display())),
-            }
-        }
-        Err(Errno::AGAIN).call(|| format!("openat2(root, {})", path.display()))
+        resolve_below(&self.fd, path, flags, resolve).call(|| format!("openat2(root, {})", path.display()))
     }
 
     /// Opens the folder `path` (`O_PATH`), making what is missing with mode 0755.

@@ -6,6 +6,7 @@
 //! What owns a kernel resource ([`mount::Mount`], [`loopdev::LoopDevice`]) has
 //! `close(self) -> Result`; its `Drop` is the best-effort spare.
 
+pub mod bpf;
 pub mod btrfs;
 pub mod copy;
 pub mod device_filter;

@@ -248,6 +248,18 @@ pub fn io_priority(class: u32, level: u32) -> Result<()> {
     check(ret).map(drop).call(|| format!("ioprio_set(class {class}, level {level})"))
 }
 
+/// Sets the scheduling policy of this process (`sched_setattr(2)`), all but the size of `attr`.
+///
+/// # Errors
+/// The failed call.
+pub fn scheduler(attr: &libc::sched_attr) -> Result<()> {
+    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);
+    let sized = libc::sched_attr { size, ..*attr };
+    // SAFETY: `sized` is of the size that it says and only read.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const sized, 0) };
+    check(ret).map(drop).call(|| format!("sched_setattr(policy {})", attr.sched_policy))
+}
+
 /// Loads a seccomp filter, classic BPF in the kernel's encoding (`seccomp(2)`).
 ///
 /// # Errors

@@ -11,7 +11,7 @@
 //! program that means harm as root; it keeps honest maintainer scripts off the host.
 #![allow(unsafe_code)]
 
-use super::{Call, Error, Result};
+use super::{Call, Error, Result, bpf};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -88,7 +88,7 @@ impl Sandbox {
             program: c_string(argv.first().map(ToString::to_string).unwrap_or_default())?,
             argv: pointers(&words),
             envp: pointers(&vars),
-            filter: if self.ignore_sync { sync_filter()? } else { Vec::new() },
+            filter: if self.ignore_sync { sync_filter() } else { Vec::new() },
             stdin: null.call(|| "open(/dev/null)".to_string())?,
             output,
             report,
@@ -260,9 +260,8 @@ fn apply(filter: &[libc::sock_filter]) -> rustix::io::Result<()> {
 }
 
 /// A filter that answers synchronisation calls with 0 and lets all others through.
-fn sync_filter() -> Result<Vec<libc::sock_filter>> {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-    let calls = [
+fn sync_filter() -> Vec<libc::sock_filter> {
+    let mut calls = [
         libc::SYS_fsync,
         libc::SYS_fdatasync,
         libc::SYS_sync,
@@ -270,14 +269,11 @@ fn sync_filter() -> Result<Vec<libc::sock_filter>> {
         libc::SYS_msync,
         libc::SYS_sync_file_range,
     ];
-    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
-    let program = TargetArch::try_from(std::env::consts::ARCH)
-        .and_then(|arch| SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(0), arch))
-        .and_then(BpfProgram::try_from)
-        .map_err(|_| Errno::NOSYS)
-        .call(|| format!("seccomp filter for {}", std::env::consts::ARCH))?;
-    let same = |i: &seccompiler::sock_filter| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k };
-    Ok(program.iter().map(same).collect())
+    calls.sort_unstable();
+    let answered = bpf::Outcome::from(libc::SECCOMP_RET_ERRNO);
+    let calls = calls.into_iter().filter_map(|call| Some((u32::try_from(call).ok()?, answered.clone())));
+    let ranges = bpf::ranges(calls, libc::SECCOMP_RET_ALLOW);
+    bpf::compile(vec![(bpf::NATIVE, ranges)], libc::SECCOMP_RET_ALLOW).unwrap_or_default()
 }
 
 /// Gives this process a mount namespace of its own, whose mounts no other process sees and

@@ -1,10 +1,12 @@
 //! Hostile roots and bundles: nothing outside of the root is touched or seen.
 
 use crate::common::bundle::Bundle;
+use crate::common::output;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn links_in_place_of_proc_sys_and_dev() {
@@ -188,7 +190,7 @@ fn exec_user_is_that_user() {
 fn a_frozen_container_is_killed_and_not_entered() {
     let b = Bundle::new("sleep 60");
     b.start();
-    let freezer = Path::new("/sys/fs/cgroup/freezer").join(&b.id).join("freezer.state");
+    let freezer = b.group("freezer").join("freezer.state");
     fs::write(&freezer, "FROZEN").unwrap();
     b.wait(|b| b.state()["status"] == "paused");
     assert!(b.store.fails(125, &["exec", &b.id, "true"]).contains("paused container"));
@@ -201,4 +203,193 @@ fn a_new_session_and_keyring() {
     let b = Bundle::new("cut -d' ' -f5,6 /proc/self/stat; cat /proc/keys | wc -l");
     // Process group and session are those of pid 1.
     assert!(b.run(0).starts_with("1 1\n"));
+}
+
+/// Exchanges the names `a` and `b` in `dir` over and over while `work` is done.
+fn while_swapping(dir: &Path, a: &str, b: &str, work: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    let dir = fs::File::open(dir).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&dir, a, &dir, b, flags).unwrap();
+            }
+        });
+        let _stop = Stop(&stop);
+        work();
+    });
+}
+
+#[test]
+fn destinations_swapped_for_links_meanwhile() {
+    let b = Bundle::new("true");
+    let (outside, source) = (b.dir.join("outside"), b.dir.join("source"));
+    fs::create_dir_all(outside.join("there")).unwrap();
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), "bound").unwrap();
+    let race = b.rootfs().join("race");
+    fs::create_dir_all(race.join("a/there")).unwrap();
+    // Once by an absolute path, once by climbing: both lead to the host's folder outside of the root.
+    symlink(&outside, race.join("b")).unwrap();
+    b.change(|c| {
+        c["root"]["readonly"] = json!(false);
+        c["process"]["cwd"] = json!("/race/a/cwd/of/it");
+        c["linux"]["maskedPaths"] = json!(["/race/a/there"]);
+        c["linux"]["devices"] = json!([{"path": "/race/a/dev/null", "type": "c", "major": 1, "minor": 3}]);
+        let list = c["mounts"].as_array_mut().unwrap();
+        list.push(json!({"destination": "/race/a/new/folder", "type": "tmpfs"}));
+        list.push(json!({"destination": "/race/a/there", "source": source, "options": ["rbind"]}));
+        list.push(
+            json!({"destination": "/race/a/new/file", "source": source.join("f"), "options": ["bind"]}),
+        );
+    });
+    let (mut won, mut lost) = (0, 0);
+    for link in [outside.as_path(), Path::new("../../outside")] {
+        // `a` may be either of the two after the last exchange.
+        for name in ["a", "b"] {
+            if fs::symlink_metadata(race.join(name)).unwrap().is_symlink() {
+                fs::remove_file(race.join(name)).unwrap();
+                symlink(link, race.join(name)).unwrap();
+            }
+        }
+        while_swapping(&race, "a", "b", || {
+            for _ in 0..25 {
+                match b.launch("run").status.code() {
+                    Some(0) => won += 1,
+                    Some(125) => lost += 1,
+                    other => panic!("{other:?}"),
+                }
+                let made: Vec<_> = fs::read_dir(&outside).unwrap().flatten().map(|e| e.file_name()).collect();
+                assert_eq!(made, ["there"], "made outside of the root");
+                assert_eq!(fs::read_dir(outside.join("there")).unwrap().count(), 0);
+            }
+        });
+    }
+    assert_eq!(won + lost, 50);
+    b.nothing_left();
+}
+
+#[test]
+fn proc_swapped_for_a_link_meanwhile() {
+    let b = Bundle::new("test -e /proc/self/stat || test -e /other/self/stat");
+    let outside = b.dir.join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, b.rootfs().join("other")).unwrap();
+    b.change(|c| c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"}));
+    while_swapping(&b.rootfs(), "proc", "other", || {
+        for _ in 0..25 {
+            assert!(matches!(b.launch("run").status.code(), Some(0 | 1 | 125..=127)));
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        }
+    });
+    b.nothing_left();
+}
+
+#[test]
+fn the_binary_opened_inside_cannot_be_written() {
+    // Waits for a process that is not busybox, keeps its program open, and writes once it has ended.
+    let b = Bundle::new(
+        "while :; do for p in /proc/[0-9]*; do [ $p/exe -ef /bin/busybox ] && continue; \
+         { exec 9<$p/exe; } 2>/dev/null && break 2; done; done; touch /tmp/open; \
+         while [ -e /tmp/open ]; do sleep 0.05; done; stat -L -c %s /proc/self/fd/9; \
+         { echo overwritten > /proc/self/fd/9; } 2>&1 || echo refused; \
+         mount -o remount,rw,bind /proc/self/fd/9 2>/dev/null || echo refused",
+    );
+    b.change(|c| {
+        c["root"]["readonly"] = json!(false);
+        for set in ["bounding", "effective", "permitted"] {
+            let caps = json!(["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE", "CAP_FOWNER"]);
+            c["process"]["capabilities"][set] = caps;
+        }
+    });
+    let before = fs::read(crate::common::bin()).unwrap();
+    let open = b.rootfs().join("tmp/open");
+    b.start();
+    b.wait(|b| {
+        let _ = b.store.output(&["exec", &b.id, "/proc/self/exe", "--help"]);
+        open.exists()
+    });
+    fs::remove_file(&open).unwrap();
+    b.wait(|b| b.state()["status"] == "stopped");
+    let said = fs::read_to_string(b.dir.join("stdout")).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], before.len().to_string(), "it was this program that was open: {said}");
+    assert_eq!(lines[lines.len() - 2..], ["refused", "refused"], "{said}");
+    assert!(before == fs::read(crate::common::bin()).unwrap());
+}
+
+#[test]
+fn the_image_program_is_the_runtime_itself() {
+    let b = Bundle::new("");
+    b.change(|c| c["process"]["args"] = json!(["/proc/self/exe", "--version"]));
+    // It is shipimg, in the container, and sees nothing but that.
+    assert!(b.run(0).starts_with("shipimg "));
+    b.change(|c| c["process"]["args"] = json!(["/proc/self/exe", "list", "-q"]));
+    let out = b.launch("run");
+    assert!(!String::from_utf8_lossy(&out.stdout).contains(&b.id), "{out:?}");
+    b.nothing_left();
+}
+
+#[test]
+fn the_callers_terminal_takes_no_input_from_inside() {
+    let script = "perl -e '$c = \"x\"; print ioctl(STDIN, 0x5412, $c) ? \"injected\" : \"refused\"'; \
+                  (: < /dev/tty) || echo no terminal; cut -d' ' -f7 /proc/self/stat";
+    let b = Bundle::new(script);
+    for dir in ["usr", "lib", "lib64"] {
+        fs::create_dir(b.rootfs().join(dir)).unwrap();
+        let mount = json!({"destination": format!("/{dir}"), "source": format!("/{dir}"), "options": ["rbind", "ro"]});
+        b.change(|c| c["mounts"].as_array_mut().unwrap().push(mount));
+    }
+    let check = |command: &str| {
+        let command = format!(
+            "stty -echo; {} --root {} {command}; echo code $?",
+            crate::common::bin(),
+            b.store.path().display()
+        );
+        let out = output("script", &["-qec", &command, "/dev/null"]);
+        let text = String::from_utf8_lossy(&out.stdout).replace('\r', "");
+        assert!(text.contains("refused") && text.contains("no terminal"), "{text}");
+        assert!(text.ends_with("\n0\ncode 0\n"), "{text}");
+    };
+    check(&format!("run -b {} {}", b.dir.display(), b.id));
+    b.change(|c| c["process"]["args"] = json!(["sleep", "60"]));
+    b.start();
+    fs::write(b.rootfs().join("bin/inject"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(b.rootfs().join("bin/inject"), fs::Permissions::from_mode(0o755)).unwrap();
+    check(&format!("exec {} inject", b.id));
+}
+
+#[test]
+fn a_console_that_leads_elsewhere() {
+    let b = Bundle::new("tty");
+    let victim = b.dir.join("victim");
+    fs::write(&victim, "host").unwrap();
+    fs::write(b.rootfs().join("etc/inside"), "inside").unwrap();
+    b.change(|c| {
+        c["process"]["terminal"] = json!(true);
+        // /dev is the image's own.
+        let list = c["mounts"].as_array_mut().unwrap();
+        list.retain(|m| m["destination"] != "/dev");
+    });
+    let console = b.rootfs().join("dev/console");
+    for target in
+        [victim.as_path(), Path::new("/etc/inside"), Path::new("../../../victim"), Path::new("/proc/1/root")]
+    {
+        symlink(target, &console).unwrap();
+        assert!(b.refused(125).contains("/dev/console"), "{}", target.display());
+        fs::remove_file(&console).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "host");
+    assert_eq!(fs::read_to_string(b.rootfs().join("etc/inside")).unwrap(), "inside");
+    // An ordinary file is covered and stays what it is.
+    fs::write(&console, "kept").unwrap();
+    assert!(b.run(0).starts_with("/dev/pts/0"));
+    assert_eq!(fs::read_to_string(&console).unwrap(), "kept");
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::format_collect, reason = "tests fail by panic")]
 
 mod common;
+mod conformance;
 
 mod bad_input;
 mod bundle;

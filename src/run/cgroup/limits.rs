@@ -8,6 +8,10 @@ use crate::run::spec::{Resources, Throttle};
 use crate::run::{Error, Result, io_error};
 use std::path::PathBuf;
 
+/// The controllers that `linux.resources` has something for, devices apart.
+const CONTROLLERS: [&str; 9] =
+    ["memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"];
+
 /// What to write: controller, file, content.
 type File = (&'static str, String, String);
 
@@ -20,13 +24,16 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
         groups.iter().find(|(h, _)| h.controllers.iter().any(|c| c == controller)).map(|(_, p)| p)
     };
     let v2 = groups.iter().find(|(h, _)| h.is_v2()).map(|(_, p)| p);
-    for controller in ["memory", "cpu", "cpuset", "pids", "blkio", "hugetlb"] {
+    for controller in CONTROLLERS {
         let (group, files) = match v1(controller) {
             Some(group) => (Some(group), files(resources, controller, 1)?),
             None => (v2, files(resources, controller, 2)?),
         };
         for (_, name, content) in files {
-            let Some(path) = group.map(|g| g.join(&name)) else {
+            // Weights are kept by the BFQ scheduler under a name of its own.
+            let other = name.replace("blkio.", "blkio.bfq.").replace("io.weight", "io.bfq.weight");
+            let there = group.into_iter().flat_map(|g| [g.join(&name), g.join(&other)]).find(|p| p.exists());
+            let Some(path) = there else {
                 return Err(Error::Unsupported { what: format!("control group file {name}") });
             };
             io_error("write", &path, std::fs::write(&path, content))?;
@@ -62,6 +69,19 @@ fn files(r: &Resources, controller: &'static str, version: u8) -> Result<Vec<Fil
             out.put("pids.max", Some(max).filter(|_| r.pids.limit != 0));
         }
         "blkio" => out.disk(r, version),
+        "net_cls" => out.put("net_cls.classid", r.network.class_id),
+        "net_prio" => {
+            for p in &r.network.priorities {
+                out.put("net_prio.ifpriomap", Some(format!("{} {}", p.name, p.priority)));
+            }
+        }
+        "rdma" => {
+            let amount = |n: Option<u32>| n.map_or_else(|| "max".to_string(), |n| n.to_string());
+            for (name, limit) in &r.rdma {
+                let (handles, objects) = (amount(limit.hca_handles), amount(limit.hca_objects));
+                out.put("rdma.max", Some(format!("{name} hca_handle={handles} hca_object={objects}")));
+            }
+        }
         _ => {
             for h in &r.hugepage_limits {
                 let suffix = if version == 1 { "limit_in_bytes" } else { "max" };
@@ -90,6 +110,7 @@ impl Files {
             self.put("memory.limit_in_bytes", m.limit);
             self.put("memory.memsw.limit_in_bytes", m.swap);
             self.put("memory.soft_limit_in_bytes", m.reservation);
+            self.put("memory.kmem.tcp.limit_in_bytes", m.kernel_tcp);
             self.put("memory.swappiness", m.swappiness);
             self.put("memory.oom_control", m.disable_oom_killer.then_some(1));
             return Ok(());
@@ -114,6 +135,10 @@ impl Files {
     fn cpu(&mut self, r: &Resources, version: u8) {
         let c = &r.cpu;
         let shares = c.shares.filter(|s| *s > 0);
+        self.put("cpu.idle", c.idle);
+        // Version 2 has no such files, which makes these an error.
+        self.put("cpu.rt_period_us", c.realtime_period.filter(|p| *p > 0));
+        self.put("cpu.rt_runtime_us", c.realtime_runtime.filter(|r| *r != 0));
         if version == 1 {
             self.put("cpu.shares", shares);
             self.put("cpu.cfs_period_us", c.period.filter(|p| *p > 0));
@@ -131,11 +156,20 @@ impl Files {
     fn disk(&mut self, r: &Resources, version: u8) {
         let b = &r.block_io;
         let weight = b.weight.filter(|w| *w > 0);
-        if version == 1 {
-            self.put("blkio.weight", weight);
-        } else {
-            // 10..1000 to 1..10000.
-            self.put("io.weight", weight.map(|w| 1 + (u64::from(w).saturating_sub(10)) * 9999 / 990));
+        let file = |name: &str| format!("{}{name}", if version == 1 { "blk" } else { "" });
+        // 10..1000 to 1..10000.
+        let wide = |w: u16| {
+            if version == 1 { u64::from(w) } else { 1 + u64::from(w.saturating_sub(10)) * 9999 / 990 }
+        };
+        self.put(&file("io.weight"), weight.map(wide));
+        // Version 2 has no such file, which makes it an error.
+        self.put("blkio.leaf_weight", b.leaf_weight.filter(|w| *w > 0));
+        for d in &b.weight_device {
+            let line = |w: u64| format!("{}:{} {w}", d.major, d.minor);
+            let name = if version == 1 { "blkio.weight_device" } else { "io.weight" };
+            self.put(name, d.weight.filter(|w| *w > 0).map(|w| line(wide(w))));
+            let leaf = d.leaf_weight.filter(|w| *w > 0);
+            self.put("blkio.leaf_weight_device", leaf.map(|w| line(w.into())));
         }
         for (list, v1, v2) in [
             (&b.throttle_read_bps_device, "blkio.throttle.read_bps_device", "rbps"),
@@ -168,12 +202,14 @@ mod tests {
     fn limits_as_files() {
         let r: Resources = serde_json::from_value(json!({
             "memory": {"limit": 4096, "swap": 8192, "reservation": -1}, "pids": {"limit": 8},
-            "cpu": {"shares": 1024, "quota": 50_000, "cpus": "0"}, "blockIO": {"weight": 10},
-            "hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}))
+            "cpu": {"shares": 1024, "quota": 50_000, "cpus": "0", "idle": 1},
+            "blockIO": {"weight": 10, "weightDevice": [{"major": 8, "minor": 0, "weight": 1000}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+            "network": {"classID": 7, "priorities": [{"name": "lo", "priority": 3}]},
+            "rdma": {"mlx": {"hcaHandles": 3}}}))
         .unwrap();
         let list = |version| -> Vec<String> {
-            let all = ["memory", "cpu", "cpuset", "pids", "blkio", "hugetlb"];
-            let files = all.iter().flat_map(|c| files(&r, c, version).unwrap());
+            let files = CONTROLLERS.iter().flat_map(|c| files(&r, c, version).unwrap());
             files.map(|(_, name, content)| format!("{name}={content}")).collect()
         };
         assert_eq!(
@@ -182,12 +218,17 @@ mod tests {
                 "memory.limit_in_bytes=4096",
                 "memory.memsw.limit_in_bytes=8192",
                 "memory.soft_limit_in_bytes=-1",
+                "cpu.idle=1",
                 "cpu.shares=1024",
                 "cpu.cfs_quota_us=50000",
                 "cpuset.cpus=0",
                 "pids.max=8",
                 "blkio.weight=10",
-                "hugetlb.2MB.limit_in_bytes=0"
+                "blkio.weight_device=8:0 1000",
+                "hugetlb.2MB.limit_in_bytes=0",
+                "net_cls.classid=7",
+                "net_prio.ifpriomap=lo 3",
+                "rdma.max=mlx hca_handle=3 hca_object=max"
             ]
         );
         assert_eq!(
@@ -196,12 +237,17 @@ mod tests {
                 "memory.max=4096",
                 "memory.low=max",
                 "memory.swap.max=4096",
+                "cpu.idle=1",
                 "cpu.weight=39",
                 "cpu.max=50000 100000",
                 "cpuset.cpus=0",
                 "pids.max=8",
                 "io.weight=1",
-                "hugetlb.2MB.max=0"
+                "io.weight=8:0 10000",
+                "hugetlb.2MB.max=0",
+                "net_cls.classid=7",
+                "net_prio.ifpriomap=lo 3",
+                "rdma.max=mlx hca_handle=3 hca_object=max"
             ]
         );
         let r: Resources = serde_json::from_value(json!({"memory": {"limit": 9, "swap": 3}})).unwrap();

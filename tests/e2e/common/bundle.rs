@@ -96,6 +96,11 @@ impl Bundle {
         serde_json::from_str(&self.store.ok(&["state", &self.id])).unwrap()
     }
 
+    /// The control group of version 1 with this controller.
+    pub fn group(&self, controller: &str) -> PathBuf {
+        find_groups(&Path::new("/sys/fs/cgroup").join(controller), &self.id, 4).remove(0)
+    }
+
     /// Waits until `holds`, for ten seconds at most.
     pub fn wait(&self, holds: impl Fn(&Self) -> bool) {
         for _ in 0..1000 {
@@ -127,7 +132,9 @@ fn find_groups(dir: &Path, id: &str, depth: u32) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            if entry.file_name() == id {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            // Its own, with what tells it from the same id in another store.
+            if name == id || name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-')) {
                 out.push(entry.path());
             } else if depth > 0 {
                 out.extend(find_groups(&entry.path(), id, depth - 1));

@@ -1,0 +1,60 @@
+//! `process.ioPriority` and `process.scheduler` in the kernel's numbers.
+
+use super::{Error, Result, spec::Scheduler};
+
+/// The number of an I/O priority class (`ioprio_set(2)`).
+#[must_use]
+pub fn io_class(name: &str) -> Option<u32> {
+    match name {
+        "IOPRIO_CLASS_RT" => Some(1),
+        "IOPRIO_CLASS_BE" => Some(2),
+        "IOPRIO_CLASS_IDLE" => Some(3),
+        _ => None,
+    }
+}
+
+/// A scheduling policy as `sched_setattr(2)` takes it.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is none, a nice value out of range.
+pub fn scheduler(s: &Scheduler) -> Result<libc::sched_attr> {
+    let invalid = |what: &str| {
+        Err(Error::Invalid { field: "process.scheduler".into(), reason: format!("{what} is not known") })
+    };
+    let sched_policy = match s.policy.as_str() {
+        "SCHED_OTHER" => 0,
+        "SCHED_FIFO" => 1,
+        "SCHED_RR" => 2,
+        "SCHED_BATCH" => 3,
+        "SCHED_ISO" => 4,
+        "SCHED_IDLE" => 5,
+        "SCHED_DEADLINE" => 6,
+        other => return invalid(&format!("policy {other:?}")),
+    };
+    if !(-20..=19).contains(&s.nice) {
+        return invalid(&format!("nice {}", s.nice));
+    }
+    let mut sched_flags = 0;
+    for flag in &s.flags {
+        sched_flags |= match flag.as_str() {
+            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
+            "SCHED_FLAG_RECLAIM" => 0x02,
+            "SCHED_FLAG_DL_OVERRUN" => 0x04,
+            "SCHED_FLAG_KEEP_POLICY" => 0x08,
+            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
+            "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
+            "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
+            other => return invalid(&format!("flag {other:?}")),
+        };
+    }
+    Ok(libc::sched_attr {
+        size: 0,
+        sched_policy,
+        sched_flags,
+        sched_nice: s.nice,
+        sched_priority: s.priority,
+        sched_runtime: s.runtime,
+        sched_deadline: s.deadline,
+        sched_period: s.period,
+    })
+}
