@@ -1,11 +1,13 @@
 //! Control data: paragraphs of `Field: value` (deb822(5)), dependency fields, the
 //! `Packages` index.
 //!
-//! An index of a whole suite has 60,000 paragraphs and 50 MB: it is read in one pass over
-//! the text, and only the fields that a plan needs are taken.
+//! An index of a whole suite has 60,000 paragraphs and 50 MB: it is read line by line from
+//! a stream, never held as a whole, and only the fields that a plan needs are kept.
 
 use super::version::Relation;
 use std::collections::HashMap;
+use std::io::{self, BufRead};
+use std::sync::Arc;
 
 /// The paragraphs of `text`, without the empty lines between them.
 pub fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
@@ -127,7 +129,7 @@ pub struct Package {
     /// `Conflicts` and `Breaks`, as text.
     pub conflicts: String,
     /// The URI of the archive that it comes from.
-    pub uri: String,
+    pub uri: Arc<str>,
 }
 
 impl Package {
@@ -147,46 +149,78 @@ impl Package {
 }
 
 /// Reads an index; paragraphs without a name, file name or hash are left out.
-#[must_use]
-pub fn packages(text: &str, uri: &str) -> Vec<Package> {
+///
+/// # Errors
+/// Those of `index`; `InvalidData` for a field that is not UTF-8.
+pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Package>> {
     let whole = |p: &Package| !p.name.is_empty() && !p.filename.is_empty() && p.sha256.len() == 64;
-    paragraphs(text).map(|p| package(p, uri)).filter(whole).collect()
-}
-
-fn package(paragraph: &str, uri: &str) -> Package {
-    let mut package = Package { uri: uri.to_string(), ..Package::default() };
-    for line in paragraph.lines() {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        let text = || value.trim().to_string();
-        match name {
-            "Package" => package.name = text(),
-            "Version" => package.version = text(),
-            "Architecture" => package.architecture = text(),
-            "Filename" => package.filename = text(),
-            "Size" => package.size = value.trim().parse().unwrap_or(0),
-            "SHA256" => package.sha256 = value.trim().to_ascii_lowercase(),
-            "Installed-Size" => package.installed_size = value.trim().parse().unwrap_or(0),
-            "Priority" => package.priority = text(),
-            "Essential" => package.essential = value.trim() == "yes",
-            "Pre-Depends" => package.pre_depends = text(),
-            "Depends" => package.depends = text(),
-            "Provides" => package.provides = text(),
-            "Conflicts" | "Breaks" if package.conflicts.is_empty() => package.conflicts = text(),
-            "Conflicts" | "Breaks" => {
-                package.conflicts.push_str(", ");
-                package.conflicts.push_str(value.trim());
-            }
-            _ => {}
+    let uri: Arc<str> = uri.into();
+    let fresh = || Package { uri: Arc::clone(&uri), ..Package::default() };
+    let (mut all, mut package, mut line) = (Vec::new(), fresh(), Vec::new());
+    loop {
+        line.clear();
+        let end = index.read_until(b'\n', &mut line)? == 0;
+        if !line.trim_ascii().is_empty() {
+            take(&mut package, &line)?;
+            continue;
+        }
+        let done = std::mem::replace(&mut package, fresh());
+        if whole(&done) {
+            all.push(done);
+        }
+        if end {
+            return Ok(all);
         }
     }
-    package
+}
+
+/// Takes a line of a paragraph; the fields that a plan needs are never folded.
+fn take(package: &mut Package, line: &[u8]) -> io::Result<()> {
+    let Some(colon) = line.iter().position(|b| *b == b':') else { return Ok(()) };
+    let field = match &line[..colon] {
+        b"Package" => &mut package.name,
+        b"Version" => &mut package.version,
+        b"Architecture" => &mut package.architecture,
+        b"Filename" => &mut package.filename,
+        b"SHA256" => &mut package.sha256,
+        b"Priority" => &mut package.priority,
+        b"Pre-Depends" => &mut package.pre_depends,
+        b"Depends" => &mut package.depends,
+        b"Provides" => &mut package.provides,
+        b"Conflicts" | b"Breaks" => &mut package.conflicts,
+        name => {
+            let value = || str::from_utf8(&line[colon + 1..]).unwrap_or_default().trim();
+            match name {
+                b"Size" => package.size = value().parse().unwrap_or(0),
+                b"Installed-Size" => package.installed_size = value().parse().unwrap_or(0),
+                b"Essential" => package.essential = value() == "yes",
+                _ => {}
+            }
+            return Ok(());
+        }
+    };
+    let value = str::from_utf8(&line[colon + 1..]);
+    let value = value.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?.trim();
+    if !field.is_empty() && matches!(&line[..colon], b"Conflicts" | b"Breaks") {
+        *field += ", ";
+    } else {
+        field.clear();
+    }
+    *field += value;
+    field.shrink_to_fit();
+    if &line[..colon] == b"SHA256" {
+        field.make_ascii_lowercase();
+    }
+    Ok(())
 }
 
 /// All packages of several indexes, by name; of two of one name the higher version stays.
 #[derive(Debug, Default)]
 pub struct Universe {
     /// Real packages.
-    packages: HashMap<String, Package>,
+    packages: Vec<Package>,
+    /// Their names, to the places in `packages`.
+    names: HashMap<Box<str>, usize>,
     /// Virtual names, to the real packages that provide them, sorted by name.
     providers: HashMap<String, Vec<String>>,
 }
@@ -197,12 +231,20 @@ impl Universe {
     pub fn new(all: impl IntoIterator<Item = Package>) -> Self {
         let mut universe = Self::default();
         for package in all {
-            let newer = |old: &Package| super::version::compare(&package.version, &old.version).is_gt();
-            if universe.packages.get(&package.name).is_none_or(newer) {
-                universe.packages.insert(package.name.clone(), package);
+            match universe.names.get(package.name.as_str()) {
+                Some(&at) => {
+                    let old = &mut universe.packages[at];
+                    if super::version::compare(&package.version, &old.version).is_gt() {
+                        *old = package;
+                    }
+                }
+                None => {
+                    universe.names.insert(package.name.as_str().into(), universe.packages.len());
+                    universe.packages.push(package);
+                }
             }
         }
-        for package in universe.packages.values().filter(|p| !p.provides.is_empty()) {
+        for package in universe.packages.iter().filter(|p| !p.provides.is_empty()) {
             for atom in package.provided() {
                 universe.providers.entry(atom.name).or_default().push(package.name.clone());
             }
@@ -214,12 +256,12 @@ impl Universe {
     /// The package of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Package> {
-        self.packages.get(name)
+        self.names.get(name).map(|&at| &self.packages[at])
     }
 
     /// All packages, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Package> {
-        self.packages.values()
+        self.packages.iter()
     }
 
     /// The packages that provide the virtual name.
@@ -258,9 +300,13 @@ mod tests {
             format!("Package: {n}\nVersion: {v}\nFilename: f\nSHA256: {sha}\nProvides: v (= 1)\n\n")
         };
         let text = p("a", "1.9") + &p("a", "1.10") + &p("b", "1") + "Package: broken\n";
-        let universe = Universe::new(packages(&text, "u"));
+        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
         assert_eq!(universe.get("a").unwrap().version, "1.10");
         assert_eq!(universe.providers("v"), ["a", "b"]);
         assert!(universe.get("broken").is_none());
+        let text = p("c", "1") + "Conflicts: x\nBreaks: y (<< 1)\n\n\n" + &p("d", "1").replace("d", "\u{e9}");
+        let all = packages(text.as_bytes(), "u").unwrap();
+        assert_eq!((all.len(), all[0].conflicts.as_str()), (2, ""));
+        assert!(packages(&b"Package: \xff\n"[..], "u").is_err());
     }
 }

@@ -244,7 +244,7 @@ mod tests {
                 "Package: {name}\nVersion: {version}\nPriority: {priority}\nFilename: f\nSHA256: {sha}\n{fields}\n\n"
             );
         }
-        Universe::new(packages(&text, ""))
+        Universe::new(packages(text.as_bytes(), "").unwrap())
     }
 
     fn names(lines: &[&str], include: &[&str]) -> Result<String> {

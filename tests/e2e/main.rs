@@ -7,6 +7,7 @@ mod common;
 
 mod bad_input;
 mod bundle;
+mod debian_keys;
 mod faults;
 mod flow_classroom;
 mod flow_demo;
