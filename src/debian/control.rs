@@ -2,9 +2,11 @@
 //! `Packages` index.
 //!
 //! An index of a whole suite has 60,000 paragraphs and 50 MB: it is read line by line from
-//! a stream, never held as a whole, and only the fields that a plan needs are kept.
+//! a stream, never held as a whole. Of each paragraph the lines that a plan may need are
+//! kept as text ([`Listed`]); a [`Package`] is made of them when somebody asks for it.
 
 use super::version::Relation;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -148,77 +150,106 @@ impl Package {
     }
 }
 
-/// Reads an index; paragraphs without a name, file name or hash are left out.
-///
-/// # Errors
-/// Those of `index`; `InvalidData` for a field that is not UTF-8.
-pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Package>> {
-    let whole = |p: &Package| !p.name.is_empty() && !p.filename.is_empty() && p.sha256.len() == 64;
-    let uri: Arc<str> = uri.into();
-    let fresh = || Package { uri: Arc::clone(&uri), ..Package::default() };
-    let (mut all, mut package, mut line) = (Vec::new(), fresh(), Vec::new());
-    loop {
-        line.clear();
-        let end = index.read_until(b'\n', &mut line)? == 0;
-        if !line.trim_ascii().is_empty() {
-            take(&mut package, &line)?;
-            continue;
-        }
-        let done = std::mem::replace(&mut package, fresh());
-        if whole(&done) {
-            all.push(done);
-        }
-        if end {
-            return Ok(all);
-        }
+/// The fields of an index that are kept.
+const KEPT: [&[u8]; 14] = [
+    b"Package",
+    b"Version",
+    b"Architecture",
+    b"Filename",
+    b"Size",
+    b"SHA256",
+    b"Installed-Size",
+    b"Priority",
+    b"Essential",
+    b"Pre-Depends",
+    b"Depends",
+    b"Provides",
+    b"Conflicts",
+    b"Breaks",
+];
+
+/// A paragraph of an index.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its lines of [`KEPT`] fields, none of which is ever folded.
+    text: Box<str>,
+    uri: Arc<str>,
+    package: OnceCell<Box<Package>>,
+}
+
+impl Listed {
+    /// The value of a field, empty where there is none.
+    fn get(&self, name: &str) -> &str {
+        let value = |line| str::strip_prefix(line, name)?.strip_prefix(':');
+        self.text.lines().find_map(value).unwrap_or_default().trim()
+    }
+
+    fn package(&self) -> &Package {
+        self.package.get_or_init(|| Box::new(package(&self.text, Arc::clone(&self.uri))))
     }
 }
 
-/// Takes a line of a paragraph; the fields that a plan needs are never folded.
-fn take(package: &mut Package, line: &[u8]) -> io::Result<()> {
-    let Some(colon) = line.iter().position(|b| *b == b':') else { return Ok(()) };
-    let field = match &line[..colon] {
-        b"Package" => &mut package.name,
-        b"Version" => &mut package.version,
-        b"Architecture" => &mut package.architecture,
-        b"Filename" => &mut package.filename,
-        b"SHA256" => &mut package.sha256,
-        b"Priority" => &mut package.priority,
-        b"Pre-Depends" => &mut package.pre_depends,
-        b"Depends" => &mut package.depends,
-        b"Provides" => &mut package.provides,
-        b"Conflicts" | b"Breaks" => &mut package.conflicts,
-        name => {
-            let value = || str::from_utf8(&line[colon + 1..]).unwrap_or_default().trim();
-            match name {
-                b"Size" => package.size = value().parse().unwrap_or(0),
-                b"Installed-Size" => package.installed_size = value().parse().unwrap_or(0),
-                b"Essential" => package.essential = value() == "yes",
-                _ => {}
+/// Reads an index; paragraphs without a name, file name or hash are left out.
+///
+/// # Errors
+/// Those of `index`; `InvalidData` for text that is not UTF-8.
+pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Listed>> {
+    let uri: Arc<str> = uri.into();
+    let (mut all, mut text, mut start, mut end) = (Vec::new(), Vec::new(), 0, false);
+    while !end {
+        end = index.read_until(b'\n', &mut text)? == 0;
+        let line = &text[start..];
+        if end || line.trim_ascii().is_empty() {
+            text.truncate(start);
+            let kept = str::from_utf8(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            let listed = Listed { text: kept.into(), uri: Arc::clone(&uri), package: OnceCell::new() };
+            let whole = ["Package", "Filename"].iter().all(|f| !listed.get(f).is_empty());
+            if whole && listed.get("SHA256").len() == 64 {
+                all.push(listed);
             }
-            return Ok(());
+            text.clear();
+        } else if !line.iter().position(|b| *b == b':').is_some_and(|colon| KEPT.contains(&&line[..colon])) {
+            text.truncate(start);
         }
-    };
-    let value = str::from_utf8(&line[colon + 1..]);
-    let value = value.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?.trim();
-    if !field.is_empty() && matches!(&line[..colon], b"Conflicts" | b"Breaks") {
-        *field += ", ";
-    } else {
-        field.clear();
+        start = text.len();
     }
-    *field += value;
-    field.shrink_to_fit();
-    if &line[..colon] == b"SHA256" {
-        field.make_ascii_lowercase();
+    Ok(all)
+}
+
+fn package(paragraph: &str, uri: Arc<str>) -> Package {
+    let mut package = Package { uri, ..Package::default() };
+    for line in paragraph.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let text = || value.trim().to_string();
+        match name {
+            "Package" => package.name = text(),
+            "Version" => package.version = text(),
+            "Architecture" => package.architecture = text(),
+            "Filename" => package.filename = text(),
+            "Size" => package.size = value.trim().parse().unwrap_or(0),
+            "SHA256" => package.sha256 = value.trim().to_ascii_lowercase(),
+            "Installed-Size" => package.installed_size = value.trim().parse().unwrap_or(0),
+            "Priority" => package.priority = text(),
+            "Essential" => package.essential = value.trim() == "yes",
+            "Pre-Depends" => package.pre_depends = text(),
+            "Depends" => package.depends = text(),
+            "Provides" => package.provides = text(),
+            "Conflicts" | "Breaks" if package.conflicts.is_empty() => package.conflicts = text(),
+            "Conflicts" | "Breaks" => {
+                package.conflicts.push_str(", ");
+                package.conflicts.push_str(value.trim());
+            }
+            _ => {}
+        }
     }
-    Ok(())
+    package
 }
 
 /// All packages of several indexes, by name; of two of one name the higher version stays.
 #[derive(Debug, Default)]
 pub struct Universe {
     /// Real packages.
-    packages: Vec<Package>,
+    packages: Vec<Listed>,
     /// Their names, to the places in `packages`.
     names: HashMap<Box<str>, usize>,
     /// Virtual names, to the real packages that provide them, sorted by name.
@@ -228,25 +259,23 @@ pub struct Universe {
 impl Universe {
     /// Gathers packages.
     #[must_use]
-    pub fn new(all: impl IntoIterator<Item = Package>) -> Self {
+    pub fn new(all: impl IntoIterator<Item = Listed>) -> Self {
         let mut universe = Self::default();
-        for package in all {
-            match universe.names.get(package.name.as_str()) {
-                Some(&at) => {
-                    let old = &mut universe.packages[at];
-                    if super::version::compare(&package.version, &old.version).is_gt() {
-                        *old = package;
-                    }
+        for listed in all {
+            let name = listed.get("Package");
+            if let Some(&at) = universe.names.get(name) {
+                let old = &mut universe.packages[at];
+                if super::version::compare(listed.get("Version"), old.get("Version")).is_gt() {
+                    *old = listed;
                 }
-                None => {
-                    universe.names.insert(package.name.as_str().into(), universe.packages.len());
-                    universe.packages.push(package);
-                }
+            } else {
+                universe.names.insert(name.into(), universe.packages.len());
+                universe.packages.push(listed);
             }
         }
-        for package in universe.packages.iter().filter(|p| !p.provides.is_empty()) {
-            for atom in package.provided() {
-                universe.providers.entry(atom.name).or_default().push(package.name.clone());
+        for listed in &universe.packages {
+            for atom in dependencies(listed.get("Provides")).into_iter().flatten() {
+                universe.providers.entry(atom.name).or_default().push(listed.get("Package").to_string());
             }
         }
         universe.providers.values_mut().for_each(|v| v.sort_unstable());
@@ -256,12 +285,12 @@ impl Universe {
     /// The package of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Package> {
-        self.names.get(name).map(|&at| &self.packages[at])
+        self.names.get(name).map(|&at| self.packages[at].package())
     }
 
-    /// All packages, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter()
+    /// The packages of which a field has this value, in no order.
+    pub fn with(&self, field: &str, value: &str) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(move |p| p.get(field) == value).map(Listed::package)
     }
 
     /// The packages that provide the virtual name.
@@ -304,9 +333,13 @@ mod tests {
         assert_eq!(universe.get("a").unwrap().version, "1.10");
         assert_eq!(universe.providers("v"), ["a", "b"]);
         assert!(universe.get("broken").is_none());
-        let text = p("c", "1") + "Conflicts: x\nBreaks: y (<< 1)\n\n\n" + &p("d", "1").replace("d", "\u{e9}");
-        let all = packages(text.as_bytes(), "u").unwrap();
-        assert_eq!((all.len(), all[0].conflicts.as_str()), (2, ""));
+        let text = "Conflicts: x\nDescription: d\nBreaks: y (<< 1)\n".to_string()
+            + &p("c", "1")
+            + "\n"
+            + &p("d", "2");
+        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
+        assert_eq!(universe.get("c").unwrap().conflicts, "x, y (<< 1)");
+        assert_eq!(universe.with("Version", "2").map(|p| p.name.as_str()).collect::<Vec<_>>(), ["d"]);
         assert!(packages(&b"Package: \xff\n"[..], "u").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! From an archive to all its packages: Release files, then indexes, all in parallel.
 
-use super::control::{Package, Universe, packages};
+use super::control::{Listed, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
 use super::release::{Promise, Release, parse};
@@ -41,7 +41,7 @@ fn suite_packages(
     arch: &str,
     check_valid_until: bool,
     cache: &Path,
-) -> Result<Vec<Package>> {
+) -> Result<Vec<Listed>> {
     let keyring = Keyring::open(&repo.signed_by)?;
     let dist = format!("{}/dists/{suite}", repo.uri);
     let url = format!("{dist}/InRelease");
@@ -70,7 +70,7 @@ fn index(
     path: &str,
     uri: &str,
     cache: &Path,
-) -> Result<Vec<Package>> {
+) -> Result<Vec<Listed>> {
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
@@ -109,7 +109,7 @@ fn index(
 }
 
 /// Reads an index; what it holds is given only when the whole of it is what was promised.
-fn read(file: &File, plain: Option<&Promise>, name: &str, uri: &str) -> Result<Vec<Package>> {
+fn read(file: &File, plain: Option<&Promise>, name: &str, uri: &str) -> Result<Vec<Listed>> {
     let mut reader = BufReader::with_capacity(256 << 10, Hashing::new(file));
     let found = packages(&mut reader, uri);
     if let Some(plain) = plain {

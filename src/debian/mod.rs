@@ -24,6 +24,7 @@ pub mod deb;
 pub mod fetch;
 mod index;
 pub mod keyring;
+mod place;
 pub mod plan;
 pub mod release;
 pub mod sources;
