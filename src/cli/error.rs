@@ -131,7 +131,7 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         E::Unauthorized { host, .. } => Some(format!("skopeo login {host}, as a user who may pull this")),
         E::Untrusted { .. } => Some("SSL_CERT_FILE=/path/to/its/ca.pem shipimg pull IMAGE".to_string()),
         E::NoTls { .. } => Some("shipimg pull --tls-verify=false IMAGE".to_string()),
-        E::NoRoots { .. } => Some("apt-get install ca-certificates".to_string()),
+        E::NoRoots => Some("apt-get install ca-certificates".to_string()),
         E::NoImage { reference, .. } => {
             Some(format!("skopeo list-tags docker://{}/{}", reference.registry(), reference.repository()))
         }

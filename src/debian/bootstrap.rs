@@ -8,6 +8,7 @@ use super::fetch::{Fetcher, check};
 use super::plan::{Variant, Wishes, exactly, plan};
 use super::release::Promise;
 use super::sources::{Archive, Settings};
+use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
 use super::{Error, Progress, Result, index};
 use crate::store::{Area, Store};
@@ -17,7 +18,6 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -90,10 +90,9 @@ pub fn bootstrap(
     prepare(&outcome)?;
     progress.phase("unpack", Some(outcome.packages.len() as u64));
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
-    for (package, path) in outcome.packages.iter().zip(&files) {
-        let base = planned.base.contains(&package.name);
-        let job = verified(package, path, base)?;
-        let scripts = !base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
+    let verified = verified(&outcome.packages, &files, |p| planned.base.contains(&p.name))?;
+    for (job, (package, path)) in verified.into_iter().zip(outcome.packages.iter().zip(&files)) {
+        let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
         if scripts { left.push((package, path)) } else { jobs.push(job) }
     }
     let unpacked = unpack(root, jobs, Style::Dpkg, progress)?;
@@ -117,7 +116,7 @@ pub fn extract(request: &Request, store: &Store, root: &Path, progress: &dyn Pro
     let packages = exactly(&request.universe(store, &fetcher, progress)?, &request.include)?;
     let files = download(&packages, store, &fetcher, progress)?;
     progress.phase("unpack", Some(packages.len() as u64));
-    let jobs = packages.iter().zip(&files).map(|(p, f)| verified(p, f, true)).collect::<Result<Vec<_>>>()?;
+    let jobs = verified(&packages, &files, |_| true)?;
     unpack(root, jobs, Style::Plain, progress)?;
     Ok(Outcome { packages })
 }
@@ -151,38 +150,36 @@ fn download(
     let missing: Vec<&Package> =
         packages.iter().filter(|p| !std::fs::metadata(path(p)).is_ok_and(|m| m.len() == p.size)).collect();
     progress.phase("download", Some(missing.iter().map(|p| p.size).sum()));
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        while let Some(package) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-            progress.detail(&package.name);
-            let target = path(package);
-            // One of another size is no whole file of this hash.
-            let _ = std::fs::remove_file(&target);
-            let url = format!("{}/{}", package.uri, package.filename);
-            fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..DOWNLOADS.min(missing.len())).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    each(missing.len(), DOWNLOADS, |i| {
+        let package = missing[i];
+        progress.detail(&package.name);
+        let target = path(package);
+        // One of another size is no whole file of this hash.
+        let _ = std::fs::remove_file(&target);
+        let url = format!("{}/{}", package.uri, package.filename);
+        fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())
 }
 
-/// Opens a package of the store after its hash was compared.
-fn verified(package: &Package, path: &Path, base: bool) -> Result<Job> {
-    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let name = format!("{}_{}", package.name, package.version);
-    if let Err(e) = check(&mut file, &promise(package), &name) {
-        let _ = std::fs::remove_file(path);
-        return Err(e);
-    }
-    let deb = Deb::open(file, &name)?;
-    let control = deb.control()?;
-    Ok(Job { name: package.name.clone(), deb, control, size: package.size, base })
+/// Opens packages of the store after their hashes were compared.
+fn verified(
+    packages: &[Package],
+    files: &[PathBuf],
+    base: impl Fn(&Package) -> bool + Sync,
+) -> Result<Vec<Job>> {
+    each(packages.len(), cores(), |i| {
+        let (package, path) = (&packages[i], &files[i]);
+        let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let name = format!("{}_{}", package.name, package.version);
+        if let Err(e) = check(&mut file, &promise(package), &name) {
+            let _ = std::fs::remove_file(path);
+            return Err(e);
+        }
+        let deb = Deb::open(file, &name)?;
+        let control = deb.control()?;
+        Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: base(package) })
+    })
 }
 
 /// What debootstrap puts beside the packages: device nodes, an fstab, the time zone.

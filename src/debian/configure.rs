@@ -6,6 +6,10 @@
 //!    another, each after what it pre-depends on has been configured.
 //! 3. `dpkg --configure -a`.
 //!
+//! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
+//! to undo what an older version of their package left. There is no older version here:
+//! [`HELPER`] stands before it in PATH and answers those calls itself.
+//!
 //! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
 //! and wait for no disk.
 
@@ -29,6 +33,24 @@ pub(super) const DEBS: &str = "var/cache/shipimg-debs";
 /// preinst runs from `tmp.ci`, by which debconf finds the package that it belongs to.
 pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
 
+/// Where programs lie that stand before the root's own.
+const BIN: &str = "var/lib/dpkg/shipimg.bin";
+
+/// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
+/// arguments of an install for the first time, look for what an older version left.
+const HELPER: &str = r#"#!/bin/sh
+first() {
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+    [ $# -gt 1 ] && [ -z "${3-}" ]
+}
+case "$DPKG_MAINTSCRIPT_NAME:${1-}" in
+preinst:rm_conffile | preinst:mv_conffile | preinst:symlink_to_dir | preinst:dir_to_symlink | \
+postinst:rm_conffile | postinst:mv_conffile | postinst:symlink_to_dir | postinst:dir_to_symlink)
+    first "$@" && exit 0 ;;
+esac
+exec /usr/bin/dpkg-maintscript-helper "$@"
+"#;
+
 /// A package that dpkg unpacks itself.
 #[derive(Debug)]
 pub(super) struct Leftover {
@@ -47,26 +69,29 @@ pub(super) struct Scripts {
     pub leftover: Vec<Leftover>,
 }
 
-/// Configures the packages below `path`.
+/// Configures the packages below `root_path`.
 ///
 /// # Errors
 /// [`Error::Configure`] with the output's end; [`Error::Sys`].
 pub(super) fn configure(
-    path: &Path,
+    root_path: &Path,
     scripts: &Scripts,
     hostname: &str,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let root = Dir::open(path)?;
+    let root = Dir::open(root_path)?;
     let sbin = make(&root, "usr/sbin")?;
     let policy = OsStr::new("policy-rc.d");
     let own_policy = sbin.stat(policy)?.is_none();
     if own_policy {
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
-    let sandbox = Sandbox { root: path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
+    put(&make(&root, BIN)?, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
+    let sandbox =
+        Sandbox { root: root_path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
+    let path = format!("/{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let environment = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("PATH", path.as_str()),
         ("HOME", "/root"),
         ("LC_ALL", "C"),
         ("TERM", "dumb"),
@@ -90,7 +115,9 @@ pub(super) fn configure(
     if own_policy {
         sbin.unlink(policy)?;
     }
-    root.in_root(Path::new("var/cache"))?.remove(OsStr::new("shipimg-debs"))?;
+    for (folder, name) in [DEBS, BIN].iter().filter_map(|path| path.rsplit_once('/')) {
+        root.in_root(Path::new(folder))?.remove(OsStr::new(name))?;
+    }
     Ok(())
 }
 

@@ -1,11 +1,15 @@
 //! Control data: paragraphs of `Field: value` (deb822(5)), dependency fields, the
 //! `Packages` index.
 //!
-//! An index of a whole suite has 60,000 paragraphs and 50 MB: it is read in one pass over
-//! the text, and only the fields that a plan needs are taken.
+//! An index of a whole suite has 60,000 paragraphs and 50 MB: it is read line by line from
+//! a stream, never held as a whole. Of each paragraph the lines that a plan may need are
+//! kept as text ([`Listed`]); a [`Package`] is made of them when somebody asks for it.
 
 use super::version::Relation;
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::io::{self, BufRead};
+use std::sync::Arc;
 
 /// The paragraphs of `text`, without the empty lines between them.
 pub fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
@@ -127,7 +131,7 @@ pub struct Package {
     /// `Conflicts` and `Breaks`, as text.
     pub conflicts: String,
     /// The URI of the archive that it comes from.
-    pub uri: String,
+    pub uri: Arc<str>,
 }
 
 impl Package {
@@ -146,15 +150,74 @@ impl Package {
     }
 }
 
-/// Reads an index; paragraphs without a name, file name or hash are left out.
-#[must_use]
-pub fn packages(text: &str, uri: &str) -> Vec<Package> {
-    let whole = |p: &Package| !p.name.is_empty() && !p.filename.is_empty() && p.sha256.len() == 64;
-    paragraphs(text).map(|p| package(p, uri)).filter(whole).collect()
+/// The fields of an index that are kept.
+const KEPT: [&[u8]; 14] = [
+    b"Package",
+    b"Version",
+    b"Architecture",
+    b"Filename",
+    b"Size",
+    b"SHA256",
+    b"Installed-Size",
+    b"Priority",
+    b"Essential",
+    b"Pre-Depends",
+    b"Depends",
+    b"Provides",
+    b"Conflicts",
+    b"Breaks",
+];
+
+/// A paragraph of an index.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its lines of [`KEPT`] fields, none of which is ever folded.
+    text: Box<str>,
+    uri: Arc<str>,
+    package: OnceCell<Box<Package>>,
 }
 
-fn package(paragraph: &str, uri: &str) -> Package {
-    let mut package = Package { uri: uri.to_string(), ..Package::default() };
+impl Listed {
+    /// The value of a field, empty where there is none.
+    fn get(&self, name: &str) -> &str {
+        let value = |line| str::strip_prefix(line, name)?.strip_prefix(':');
+        self.text.lines().find_map(value).unwrap_or_default().trim()
+    }
+
+    fn package(&self) -> &Package {
+        self.package.get_or_init(|| Box::new(package(&self.text, Arc::clone(&self.uri))))
+    }
+}
+
+/// Reads an index; paragraphs without a name, file name or hash are left out.
+///
+/// # Errors
+/// Those of `index`; `InvalidData` for text that is not UTF-8.
+pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Listed>> {
+    let uri: Arc<str> = uri.into();
+    let (mut all, mut text, mut start, mut end) = (Vec::new(), Vec::new(), 0, false);
+    while !end {
+        end = index.read_until(b'\n', &mut text)? == 0;
+        let line = &text[start..];
+        if end || line.trim_ascii().is_empty() {
+            text.truncate(start);
+            let kept = str::from_utf8(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            let listed = Listed { text: kept.into(), uri: Arc::clone(&uri), package: OnceCell::new() };
+            let whole = ["Package", "Filename"].iter().all(|f| !listed.get(f).is_empty());
+            if whole && listed.get("SHA256").len() == 64 {
+                all.push(listed);
+            }
+            text.clear();
+        } else if !line.iter().position(|b| *b == b':').is_some_and(|colon| KEPT.contains(&&line[..colon])) {
+            text.truncate(start);
+        }
+        start = text.len();
+    }
+    Ok(all)
+}
+
+fn package(paragraph: &str, uri: Arc<str>) -> Package {
+    let mut package = Package { uri, ..Package::default() };
     for line in paragraph.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
         let text = || value.trim().to_string();
@@ -186,7 +249,9 @@ fn package(paragraph: &str, uri: &str) -> Package {
 #[derive(Debug, Default)]
 pub struct Universe {
     /// Real packages.
-    packages: HashMap<String, Package>,
+    packages: Vec<Listed>,
+    /// Their names, to the places in `packages`.
+    names: HashMap<Box<str>, usize>,
     /// Virtual names, to the real packages that provide them, sorted by name.
     providers: HashMap<String, Vec<String>>,
 }
@@ -194,17 +259,23 @@ pub struct Universe {
 impl Universe {
     /// Gathers packages.
     #[must_use]
-    pub fn new(all: impl IntoIterator<Item = Package>) -> Self {
+    pub fn new(all: impl IntoIterator<Item = Listed>) -> Self {
         let mut universe = Self::default();
-        for package in all {
-            let newer = |old: &Package| super::version::compare(&package.version, &old.version).is_gt();
-            if universe.packages.get(&package.name).is_none_or(newer) {
-                universe.packages.insert(package.name.clone(), package);
+        for listed in all {
+            let name = listed.get("Package");
+            if let Some(&at) = universe.names.get(name) {
+                let old = &mut universe.packages[at];
+                if super::version::compare(listed.get("Version"), old.get("Version")).is_gt() {
+                    *old = listed;
+                }
+            } else {
+                universe.names.insert(name.into(), universe.packages.len());
+                universe.packages.push(listed);
             }
         }
-        for package in universe.packages.values().filter(|p| !p.provides.is_empty()) {
-            for atom in package.provided() {
-                universe.providers.entry(atom.name).or_default().push(package.name.clone());
+        for listed in &universe.packages {
+            for atom in dependencies(listed.get("Provides")).into_iter().flatten() {
+                universe.providers.entry(atom.name).or_default().push(listed.get("Package").to_string());
             }
         }
         universe.providers.values_mut().for_each(|v| v.sort_unstable());
@@ -214,12 +285,12 @@ impl Universe {
     /// The package of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Package> {
-        self.packages.get(name)
+        self.names.get(name).map(|&at| self.packages[at].package())
     }
 
-    /// All packages, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Package> {
-        self.packages.values()
+    /// The packages of which a field has this value, in no order.
+    pub fn with(&self, field: &str, value: &str) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(move |p| p.get(field) == value).map(Listed::package)
     }
 
     /// The packages that provide the virtual name.
@@ -258,9 +329,17 @@ mod tests {
             format!("Package: {n}\nVersion: {v}\nFilename: f\nSHA256: {sha}\nProvides: v (= 1)\n\n")
         };
         let text = p("a", "1.9") + &p("a", "1.10") + &p("b", "1") + "Package: broken\n";
-        let universe = Universe::new(packages(&text, "u"));
+        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
         assert_eq!(universe.get("a").unwrap().version, "1.10");
         assert_eq!(universe.providers("v"), ["a", "b"]);
         assert!(universe.get("broken").is_none());
+        let text = "Conflicts: x\nDescription: d\nBreaks: y (<< 1)\n".to_string()
+            + &p("c", "1")
+            + "\n"
+            + &p("d", "2");
+        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
+        assert_eq!(universe.get("c").unwrap().conflicts, "x, y (<< 1)");
+        assert_eq!(universe.with("Version", "2").map(|p| p.name.as_str()).collect::<Vec<_>>(), ["d"]);
+        assert!(packages(&b"Package: \xff\n"[..], "u").is_err());
     }
 }

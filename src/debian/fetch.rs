@@ -2,10 +2,11 @@
 //!
 //! A file of known hash goes to `TARGET.part` under a lock and is renamed when size and
 //! SHA-256 are right, so that processes that want the same file share one download and a
-//! killed one is gone on with. TLS is set up for `https` only.
+//! killed one is gone on with.
 
 use super::release::Promise;
 use super::{Error, Result};
+use crate::registry::{self, http};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use rustix::fs::{FlockOperation, flock};
@@ -18,6 +19,12 @@ use std::time::Duration;
 
 /// How often a download is tried.
 const TRIES: u32 = 4;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// How long nothing may come.
+const STALL: Duration = Duration::from_secs(30);
 
 /// The largest file of unknown size that is read, in bytes (an `InRelease` has 150 KB).
 const MAX_UNKNOWN: u64 = 16 << 20;
@@ -52,8 +59,7 @@ impl Fetcher {
         if let Some(client) = cell.get() {
             return Ok(client);
         }
-        let client =
-            build(&self.proxies, tls).map_err(|source| Error::Http { url: url.to_string(), source })?;
+        let client = build(&self.proxies, tls)?;
         Ok(cell.get_or_init(|| client))
     }
 
@@ -171,25 +177,15 @@ impl Fetcher {
     }
 }
 
-/// The one place where a client is made.
-fn build(proxies: &Proxies, tls: bool) -> reqwest::Result<Client> {
-    // An error says that another part of the program has set the provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("shipimg/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(20))
-        .timeout(None)
-        .no_proxy();
-    if !tls {
-        builder = builder.tls_certs_only([]);
+fn build(proxies: &Proxies, https: bool) -> registry::Result<Client> {
+    let mut builder = http::builder(https, true)?.connect_timeout(CONNECT).timeout(STALL).no_proxy();
+    if let Some(proxy) = &proxies.http {
+        builder = builder.proxy(reqwest::Proxy::http(proxy).map_err(registry::Error::Client)?);
     }
-    if let Some(http) = &proxies.http {
-        builder = builder.proxy(reqwest::Proxy::http(http)?);
+    if let Some(proxy) = &proxies.https {
+        builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(registry::Error::Client)?);
     }
-    if let Some(https) = &proxies.https {
-        builder = builder.proxy(reqwest::Proxy::https(https)?);
-    }
-    builder.build()
+    builder.build().map_err(registry::Error::Client)
 }
 
 /// The path of a `file:` or `copy:` address; none for one of the network.
@@ -241,27 +237,38 @@ fn passes(e: &Error) -> bool {
 pub fn check(file: &mut File, promise: &Promise, name: &str) -> Result<()> {
     let io = |e| Error::io("read", Path::new(name), e);
     file.rewind().map_err(io)?;
-    let mut hasher = Sha256::new();
+    let mut reader = Hashing::new(&*file);
     let mut buffer = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let n = file.read(&mut buffer).map_err(io)?;
-        if n == 0 {
-            break;
-        }
-        size += n as u64;
-        hasher.update(&buffer[..n]);
-    }
-    file.rewind().map_err(io)?;
-    matches(name, promise, &hex(&hasher.finalize()), size)
+    while reader.read(&mut buffer).map_err(io)? > 0 {}
+    reader.compare(promise, name)?;
+    file.rewind().map_err(io)
 }
 
-/// As [`check`], of bytes in memory.
-///
-/// # Errors
-/// [`Error::Mismatch`].
-pub fn check_bytes(bytes: &[u8], promise: &Promise, name: &str) -> Result<()> {
-    matches(name, promise, &hex(&Sha256::digest(bytes)), bytes.len() as u64)
+/// Hashes and counts what is read through it.
+pub(super) struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// Compares what was read so far.
+    pub(super) fn compare(self, promise: &Promise, name: &str) -> Result<()> {
+        matches(name, promise, &hex(&self.hasher.finalize()), self.size)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
 }
 
 fn matches(name: &str, promise: &Promise, got: &str, size: u64) -> Result<()> {

@@ -1,11 +1,14 @@
 //! From an archive to all its packages: Release files, then indexes, all in parallel.
 
-use super::control::{Package, Universe, packages};
-use super::fetch::{Fetcher, check_bytes};
-use super::release::{Keyring, Promise, Release, parse};
+use super::control::{Listed, Universe, packages};
+use super::fetch::{Fetcher, Hashing, check};
+use super::keyring::Keyring;
+use super::release::{Promise, Release, parse};
 use super::sources::{Archive, Repo};
+use super::threads::each;
 use super::{Error, Result};
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,17 +26,10 @@ pub(super) fn load(
     check_valid_until: bool,
     cache: &Path,
 ) -> Result<Universe> {
-    let now = check_valid_until.then(SystemTime::now);
     let suites: Vec<(&Repo, &str)> =
         archive.repos.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
-    let all = std::thread::scope(|scope| {
-        let load =
-            |(repo, suite)| scope.spawn(move || suite_packages(fetcher, repo, suite, arch, now, cache));
-        let threads: Vec<_> = suites.into_iter().map(load).collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect::<Result<Vec<_>>>()
+    let all = each(suites.len(), suites.len(), |i| {
+        suite_packages(fetcher, suites[i].0, suites[i].1, arch, check_valid_until, cache)
     })?;
     Ok(Universe::new(all.into_iter().flatten()))
 }
@@ -43,16 +39,16 @@ fn suite_packages(
     repo: &Repo,
     suite: &str,
     arch: &str,
-    now: Option<SystemTime>,
+    check_valid_until: bool,
     cache: &Path,
-) -> Result<Vec<Package>> {
+) -> Result<Vec<Listed>> {
     let keyring = Keyring::open(&repo.signed_by)?;
     let dist = format!("{}/dists/{suite}", repo.uri);
     let url = format!("{dist}/InRelease");
     let bytes = fetcher
         .small(&url)?
         .ok_or_else(|| Error::NoSuite { suite: suite.to_string(), uri: repo.uri.clone() })?;
-    let release = parse(&bytes, &keyring, &url, now)?;
+    let release = parse(&bytes, &keyring, &url, SystemTime::now(), check_valid_until)?;
     if release.codename != suite && release.suite != suite {
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
         return Err(Error::Release { url, reason });
@@ -60,24 +56,30 @@ fn suite_packages(
     let mut all = Vec::new();
     for component in &repo.components {
         let path = format!("{component}/binary-{arch}/Packages");
-        let text = index(fetcher, &release, &dist, &path, cache)?;
-        all.extend(packages(&text, &repo.uri));
+        all.extend(index(fetcher, &release, &dist, &path, &repo.uri, cache)?);
     }
     Ok(all)
 }
 
-/// The text of an index. It is kept uncompressed, under the hash that the Release file
-/// gives for that, and verified when it is read again.
-fn index(fetcher: &Fetcher, release: &Release, dist: &str, path: &str, cache: &Path) -> Result<String> {
+/// The packages of an index. It is kept uncompressed, under the hash that the Release file
+/// gives for that, and verified while it is read again.
+fn index(
+    fetcher: &Fetcher,
+    release: &Release,
+    dist: &str,
+    path: &str,
+    uri: &str,
+    cache: &Path,
+) -> Result<Vec<Listed>> {
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
     let kept = plain.map(|p| cache.join(format!("{}.index", p.sha256)));
-    if let (Some(plain), Some(kept)) = (plain, &kept)
-        && let Ok(bytes) = std::fs::read(kept)
-        && check_bytes(&bytes, plain, &url).is_ok()
+    if let Some(kept) = &kept
+        && let Ok(file) = File::open(kept)
+        && let Ok(found) = read(&file, plain, &url, uri)
     {
-        return text(bytes, &url);
+        return Ok(found);
     }
     let found = FORMS.iter().find_map(|f| Some((*f, release.files.get(&format!("{path}{f}"))?)));
     let (form, promise) = found.ok_or_else(missing)?;
@@ -89,50 +91,49 @@ fn index(fetcher: &Fetcher, release: &Release, dist: &str, path: &str, cache: &P
         format!("{url}{form}")
     };
     fetcher.file(&address, promise, &packed, &|_| ())?;
-    let compressed = std::fs::read(&packed).map_err(|e| Error::io("read", &packed, e))?;
+    let mut compressed = File::open(&packed).map_err(|e| Error::io("open", &packed, e))?;
     let _ = std::fs::remove_file(&packed);
-    check_bytes(&compressed, promise, &address)?;
-    let bytes = expand(form, compressed, plain, &address)?;
+    check(&mut compressed, promise, &address)?;
+    let text = tempfile::NamedTempFile::new_in(cache).map_err(|e| Error::io("create a file in", cache, e))?;
+    expand(form, compressed, plain, text.as_file())
+        .and_then(|()| text.as_file().rewind())
+        .map_err(|e| Error::io("decompress", Path::new(&address), e))?;
+    let packages = read(text.as_file(), plain, &address, uri)?;
     if let Some(kept) = kept {
         // A lost copy costs a download and is no failure of this one.
-        if let Err(e) = publish(&kept, &bytes) {
+        if let Err(e) = text.persist(&kept) {
             tracing::debug!("{}: {e}", kept.display());
         }
     }
-    text(bytes, &url)
+    Ok(packages)
 }
 
-fn text(bytes: Vec<u8>, url: &str) -> Result<String> {
-    String::from_utf8(bytes)
-        .map_err(|_| Error::Release { url: url.to_string(), reason: "not UTF-8".to_string() })
-}
-
-/// Decompresses; no further than the size that the Release file gives, where it gives one.
-fn expand(form: &str, compressed: Vec<u8>, plain: Option<&Promise>, name: &str) -> Result<Vec<u8>> {
-    const MAX: u64 = 1 << 30;
-    let limit = plain.map_or(MAX, |p| p.size);
-    let mut bytes = Vec::with_capacity(usize::try_from(plain.map_or(0, |p| p.size.min(MAX))).unwrap_or(0));
-    let broken = |e| Error::io("decompress", Path::new(name), e);
-    match form {
-        ".xz" => liblzma::read::XzDecoder::new(&compressed[..])
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(broken)?,
-        ".gz" => flate2::read::MultiGzDecoder::new(&compressed[..])
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(broken)?,
-        _ => return Ok(compressed),
-    };
+/// Reads an index; what it holds is given only when the whole of it is what was promised.
+fn read(file: &File, plain: Option<&Promise>, name: &str, uri: &str) -> Result<Vec<Listed>> {
+    let mut reader = BufReader::with_capacity(256 << 10, Hashing::new(file));
+    let found = packages(&mut reader, uri);
     if let Some(plain) = plain {
-        check_bytes(&bytes, plain, name)?;
+        std::io::copy(&mut reader, &mut std::io::sink())
+            .map_err(|e| Error::io("read", Path::new(name), e))?;
+        reader.into_inner().compare(plain, name)?;
     }
-    Ok(bytes)
+    found.map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Error::Release { url: name.to_string(), reason: "not UTF-8".to_string() }
+        }
+        _ => Error::io("read", Path::new(name), e),
+    })
 }
 
-fn publish(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(target.parent().unwrap_or(target))?;
-    std::io::Write::write_all(&mut file, bytes)?;
-    file.persist(target)?;
-    Ok(())
+/// Decompresses; no further than one byte past the size that the Release file gives.
+fn expand(form: &str, compressed: File, plain: Option<&Promise>, mut text: &File) -> std::io::Result<()> {
+    const MAX: u64 = 1 << 30;
+    let compressed = BufReader::with_capacity(256 << 10, compressed);
+    let stream: Box<dyn Read> = match form {
+        ".xz" => Box::new(liblzma::bufread::XzDecoder::new(compressed)),
+        ".gz" => Box::new(flate2::bufread::MultiGzDecoder::new(compressed)),
+        _ => Box::new(compressed),
+    };
+    let limit = plain.map_or(MAX, |p| p.size) + 1;
+    std::io::copy(&mut BufReader::with_capacity(256 << 10, stream).take(limit), &mut text).map(|_| ())
 }

@@ -23,9 +23,12 @@ mod database;
 pub mod deb;
 pub mod fetch;
 mod index;
+pub mod keyring;
+mod place;
 pub mod plan;
 pub mod release;
 pub mod sources;
+mod threads;
 mod unpack;
 pub mod version;
 
@@ -34,7 +37,7 @@ pub use plan::Variant;
 pub use sources::{Archive, Repo, Settings};
 
 use crate::error::Kind;
-use crate::{store, sys};
+use crate::{registry, store, sys};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -201,6 +204,9 @@ pub enum Error {
         /// The end of the output.
         output: String,
     },
+    /// The HTTP client cannot be set up.
+    #[error(transparent)]
+    Client(#[from] registry::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -237,6 +243,7 @@ impl Error {
             | Self::Overlap { .. } => Kind::Integrity,
             Self::Foreign { .. } => Kind::Unsupported,
             Self::Configure { .. } => Kind::Internal,
+            Self::Client(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }

@@ -101,14 +101,14 @@ pub fn plan(universe: &Universe, wishes: &Wishes) -> Result<Plan> {
     let mut chosen = Chosen::default();
     match wishes.variant {
         Variant::Minbase => {
-            seed(universe, &mut chosen, |p| p.priority == "required");
+            seed(universe, &mut chosen, "Priority", "required");
             named(universe, &mut chosen, wishes.extra_base)?;
             close_like_debootstrap(universe, &mut chosen, wishes.never);
             named(universe, &mut chosen, &["apt".to_string()])?;
             close_like_debootstrap(universe, &mut chosen, wishes.never);
         }
         Variant::Essential => {
-            seed(universe, &mut chosen, |p| p.essential);
+            seed(universe, &mut chosen, "Essential", "yes");
             named(universe, &mut chosen, wishes.extra_base)?;
             close(universe, &mut chosen)?;
         }
@@ -132,8 +132,8 @@ pub fn exactly(universe: &Universe, names: &[String]) -> Result<Vec<Package>> {
     Ok(chosen.packages.values().map(|(p, _)| (*p).clone()).collect())
 }
 
-fn seed<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, wanted: impl Fn(&Package) -> bool) {
-    let mut found: Vec<_> = universe.iter().filter(|p| wanted(p)).collect();
+fn seed<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, field: &str, value: &str) {
+    let mut found: Vec<_> = universe.with(field, value).collect();
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for package in found {
         chosen.add(package, None);
@@ -244,7 +244,7 @@ mod tests {
                 "Package: {name}\nVersion: {version}\nPriority: {priority}\nFilename: f\nSHA256: {sha}\n{fields}\n\n"
             );
         }
-        Universe::new(packages(&text, ""))
+        Universe::new(packages(text.as_bytes(), "").unwrap())
     }
 
     fn names(lines: &[&str], include: &[&str]) -> Result<String> {

@@ -1,18 +1,15 @@
 //! `InRelease`: who signed it, what it promises.
 //!
 //! The text is taken from inside the cleartext signature (RFC 9580, section 7) and from
-//! nowhere else, so that nothing around it can be mistaken for signed. A signature counts
-//! when a key of the keyring made it: a primary key or a bound signing subkey, neither
-//! revoked, with SHA-256 or better. Indexes are named by path, size and SHA-256.
+//! nowhere else, so that nothing around it can be mistaken for signed. Which signatures
+//! count is told in [`super::keyring`]. Indexes are named by path, size and SHA-256.
 
 use super::control::field;
+use super::keyring::Keyring;
 use super::{Error, Result};
-use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
-use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{PublicKey, Signature, SignatureType};
-use pgp::types::KeyDetails;
+use pgp::composed::CleartextSignedMessage;
+use pgp::types::Timestamp;
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An index as the Release file promises it.
@@ -41,98 +38,30 @@ pub struct Release {
     pub signer: String,
 }
 
-/// Public keys.
-#[derive(Debug)]
-pub struct Keyring {
-    keys: Vec<SignedPublicKey>,
-    name: String,
-}
-
-impl Keyring {
-    /// Reads keyring files, binary or armoured.
-    ///
-    /// # Errors
-    /// [`Error::NoKeyring`] for one that is missing, [`Error::Keyring`] for one that holds no key.
-    pub fn open(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        let mut keys = Vec::new();
-        for path in paths {
-            let path = path.as_ref();
-            let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => Error::NoKeyring { path: path.to_path_buf() },
-                _ => Error::io("read", path, e),
-            })?;
-            let bad = || Error::Keyring { path: path.to_path_buf() };
-            let (parsed, _) = SignedPublicKey::from_reader_many(&bytes[..]).map_err(|_| bad())?;
-            let before = keys.len();
-            keys.extend(parsed.flatten());
-            if keys.len() == before {
-                return Err(bad());
-            }
-        }
-        let name = paths.iter().map(|p| p.as_ref().display().to_string()).collect::<Vec<_>>().join(", ");
-        Ok(Self { keys, name })
-    }
-
-    /// The fingerprint of the key that made one of the signatures of `message`.
-    fn signer(&self, message: &CleartextSignedMessage) -> Option<String> {
-        let text = message.signed_text();
-        let strong = |s: &&Signature| {
-            let hash = s.hash_alg();
-            matches!(hash, Some(HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512))
-        };
-        message
-            .signatures()
-            .iter()
-            .filter(strong)
-            .find_map(|s| self.keys.iter().find_map(|key| signed_by(key, s, text.as_bytes())))
-    }
-}
-
-/// The fingerprint of `key` or of its subkey where that made `signature` over `data`.
-fn signed_by(key: &SignedPublicKey, signature: &Signature, data: &[u8]) -> Option<String> {
-    let primary = &key.primary_key;
-    let revoked = |s: &Signature| s.typ() == Some(SignatureType::KeyRevocation);
-    if key.details.revocation_signatures.iter().any(revoked) {
-        return None;
-    }
-    if signature.verify(primary, data).is_ok() {
-        return Some(primary.fingerprint().to_string());
-    }
-    let signed = |s: &&SignedPublicSubKey| signature.verify(&s.key, data).is_ok();
-    let subkey = key.public_subkeys.iter().find(signed)?;
-    may_sign(subkey, primary).then(|| subkey.key.fingerprint().to_string())
-}
-
-/// Whether the primary key has bound the subkey for signing, the subkey agreed, and neither
-/// took that back (RFC 9580, section 5.2.1).
-fn may_sign(subkey: &SignedPublicSubKey, primary: &PublicKey) -> bool {
-    let revoked = |s: &Signature| s.typ() == Some(SignatureType::SubkeyRevocation);
-    let agreed = |s: &Signature| {
-        s.embedded_signature().is_some_and(|e| e.verify_primary_key_binding(&subkey.key, primary).is_ok())
-    };
-    let binds = |s: &Signature| {
-        s.key_flags().sign() && s.verify_subkey_binding(primary, &subkey.key).is_ok() && agreed(s)
-    };
-    !subkey.signatures.iter().any(revoked) && subkey.signatures.iter().any(binds)
-}
-
-/// Verifies and reads an `InRelease` file; `url` is for messages. `now` is compared with
-/// `Valid-Until`, unless it is `None`.
+/// Verifies and reads an `InRelease` file; `url` is for messages. `now` is compared with the
+/// end of signatures and, where `check_valid_until` says so, with `Valid-Until`.
 ///
 /// # Errors
 /// [`Error::Unsigned`], [`Error::Untrusted`], [`Error::Expired`], [`Error::Release`].
-pub fn parse(bytes: &[u8], keyring: &Keyring, url: &str, now: Option<SystemTime>) -> Result<Release> {
+pub fn parse(
+    bytes: &[u8],
+    keyring: &Keyring,
+    url: &str,
+    now: SystemTime,
+    check_valid_until: bool,
+) -> Result<Release> {
     let unsigned = |reason: String| Error::Unsigned { url: url.to_string(), reason };
     if !bytes.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----") {
         return Err(unsigned("no cleartext signature".to_string()));
     }
     let (message, _) = CleartextSignedMessage::from_armor(bytes).map_err(|e| unsigned(e.to_string()))?;
-    let signer = keyring
-        .signer(&message)
+    let signer = Timestamp::try_from(now)
+        .ok()
+        .and_then(|now| keyring.signer(&message, now))
         .ok_or_else(|| Error::Untrusted { url: url.to_string(), keyring: keyring.name.clone() })?;
     let text = message.signed_text().replace("\r\n", "\n");
     let get = |name: &str| field(&text, name).unwrap_or_default();
-    if let (Some(now), Some(until)) = (now, field(&text, "Valid-Until")) {
+    if check_valid_until && let Some(until) = field(&text, "Valid-Until") {
         let limit = date(&until).ok_or_else(|| Error::Release {
             url: url.to_string(),
             reason: format!("Valid-Until {until:?} is no date"),

@@ -7,28 +7,22 @@
 //!   that hold one directory, the first by name (base-files before all) gives mode, owner
 //!   and time, whichever thread comes first; that is applied at the end.
 //! - Below a merged `/usr`, `bin`, `sbin`, `lib*` are `usr/…`, and links are made for them.
-//! - One file in two packages is an error, unless one `Replaces` the other and takes it over.
-//!
-//! Parents are opened with `RESOLVE_IN_ROOT`; the last name is created exclusively and never
-//! followed, owner, mode and time go by descriptor: nothing outside the root can be reached.
+//! - One file in two packages is an error, unless one `Replaces` the other, in this version, and takes
+//!   it over.
 
-use super::control::{dependencies, field};
 use super::deb::{Control, Deb, inside};
+use super::place::{Meta, Place, Replaces, Shared, lock, set_meta};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
-use crate::sys::{self, Call};
-use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+use rustix::fs::FileType;
 use rustix::io::Errno;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-/// The directories that a merged `/usr` takes in.
-const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
 
 /// A package file to unpack.
 #[derive(Debug)]
@@ -65,38 +59,6 @@ pub(super) struct Unpacked {
     pub list: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Meta {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: i64,
-}
-
-impl Meta {
-    fn times(self) -> Timestamps {
-        let time = Timespec { tv_sec: self.mtime, tv_nsec: 0 };
-        Timestamps { last_access: time, last_modification: time }
-    }
-}
-
-/// Of which rank a package is for directories: base-files, then by name.
-type Rank<'a> = (bool, &'a str);
-
-#[derive(Default)]
-struct Shared<'a> {
-    /// Whose each file is: package and whether it was taken over since.
-    owners: Mutex<HashMap<PathBuf, usize>>,
-    /// Files that a package lost to one that replaces it.
-    lost: Mutex<HashSet<(usize, PathBuf)>>,
-    dirs: Mutex<HashMap<PathBuf, (Rank<'a>, Meta)>>,
-    aliases: Mutex<BTreeSet<&'static str>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Unpacks `jobs` below `root`; the results are in the order of the jobs.
 ///
 /// # Errors
@@ -107,7 +69,7 @@ pub(super) fn unpack(
     style: Style,
     progress: &dyn Progress,
 ) -> Result<Vec<Unpacked>> {
-    let replaces: Vec<HashSet<String>> = jobs.iter().map(|j| replaced(&j.control)).collect();
+    let replaces = Replaces::of(&jobs);
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].size));
     let (next, shared) = (AtomicUsize::new(0), Shared::default());
@@ -148,12 +110,6 @@ pub(super) fn unpack(
     Ok(results.collect())
 }
 
-/// The names of the packages whose files a package may take over.
-fn replaced(control: &Control) -> HashSet<String> {
-    let value = field(&control.paragraph, "Replaces").unwrap_or_default();
-    dependencies(&value).into_iter().flatten().map(|a| a.name).collect()
-}
-
 /// The conffiles of a package, relative to the root.
 pub(super) fn conffiles(control: &Control) -> BTreeSet<PathBuf> {
     let text = control.file("conffiles");
@@ -174,24 +130,6 @@ fn finish(root: &Path, shared: &Shared) -> Result<()> {
         set_meta(&dir, *meta, path)?;
     }
     Ok(())
-}
-
-fn set_meta(fd: impl rustix::fd::AsFd, meta: Meta, path: &Path) -> sys::Result<()> {
-    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-    fchown(&fd, Some(uid), Some(gid)).call(|| format!("fchown({})", path.display()))?;
-    // chown clears set-id bits, so the mode comes after it.
-    fchmod(&fd, Mode::from_raw_mode(meta.mode)).call(|| format!("fchmod({})", path.display()))?;
-    futimens(&fd, &meta.times()).call(|| format!("futimens({})", path.display()))
-}
-
-/// One thread's view of the root.
-struct Place<'s, 'a> {
-    root: Dir,
-    parents: HashMap<PathBuf, Dir>,
-    style: Style,
-    shared: &'s Shared<'a>,
-    jobs: &'a [Job],
-    replaces: &'s [HashSet<String>],
 }
 
 impl Place<'_, '_> {
@@ -278,162 +216,6 @@ impl Place<'_, '_> {
             }
             other => Err(bad(format!("{}: a member of type {other:?}", path.display()))),
         }
-    }
-
-    /// Where a path lies below a merged `/usr`; notes which links that takes.
-    fn real(&self, path: &Path) -> PathBuf {
-        let first = path.components().next().and_then(|c| c.as_os_str().to_str());
-        let alias = MERGED.iter().find(|m| Some(**m) == first).filter(|_| self.style == Style::Dpkg);
-        match alias {
-            Some(alias) if path.components().nth(1).is_some() => {
-                lock(&self.shared.aliases).insert(alias);
-                Path::new("usr").join(path)
-            }
-            _ => path.to_path_buf(),
-        }
-    }
-
-    fn directory(&mut self, i: usize, path: &Path, meta: Meta) -> Result<()> {
-        let mut real = self.real(path);
-        let merged = MERGED.iter().find(|m| self.style == Style::Dpkg && Path::new(m) == path);
-        if let Some(alias) = merged {
-            lock(&self.shared.aliases).insert(alias);
-            real = Path::new("usr").join(path);
-        }
-        if !real.as_os_str().is_empty() {
-            let (dir, name) = self.parent(&real)?;
-            match dir.mkdir(name) {
-                Ok(()) => {}
-                Err(e) if e.errno() == Some(Errno::EXIST) => {
-                    let stat = dir.stat(name)?;
-                    let kind = stat.map(|s| FileType::from_raw_mode(s.st_mode));
-                    match kind {
-                        Some(FileType::Directory) => {}
-                        Some(FileType::Symlink) if self.root.in_root(&real).is_ok() => return Ok(()),
-                        _ => return Err(e.into()),
-                    }
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        let name = self.jobs[i].name.as_str();
-        let rank = (name != "base-files", name);
-        let mut dirs = lock(&self.shared.dirs);
-        if dirs.get(&real).is_none_or(|(old, _)| rank < *old) {
-            dirs.insert(real, (rank, meta));
-        }
-        Ok(())
-    }
-
-    /// The open parent of `path`, made where it is missing, and the last name.
-    fn parent<'p>(&mut self, path: &'p Path) -> Result<(&Dir, &'p OsStr)> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let name = path.file_name().unwrap_or(OsStr::new("."));
-        if !self.parents.contains_key(parent) {
-            // Bounded, so that a deep tree does not take all descriptors.
-            if self.parents.len() >= 256 {
-                self.parents.clear();
-            }
-            let dir = match self.root.in_root(parent) {
-                Err(e) if e.errno() == Some(Errno::NOENT) => {
-                    self.make(parent)?;
-                    self.root.in_root(parent)?
-                }
-                other => other?,
-            };
-            self.parents.insert(parent.to_path_buf(), dir);
-        }
-        Ok((&self.parents[parent], name))
-    }
-
-    /// Makes a directory that no member of the archive named, with those above it.
-    fn make(&self, path: &Path) -> Result<()> {
-        let mut at = PathBuf::new();
-        for name in path {
-            let dir = self.root.in_root(&at)?;
-            match dir.mkdir(name) {
-                Ok(()) => dir.chmod(name, 0o755)?,
-                Err(e) if e.errno() == Some(Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            at.push(name);
-        }
-        Ok(())
-    }
-
-    /// Creates `path` by `create`, for package `i`, where no other package has it, or this
-    /// one replaces that. `None` where that one replaces this.
-    fn owned<T>(
-        &mut self,
-        i: usize,
-        path: &Path,
-        create: impl Fn(&Dir, &OsStr) -> sys::Result<T>,
-    ) -> Result<Option<T>> {
-        let shared = self.shared;
-        let other = {
-            let mut owners = lock(&shared.owners);
-            match owners.get(path).copied() {
-                Some(other) if other != i => Some(other),
-                _ => {
-                    owners.insert(path.to_path_buf(), i);
-                    None
-                }
-            }
-        };
-        if let Some(other) = other {
-            let (mine, theirs) = (&self.jobs[i].name, &self.jobs[other].name);
-            if self.replaces[other].contains(mine) {
-                lock(&shared.lost).insert((i, path.to_path_buf()));
-                return Ok(None);
-            }
-            if !self.replaces[i].contains(theirs) {
-                let path = format!("/{}", path.display());
-                return Err(Error::Overlap { one: mine.clone(), other: theirs.clone(), path });
-            }
-            lock(&shared.lost).insert((other, path.to_path_buf()));
-            lock(&shared.owners).insert(path.to_path_buf(), i);
-        }
-        let (dir, name) = self.parent(path)?;
-        match create(dir, name) {
-            Err(e) if e.errno() == Some(Errno::EXIST) => {
-                // What another package left, or an earlier member of this one.
-                dir.unlink(name)?;
-                Ok(Some(create(dir, name)?))
-            }
-            other => Ok(Some(other?)),
-        }
-    }
-
-    fn file(&mut self, i: usize, path: &Path, meta: Meta, content: &mut dyn Read) -> Result<()> {
-        let Some(mut file) = self.owned(i, path, Dir::create)? else { return Ok(()) };
-        std::io::copy(content, &mut file).map_err(|e| {
-            if e.raw_os_error().is_some() {
-                return Error::io("write", path, e);
-            }
-            Error::Package { name: self.jobs[i].name.clone(), reason: e.to_string() }
-        })?;
-        Ok(set_meta(&file, meta, path)?)
-    }
-
-    fn symlink(&mut self, i: usize, path: &Path, target: &OsStr, meta: Meta) -> Result<()> {
-        let (dir, name) = self.parent(path)?;
-        let there = dir.stat(name)?.map(|s| FileType::from_raw_mode(s.st_mode));
-        if there == Some(FileType::Directory) {
-            return Ok(());
-        }
-        if self.owned(i, path, |dir, name| dir.symlink(name, target))?.is_none() {
-            return Ok(());
-        }
-        let (dir, name) = self.parent(path)?;
-        dir.chown(name, meta.uid, meta.gid)?;
-        Ok(dir.utimens(name, &meta.times())?)
-    }
-
-    fn hard_link(&mut self, i: usize, path: &Path, target: &Path) -> Result<()> {
-        let (parent, target_name) = self.parent(target)?;
-        let (old, target_name): (Dir, OsString) = (parent.again()?, target_name.to_os_string());
-        self.owned(i, path, |dir, name| dir.link(name, &old, &target_name))?;
-        Ok(())
     }
 }
 
@@ -530,8 +312,18 @@ mod tests {
         let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent).unwrap();
         assert_eq!(std::fs::read_to_string(tmp.path().join("f")).unwrap(), "b");
         assert!(done[0].list.is_empty() && done[1].list == ["/f"]);
-        let tmp = tempfile::tempdir().unwrap();
-        let (a, b) = (job("a", "Package: a\n", &files("a")), job("b", "Package: b\n", &files("b")));
-        assert!(matches!(unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent), Err(Error::Overlap { .. })));
+        for (replaces, fits) in [
+            ("", false),
+            ("Replaces: a (<< 2)\n", true),
+            ("Replaces: a (<< 1)\n", false),
+            ("Replaces: c\n", false),
+        ] {
+            let tmp = tempfile::tempdir().unwrap();
+            let control = format!("Package: b\n{replaces}");
+            let (a, b) = (job("a", "Package: a\nVersion: 1\n", &files("a")), job("b", &control, &files("b")));
+            let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent);
+            assert_eq!(done.is_ok(), fits, "{replaces}");
+            assert!(fits || matches!(done, Err(Error::Overlap { .. })));
+        }
     }
 }

@@ -1,14 +1,12 @@
-//! One HTTP exchange: which client, how names resolve, how answers are read.
+//! One HTTP exchange: which client, how answers are read.
 
+use super::http::{self, NoSuchName};
 use super::{Error, Options, Result};
-use hickory_resolver::TokioResolver;
 use reqwest::blocking;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{StatusCode, Url};
 use std::error::Error as StdError;
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a connection may take to be made.
@@ -54,21 +52,11 @@ impl Client {
     }
 
     fn build(&self, url: &Url, https: bool) -> Result<blocking::Client> {
-        let mut builder = blocking::Client::builder()
-            .user_agent(concat!("shipimg/", env!("CARGO_PKG_VERSION")))
+        let mut builder = http::builder(https, self.tls_verify)?
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .dns_resolver(Arc::new(Names::default()))
             .connect_timeout(CONNECT.min(self.stall))
             .timeout(self.stall);
-        builder = if https && !self.tls_verify {
-            // Fails where another part of the process has chosen a provider: that one serves.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            builder.tls_danger_accept_invalid_certs(true)
-        } else {
-            let roots = if https { platform_roots(url)? } else { rustls::RootCertStore::empty() };
-            builder.tls_backend_preconfigured(tls_config(roots)?)
-        };
         if !https && is_local(url) {
             builder = builder.no_proxy();
         }
@@ -88,26 +76,6 @@ impl Client {
             _ => Error::Unreachable { host, source },
         }
     }
-}
-
-fn tls_config(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|source| Error::Tls { source })?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn platform_roots(url: &Url) -> Result<rustls::RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
-    for e in &found.errors {
-        tracing::warn!("root certificates: {e}");
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err(Error::NoRoots { host: host_port(url) });
-    }
-    Ok(roots)
 }
 
 /// The cause of type `E` among the causes of `e`.
@@ -236,42 +204,6 @@ fn error_message(body: &[u8]) -> String {
         .find_map(|v| v.as_str())
         .unwrap_or_default();
     text.chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
-type BoxError = Box<dyn StdError + Send + Sync>;
-
-/// The name servers know no address.
-#[derive(Debug, thiserror::Error)]
-#[error("no such name")]
-struct NoSuchName;
-
-/// Resolves names without NSS; `localhost` without any file.
-#[derive(Debug, Default)]
-struct Names {
-    resolver: Arc<OnceLock<TokioResolver>>,
-}
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = Arc::clone(&self.resolver);
-        Box::pin(async move {
-            if name.as_str() == "localhost" {
-                let local = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()];
-                return Ok(Box::new(local.into_iter()) as Addrs);
-            }
-            if resolver.get().is_none() {
-                let made =
-                    TokioResolver::builder_tokio().map_err(|e| format!("/etc/resolv.conf: {e}"))?.build()?;
-                let _ = resolver.set(made);
-            }
-            let Some(resolver) = resolver.get() else { return Err("no resolver".into()) };
-            let found = resolver.lookup_ip(name.as_str()).await.map_err(|e| -> BoxError {
-                if e.is_no_records_found() { Box::new(NoSuchName) } else { Box::new(e) }
-            })?;
-            let found: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]

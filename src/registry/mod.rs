@@ -24,14 +24,14 @@
 //!   pauses that grow, are jittered, and follow Retry-After up to a minute. A blob goes on
 //!   from the bytes that are there, by Range; they may be from an earlier process.
 //! - **Cost**: root certificates are loaded for the first https request, the name resolver
-//!   is set up for the first name that is not `localhost`. Names are resolved without NSS,
-//!   from /etc/hosts and /etc/resolv.conf.
+//!   is set up for the first name that is not `localhost` (see [`http`]).
 //!
 //! It does not fetch foreign layers from their URLs, read schema 1 manifests, or print.
 
 mod auth;
 mod client;
 mod credentials;
+pub mod http;
 mod pull;
 mod remote;
 mod retry;
@@ -99,11 +99,8 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// There is nothing to check certificates with.
-    #[error("no root certificates on this machine, {host} cannot be trusted")]
-    NoRoots {
-        /// Host and port.
-        host: String,
-    },
+    #[error("no root certificates on this machine, no server can be trusted")]
+    NoRoots,
     /// The HTTP client cannot be set up.
     #[error("set up the http client: {}", root_cause(.0))]
     Client(#[source] reqwest::Error),
@@ -325,7 +322,7 @@ impl Error {
             | Self::Token { .. }
             | Self::Redirect { .. }
             | Self::Range { .. } => Kind::Network,
-            Self::NoRoots { .. } | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
+            Self::NoRoots | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
             Self::Length { .. }

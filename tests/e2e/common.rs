@@ -1,6 +1,7 @@
 //! What the tests share: the binary, a store of their own, a registry server, images by code.
 #![allow(dead_code, reason = "each test module uses a part")]
 
+pub mod archive;
 pub mod bundle;
 pub mod layout;
 pub mod proxy;

@@ -1,132 +1,12 @@
-//! A small signed archive, made here with gpg and dpkg-deb, and all that may be wrong with it.
+//! A small signed archive and all that may be wrong with it.
 
-use crate::common::{TestStore, need_root, ok};
-use std::fmt::Write as _;
+use crate::common::archive::bookworm;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// An archive of suite bookworm below a folder of its own.
-struct Archive {
-    store: TestStore,
-    packages: String,
-}
-
-impl Archive {
-    fn new() -> Self {
-        let archive = Self { store: TestStore::new(), packages: String::new() };
-        fs::create_dir_all(archive.at("dists/bookworm/main/binary-amd64")).unwrap();
-        for who in ["good", "evil"] {
-            fs::create_dir_all(archive.at(who)).unwrap();
-            ok("chmod", &["700".as_ref(), archive.at(who).as_os_str()]);
-            let user = format!("{who}@example.org");
-            archive.gpg(who, &["--quick-gen-key", &user, "rsa3072", "sign", "never"]);
-            let key = archive.at(&format!("{who}.gpg"));
-            archive.gpg(who, &["--output", key.to_str().unwrap(), "--export"]);
-        }
-        archive
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.store.path().join("archive").join(path)
-    }
-
-    fn gpg(&self, who: &str, args: &[&str]) {
-        let home = self.at(who);
-        let mut all = vec![
-            "--homedir",
-            home.to_str().unwrap(),
-            "--batch",
-            "--yes",
-            "--passphrase",
-            "",
-            "--pinentry-mode",
-            "loopback",
-        ];
-        all.extend(args);
-        ok("gpg", &all);
-        let _ = Command::new("gpgconf").arg("--homedir").arg(&home).args(["--kill", "all"]).status();
-    }
-
-    /// Adds a package with these control fields; gives its file.
-    fn add(&mut self, name: &str, fields: &str) -> PathBuf {
-        let tree = self.at(&format!("tree-{name}"));
-        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
-        fs::create_dir_all(tree.join("opt")).unwrap();
-        fs::write(tree.join("opt").join(name), name).unwrap();
-        let control = format!(
-            "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: t <t@example.org>\nDescription: t\n{fields}"
-        );
-        fs::write(tree.join("DEBIAN/control"), &control).unwrap();
-        let deb = self.at(&format!("{name}.deb"));
-        ok(
-            "dpkg-deb",
-            &["--root-owner-group".as_ref(), "--build".as_ref(), tree.as_os_str(), deb.as_os_str()],
-        );
-        self.index(&control, &deb);
-        deb
-    }
-
-    fn index(&mut self, control: &str, deb: &Path) {
-        let sum = sha256(deb);
-        let (size, name) = (fs::metadata(deb).unwrap().len(), deb.file_name().unwrap().to_str().unwrap());
-        write!(self.packages, "{control}Filename: {name}\nSize: {size}\nSHA256: {sum}\n\n").unwrap();
-    }
-
-    fn publish(&self, extra: &str, signer: Option<&str>) {
-        let index = self.at("dists/bookworm/main/binary-amd64/Packages");
-        fs::write(&index, &self.packages).unwrap();
-        let release = self.at("dists/bookworm/Release");
-        let text = format!(
-            "Origin: Test\nSuite: oldstable\nCodename: bookworm\n{extra}SHA256:\n {} {} main/binary-amd64/Packages\n",
-            sha256(&index),
-            self.packages.len()
-        );
-        fs::write(&release, &text).unwrap();
-        let target = self.at("dists/bookworm/InRelease");
-        match signer {
-            Some(who) => self
-                .gpg(who, &["--output", target.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]),
-            None => fs::write(target, text).unwrap(),
-        }
-    }
-
-    fn args(&self, include: &str) -> Vec<String> {
-        let mut args: Vec<String> =
-            ["mkimg", "--no-updates", "--variant", "essential", "--arch", "amd64", "--suite", "bookworm"]
-                .map(str::to_string)
-                .into();
-        args.push(self.store.path().join("x.img").display().to_string());
-        args.extend(["--include".to_string(), include.to_string()]);
-        args.extend(["--mirror".to_string(), format!("file://{}", self.at("").display())]);
-        args.extend(["--keyring".to_string(), self.at("good.gpg").display().to_string()]);
-        args
-    }
-
-    fn fails(&self, code: i32, include: &str) -> String {
-        let stderr = self.store.fails(code, &self.args(include));
-        assert!(!self.store.path().join("x.img").exists(), "{stderr}");
-        let tmp = self.store.path().join("shipimg/tmp");
-        assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "{stderr}");
-        stderr
-    }
-}
-
-fn sha256(path: &Path) -> String {
-    ok("sha256sum", &[path]).split_whitespace().next().unwrap().to_string()
-}
-
-/// usr-is-merged is part of every base of bookworm.
-fn base() -> Archive {
-    need_root();
-    let mut archive = Archive::new();
-    archive.add("usr-is-merged", "");
-    archive
-}
 
 #[test]
 fn release_files() {
-    let mut archive = base();
+    let mut archive = bookworm();
     archive.add("a", "");
     archive.publish("", None);
     assert!(archive.fails(9, "a").contains("is not signed"));
@@ -139,18 +19,18 @@ fn release_files() {
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(9) && stderr.contains("expired: valid until"), "{stderr}");
     archive.publish("", Some("good"));
-    let text = fs::read_to_string(archive.at("dists/bookworm/InRelease")).unwrap();
-    fs::write(archive.at("dists/bookworm/InRelease"), text.replace("Origin: Test", "Origin: Evil")).unwrap();
+    let text = fs::read_to_string(archive.dist("InRelease")).unwrap();
+    fs::write(archive.dist("InRelease"), text.replace("Origin: Test", "Origin: Evil")).unwrap();
     assert!(archive.fails(9, "a").contains("is not signed by a key of"));
-    fs::write(archive.at("dists/bookworm/InRelease"), format!("Origin: Evil\n{text}")).unwrap();
+    fs::write(archive.dist("InRelease"), format!("Origin: Evil\n{text}")).unwrap();
     assert!(archive.fails(9, "a").contains("is not signed"));
-    fs::remove_file(archive.at("dists/bookworm/InRelease")).unwrap();
+    fs::remove_file(archive.dist("InRelease")).unwrap();
     assert!(archive.fails(10, "a").contains("no suite bookworm"));
 }
 
 #[test]
 fn hashes() {
-    let mut archive = base();
+    let mut archive = bookworm();
     let deb = archive.add("a", "");
     archive.publish("", Some("good"));
     let whole = fs::read(&deb).unwrap();
@@ -161,7 +41,7 @@ fn hashes() {
     fs::write(&deb, &whole[..whole.len() - 1]).unwrap();
     assert!(archive.fails(6, "a").contains("a.deb"));
     fs::write(&deb, &whole).unwrap();
-    let index = archive.at("dists/bookworm/main/binary-amd64/Packages");
+    let index = archive.dist("main/binary-amd64/Packages");
     let text = fs::read_to_string(&index).unwrap();
     fs::write(&index, text.replace("Version: 1", "Version: 2")).unwrap();
     // The right one is in the store by now; a fresh store has to load it.
@@ -171,7 +51,7 @@ fn hashes() {
 
 #[test]
 fn package_files() {
-    let mut archive = base();
+    let mut archive = bookworm();
     let dir = archive.at("made");
     fs::create_dir_all(&dir).unwrap();
     let run = |script: &str| {
@@ -194,13 +74,13 @@ fn package_files() {
 
 #[test]
 fn dependencies() {
-    let mut archive = base();
+    let mut archive = bookworm();
     archive.add("a", "Depends: b\n");
     archive.add("b", "Depends: a, c (>= 5)\n");
     archive.add("c", "");
     archive.publish("", Some("good"));
     assert!(archive.fails(2, "a").contains("a → b → c (>= 5): the archive has c 1"));
-    let mut archive = base();
+    let mut archive = bookworm();
     archive.add("a", "Depends: b\n");
     archive.add("b", "Depends: a\n");
     archive.publish("", Some("good"));
@@ -220,7 +100,7 @@ impl shipimg::debian::Progress for Silent {
 #[test]
 fn extraction_takes_files_only() {
     use shipimg::debian::{self, Repo, Request, Settings, Variant};
-    let mut archive = base();
+    let mut archive = bookworm();
     archive.add("a", "Depends: nothing-there\n");
     archive.publish("", Some("good"));
     let repo = Repo {

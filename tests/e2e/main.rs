@@ -8,6 +8,7 @@ mod conformance;
 
 mod bad_input;
 mod bundle;
+mod debian_keys;
 mod faults;
 mod flow_classroom;
 mod flow_demo;

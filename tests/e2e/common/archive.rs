@@ -1,0 +1,141 @@
+//! A small signed archive, made with gpg and dpkg-deb.
+
+use super::{TestStore, need_root, ok};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An archive of one suite below a folder of its own, and a store.
+pub struct Archive {
+    /// The store that images are made with.
+    pub store: TestStore,
+    suite: &'static str,
+    packages: String,
+}
+
+impl Archive {
+    /// An empty one, with the keys `good.gpg`, which it is signed with, and `evil.gpg`.
+    pub fn new(suite: &'static str) -> Self {
+        let archive = Self { store: TestStore::new(), suite, packages: String::new() };
+        fs::create_dir_all(archive.dist("main/binary-amd64")).unwrap();
+        for who in ["good", "evil"] {
+            fs::create_dir_all(archive.at(who)).unwrap();
+            ok("chmod", &["700".as_ref(), archive.at(who).as_os_str()]);
+            let user = format!("{who}@example.org");
+            archive.gpg(who, &["--quick-gen-key", &user, "rsa3072", "sign", "never"]);
+            let key = archive.at(&format!("{who}.gpg"));
+            archive.gpg(who, &["--output", key.to_str().unwrap(), "--export"]);
+        }
+        archive
+    }
+
+    /// A path below the suite's folder.
+    pub fn dist(&self, path: &str) -> PathBuf {
+        self.at("dists").join(self.suite).join(path)
+    }
+
+    /// A path below the archive's folder.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.store.path().join("archive").join(path)
+    }
+
+    /// Runs gpg with the keys of `who`, a folder of the archive.
+    pub fn gpg(&self, who: &str, args: &[&str]) {
+        let home = self.at(who);
+        let mut all = vec![
+            "--homedir",
+            home.to_str().unwrap(),
+            "--batch",
+            "--yes",
+            "--passphrase",
+            "",
+            "--pinentry-mode",
+            "loopback",
+        ];
+        all.extend(args);
+        ok("gpg", &all);
+        let _ = Command::new("gpgconf").arg("--homedir").arg(&home).args(["--kill", "all"]).status();
+    }
+
+    /// Adds a package with these control fields; gives its file.
+    pub fn add(&mut self, name: &str, fields: &str) -> PathBuf {
+        let tree = self.at(&format!("tree-{name}"));
+        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+        fs::create_dir_all(tree.join("opt")).unwrap();
+        fs::write(tree.join("opt").join(name), name).unwrap();
+        let control = format!(
+            "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: t <t@example.org>\nDescription: t\n{fields}"
+        );
+        fs::write(tree.join("DEBIAN/control"), &control).unwrap();
+        let deb = self.at(&format!("{name}.deb"));
+        ok(
+            "dpkg-deb",
+            &["--root-owner-group".as_ref(), "--build".as_ref(), tree.as_os_str(), deb.as_os_str()],
+        );
+        self.index(&control, &deb);
+        deb
+    }
+
+    /// Lists a package file in the index.
+    pub fn index(&mut self, control: &str, deb: &Path) {
+        let sum = sha256(deb);
+        let (size, name) = (fs::metadata(deb).unwrap().len(), deb.file_name().unwrap().to_str().unwrap());
+        write!(self.packages, "{control}Filename: {name}\nSize: {size}\nSHA256: {sum}\n\n").unwrap();
+    }
+
+    /// Writes index and Release file, with `extra` fields, signed by `signer`.
+    pub fn publish(&self, extra: &str, signer: Option<&str>) {
+        let index = self.dist("main/binary-amd64/Packages");
+        fs::write(&index, &self.packages).unwrap();
+        let release = self.dist("Release");
+        let text = format!(
+            "Origin: Test\nSuite: test\nCodename: {}\n{extra}SHA256:\n {} {} main/binary-amd64/Packages\n",
+            self.suite,
+            sha256(&index),
+            self.packages.len()
+        );
+        fs::write(&release, &text).unwrap();
+        let target = self.dist("InRelease");
+        match signer {
+            Some(who) => self
+                .gpg(who, &["--output", target.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]),
+            None => fs::write(target, text).unwrap(),
+        }
+    }
+
+    /// The command that makes `x.img` from it.
+    pub fn args(&self, include: &str) -> Vec<String> {
+        let mut args: Vec<String> =
+            ["mkimg", "--no-updates", "--variant", "essential", "--arch", "amd64", "--suite", self.suite]
+                .map(str::to_string)
+                .into();
+        args.push(self.store.path().join("x.img").display().to_string());
+        args.extend(["--include".to_string(), include.to_string()]);
+        args.extend(["--mirror".to_string(), format!("file://{}", self.at("").display())]);
+        args.extend(["--keyring".to_string(), self.at("good.gpg").display().to_string()]);
+        args
+    }
+
+    /// Runs the command, which must fail and leave nothing; gives standard error.
+    pub fn fails(&self, code: i32, include: &str) -> String {
+        let stderr = self.store.fails(code, &self.args(include));
+        assert!(!self.store.path().join("x.img").exists(), "{stderr}");
+        let tmp = self.store.path().join("shipimg/tmp");
+        assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "{stderr}");
+        stderr
+    }
+}
+
+/// The hash of a file.
+pub fn sha256(path: &Path) -> String {
+    ok("sha256sum", &[path]).split_whitespace().next().unwrap().to_string()
+}
+
+/// An archive of suite bookworm; usr-is-merged is part of every base of that.
+pub fn bookworm() -> Archive {
+    need_root();
+    let mut archive = Archive::new("bookworm");
+    archive.add("usr-is-merged", "");
+    archive
+}
