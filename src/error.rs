@@ -52,6 +52,7 @@ impl Kind {
             E::PermissionDenied | E::ReadOnlyFilesystem => Self::Privilege,
             E::NotFound => Self::Missing,
             E::Unsupported => Self::Unsupported,
+            E::AlreadyExists | E::NotADirectory | E::IsADirectory | E::InvalidFilename => Self::Input,
             _ => Self::Internal,
         }
     }

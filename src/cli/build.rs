@@ -33,7 +33,7 @@ impl Args {
         recipe.build(&context.store()?, &phases)?;
         let times = phases.finish();
         let times: Vec<_> = times.iter().map(|(n, t)| format!("{n} {:.1}", t.as_secs_f64())).collect();
-        eprintln!("{}: {} s", recipe.name, times.join(", "));
+        say!("{}: {} s", recipe.name, times.join(", "));
         for output in &recipe.outputs {
             writeln!(std::io::stdout(), "{}", output.path.display())?;
         }

@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "cgroupfs")]
     cgroup_manager: Manager,
     /// The same as --cgroup-manager systemd
-    #[arg(long)]
+    #[arg(long, hide = true)]
     systemd_cgroup: bool,
 }
 
@@ -56,9 +56,11 @@ pub struct Options {
 enum Manager {
     /// shipimg itself, in /sys/fs/cgroup
     Cgroupfs,
-    /// systemd, over D-Bus
+    /// Known to callers of other runtimes, and refused.
+    #[value(hide = true)]
     Systemd,
-    /// Nobody
+    /// As `Systemd`.
+    #[value(hide = true)]
     Disabled,
 }
 

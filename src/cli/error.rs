@@ -39,6 +39,7 @@ pub enum Error {
     /// The arguments of `mkimg`.
     Mkimg(#[from] super::mkimg::Error),
     /// Standard output could not be written.
+    #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
 }
 
@@ -73,8 +74,16 @@ impl Error {
                 Self::Run(e) => e.launch_code(),
                 _ => 125,
             },
+            Self::Output(_) if self.is_unread() => 141,
             other => other.kind().exit_code(),
         }
+    }
+
+    /// Whether nobody reads the output any more, as with `shipimg images | head -1`: an end
+    /// that is not worth a message.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     /// The output of a failed program, shown below the error; empty for most.

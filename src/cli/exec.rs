@@ -32,8 +32,8 @@ pub struct Args {
     /// Working directory
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Added to the environment, NAME=VALUE
-    #[arg(short, long)]
+    /// Added to the environment
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = super::settings::variable)]
     env: Vec<String>,
     /// Added capabilities
     #[arg(short, long)]

@@ -1,7 +1,7 @@
 //! `shipimg inspect`: one image of the store as JSON.
 
 use super::{Context, Result};
-use crate::oci::{Image, Name, Platform};
+use crate::oci::{self, Image, Name, Platform};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,11 +24,12 @@ impl Args {
         let mut out = std::io::stdout().lock();
         if self.raw {
             out.write_all(&store.document(&entry.descriptor)?)?;
+            out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
         let image = store.image(&entry.descriptor, &Platform::host())?;
         let config: Value = serde_json::from_slice(&store.document(&image.config_descriptor)?)
-            .map_err(std::io::Error::from)?;
+            .map_err(|source| oci::Error::Json { what: "configuration", source })?;
         let reference = entry.reference.map(|r| r.to_string());
         writeln!(out, "{:#}", describe(reference.as_deref(), &image, &config))?;
         Ok(ExitCode::SUCCESS)

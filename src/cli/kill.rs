@@ -1,7 +1,6 @@
 //! `shipimg kill`: a signal to a container.
 
 use super::{Context, Result};
-use crate::run;
 use crate::sys::signal;
 use std::process::ExitCode;
 
@@ -11,20 +10,20 @@ pub struct Args {
     /// The container's name
     id: String,
     /// By name or number
-    #[arg(default_value = "TERM")]
-    signal: String,
+    #[arg(default_value = "TERM", value_parser = signal)]
+    signal: i32,
     /// To all of its processes, not the first one only
     #[arg(short, long)]
     all: bool,
 }
 
+fn signal(text: &str) -> std::result::Result<i32, String> {
+    signal::parse(text).ok_or_else(|| "unknown signal".to_string())
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        let number = signal::parse(&self.signal).ok_or_else(|| run::Error::Invalid {
-            field: "signal".into(),
-            reason: format!("unknown signal {:?}", self.signal),
-        })?;
-        context.runtime()?.get(&self.id)?.kill(number, self.all)?;
+        context.runtime()?.get(&self.id)?.kill(self.signal, self.all)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -149,7 +149,7 @@ impl Args {
         let times: Vec<_> = phases.finish();
         let total: f64 = times.iter().map(|(_, t)| t.as_secs_f64()).sum();
         let times: Vec<_> = times.iter().map(|(n, t)| format!("{n} {:.1}", t.as_secs_f64())).collect();
-        eprintln!(
+        say!(
             "{}: {} packages, {} MiB; {total:.1} s: {}",
             self.file.display(),
             outcome.packages.len(),

@@ -5,6 +5,15 @@
 //! go to standard error. An error is one line, `error: …`, with its causes joined by
 //! colons; in a terminal a `help:` line may follow, a command that can be pasted.
 
+/// Says a line on standard error. One that is closed or full is no reason to fail: unlike
+/// `eprintln!` this does not panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod build;
 mod bundle;
 mod create;
@@ -116,8 +125,11 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+            let code = u8::try_from(e.exit_code()).unwrap_or(2);
+            return match e.print() {
+                Err(failed) if !e.use_stderr() => report(&failed.into()),
+                _ => ExitCode::from(code),
+            };
         }
     };
     tracing_subscriber::fmt()
@@ -147,18 +159,23 @@ pub fn main() -> ExitCode {
         Command::Spec(args) => args.run(&context),
         Command::Mkimg(args) => args.run(&context),
     };
-    result.unwrap_or_else(|e| {
-        eprintln!("error: {}", printable(&e.to_string()));
+    result.unwrap_or_else(|e| report(&e))
+}
+
+/// Says what went wrong; gives the exit code.
+fn report(e: &Error) -> ExitCode {
+    if !e.is_unread() {
+        say!("error: {}", printable(&e.to_string()));
         for line in e.output().lines() {
-            eprintln!("    {}", printable(line));
+            say!("    {}", printable(line));
         }
         if let Some(hint) = e.hint()
             && std::io::stderr().is_terminal()
         {
-            eprintln!("help: {}", printable(&hint));
+            say!("help: {}", printable(&hint));
         }
-        ExitCode::from(e.exit_code())
-    })
+    }
+    ExitCode::from(e.exit_code())
 }
 
 /// Text that may come from an image or a server, as one line that steers no terminal.

@@ -79,9 +79,9 @@ impl debian::Progress for Phases {
         state.current = Some(name);
         if !self.terminal {
             match (name, total) {
-                ("download", Some(bytes)) => eprintln!("{name}: {} MB", bytes.div_ceil(1_000_000)),
-                (_, Some(total)) => eprintln!("{name}: {total} packages"),
-                (_, None) => eprintln!("{name}"),
+                ("download", Some(bytes)) => say!("{name}: {} MB", bytes.div_ceil(1_000_000)),
+                (_, Some(total)) => say!("{name}: {total} packages"),
+                (_, None) => say!("{name}"),
             }
         }
     }

@@ -61,7 +61,7 @@ impl Progress {
                 bar.abandon();
             }
             if !bars.is_empty() {
-                eprintln!();
+                say!();
             }
         }
     }
@@ -76,10 +76,10 @@ fn new_bar(d: &Descriptor) -> ProgressBar {
 fn line(event: &Event<'_>) {
     match event {
         Event::Bytes(..) => {}
-        Event::Present(d) => eprintln!("layer {} present", d.digest.short()),
-        Event::Done(d) => eprintln!("layer {} pulled, {}", d.digest.short(), HumanBytes(d.size)),
+        Event::Present(d) => say!("layer {} present", d.digest.short()),
+        Event::Done(d) => say!("layer {} pulled, {}", d.digest.short(), HumanBytes(d.size)),
         Event::Retry(d, e) => {
-            eprintln!("layer {} goes on after: {}", d.digest.short(), printable(&e.to_string()));
+            say!("layer {} goes on after: {}", d.digest.short(), printable(&e.to_string()));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::bundle::{self, Net, Settings};
 #[derive(Debug, clap::Args)]
 pub struct Overrides {
     /// Set an environment variable
-    #[arg(long, short, value_name = "NAME=VALUE")]
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// Host name inside [default: the container's name]
     #[arg(long, value_name = "NAME")]
@@ -24,6 +24,18 @@ pub struct Overrides {
     /// Make the root filesystem writable, which is the default
     #[arg(long, overrides_with = "read_only")]
     rw: bool,
+}
+
+/// An environment variable as a process has it.
+///
+/// # Errors
+/// A text without a name or without `=`.
+pub fn variable(text: &str) -> std::result::Result<String, String> {
+    if text.find('=').is_some_and(|at| at > 0) {
+        Ok(text.to_string())
+    } else {
+        Err("wanted NAME=VALUE".to_string())
+    }
 }
 
 impl Overrides {

@@ -70,7 +70,7 @@ pub fn driver(store: &Store, origin: &Origin, word: &str) -> Result<DriverKind> 
         return Ok(word.parse::<DriverKind>()?);
     }
     let (driver, why) = rootfs::choose(store, &origin.source())?;
-    eprintln!("driver {driver}: {why}");
+    say!("driver {driver}: {why}");
     Ok(driver)
 }
 

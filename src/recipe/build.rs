@@ -36,11 +36,11 @@ impl fmt::Display for Action<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Packages { suite, variant, include } => {
-                write!(f, "packages of {suite}, {variant:?}")?;
+                write!(f, "packages of {suite}, {variant}")?;
                 if include.is_empty() { Ok(()) } else { write!(f, ", with {}", include.join(" ")) }
             }
             Self::Run(step) => write!(f, "run {}", step.command.join(" ")),
-            Self::Write(output) => write!(f, "write {:?} {}", output.kind, output.path.display()),
+            Self::Write(output) => write!(f, "write {} {}", output.kind, output.path.display()),
         }
     }
 }
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "packages of bookworm, Custom, with busybox-static",
+                "packages of bookworm, custom, with busybox-static",
                 "run /bin/busybox --install -s /bin",
-                "write Dir busybox",
+                "write dir busybox",
             ]
         );
     }

@@ -1,6 +1,7 @@
 //! The shape of a recipe's file.
 
 use serde::Deserialize;
+use std::fmt;
 use std::path::PathBuf;
 
 /// A recipe, as its file says it.
@@ -62,6 +63,16 @@ pub enum Variant {
     Custom,
 }
 
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Minbase => "minbase",
+            Self::Essential => "essential",
+            Self::Custom => "custom",
+        })
+    }
+}
+
 /// Packages on top of the base.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,4 +122,13 @@ pub enum OutputKind {
     Dir,
     /// A file with an ext4 filesystem.
     Ext4,
+}
+
+impl fmt::Display for OutputKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Dir => "dir",
+            Self::Ext4 => "ext4",
+        })
+    }
 }

@@ -172,19 +172,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `root`; makes it where there is nothing yet.
+    /// Opens the store at `root`; makes it where there is nothing yet. A layout that may not be
+    /// written to can be read.
     ///
     /// # Errors
-    /// [`Error::Io`] without the right to, [`Error::Layout`] where `root` holds something else.
+    /// [`Error::Io`] without the right to, [`Error::Layout`] where `root` holds a layout of another version.
     pub fn open(root: &Path) -> Result<Self> {
         io_error("create", root, fs::create_dir_all(root))?;
         let root = &io_error("resolve", root, root.canonicalize())?;
         let store = Self { root: root.clone() };
+        let is_layout = store.check_layout()?;
         for dir in ["blobs/sha256", "shipimg/ingest", "shipimg/tmp"] {
             let dir = root.join(dir);
-            io_error("create", &dir, fs::create_dir_all(&dir))?;
+            match fs::create_dir_all(&dir) {
+                Err(e) if is_layout && Kind::of_io(&e) == Kind::Privilege => return Ok(store),
+                made => io_error("create", &dir, made)?,
+            }
         }
-        store.ensure_layout()?;
+        if !is_layout {
+            blob::write_atomic(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
         sys::workspace::sweep(&root.join("shipimg/tmp"))?;
         Ok(store)
     }
@@ -204,24 +211,21 @@ impl Store {
             .join("shipimg")
     }
 
-    fn ensure_layout(&self) -> Result<()> {
+    /// Whether the folder is a layout already.
+    fn check_layout(&self) -> Result<bool> {
         let marker = self.root.join("oci-layout");
-        match fs::read(&marker) {
-            Ok(text) => {
-                let version = serde_json::from_slice::<serde_json::Value>(&text)
-                    .ok()
-                    .and_then(|v| v["imageLayoutVersion"].as_str().map(str::to_string));
-                if version.as_deref() != Some("1.0.0") {
-                    let reason = format!("oci-layout has version {version:?}, wanted 1.0.0");
-                    return Err(Error::Layout { root: self.root.clone(), reason });
-                }
-                Ok(())
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                blob::write_atomic(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
-            }
-            Err(e) => io_error("read", &marker, Err(e)),
+        let text = match fs::read(&marker) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            text => io_error("read", &marker, text)?,
+        };
+        let version = serde_json::from_slice::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|v| v["imageLayoutVersion"].as_str().map(str::to_string));
+        if version.as_deref() == Some("1.0.0") {
+            return Ok(true);
         }
+        let reason = format!("oci-layout has version {version:?}, wanted 1.0.0");
+        Err(Error::Layout { root: self.root.clone(), reason })
     }
 
     /// The store's folder, absolute.

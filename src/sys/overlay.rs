@@ -93,10 +93,12 @@ impl Overlay<'_> {
     }
 }
 
-/// Sets one parameter; a path that is too long goes by its descriptor, kept in `open`.
+/// Sets one parameter; a path that is too long, or has a backslash, which overlayfs takes for
+/// an escape in some parameters only, goes by its descriptor, kept in `open`.
 fn set(fs: &OwnedFd, key: &str, value: &Path, open: &mut Vec<OwnedFd>) -> Result<()> {
     let call = || format!("fsconfig(overlay, {key}, {})", value.display());
-    if value.as_os_str().len() <= MAX_STRING {
+    let text = value.as_os_str().as_bytes();
+    if text.len() <= MAX_STRING && !text.contains(&b'\\') {
         return fsconfig_set_string(fs.as_fd(), key, value).call(call);
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -139,7 +141,7 @@ mod tests {
         }
         let target = dir("target");
         for i in 0..2 {
-            let (upper, work) = (dir(&format!("upper{i}")), dir(&format!("work{i}")));
+            let (upper, work) = (dir(&format!("up,p:e\\r{i}")), dir(&format!("wo,r:k\\{i}")));
             let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)) };
             let mounted = if i == 0 { overlay.mount_by_fd(&target) } else { overlay.mount_by_data(&target) };
             mounted.unwrap();

@@ -6,8 +6,10 @@
 
 use super::dir::{self, Dir};
 use super::{Call, Result, mount};
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, flock, mkdirat};
+use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -38,11 +40,13 @@ impl Workspace {
     /// # Errors
     /// The failed call.
     pub fn within(parent: &Path) -> Result<Self> {
-        let made = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempdir_in(parent)
-            .call(|| format!("mkdir({}/{PREFIX}…)", parent.display()))?
-            .keep();
+        let made = loop {
+            let path = parent.join(format!("{PREFIX}{:016x}", RandomState::new().hash_one(PREFIX)));
+            match mkdirat(CWD, &path, Mode::RWXU) {
+                Err(Errno::EXIST) => {}
+                result => break result.call(|| format!("mkdir({})", path.display())).map(|()| path)?,
+            }
+        };
         let dir = Dir::open(&made)?;
         flock(&dir, FlockOperation::LockExclusive).call(|| format!("flock({})", made.display()))?;
         // The folder's own mode, without a setgid bit inherited from above.

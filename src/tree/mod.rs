@@ -60,14 +60,15 @@ impl TreePath {
         Self(Vec::new())
     }
 
-    /// Normalises the name of an entry: `./a//b/` is `a/b`, `./` the root.
+    /// Normalises the name of an entry: `./a//b/` is `a/b`, `./` the root. Several tools that make
+    /// images call the root `/`; no other name may be absolute.
     ///
     /// # Errors
     /// The [`Refusal`] that fits.
     pub fn parse(raw: &[u8]) -> Result<Self, Refusal> {
         match raw.first() {
             None => Err(Refusal::Empty),
-            Some(b'/') => Err(Refusal::Absolute),
+            Some(b'/') if raw.iter().any(|b| !b"/.".contains(b)) => Err(Refusal::Absolute),
             Some(_) => Self::parse_link(raw),
         }
     }
@@ -282,7 +283,7 @@ mod tests {
         for (raw, want) in [
             ("", Refusal::Empty),
             ("/a", Refusal::Absolute),
-            ("/.", Refusal::Absolute),
+            ("/..", Refusal::DotDot),
             ("..", Refusal::DotDot),
             ("a/../b", Refusal::DotDot),
             ("a\0b", Refusal::Nul),

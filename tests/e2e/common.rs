@@ -72,6 +72,11 @@ impl TestStore {
         Self { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
     }
 
+    /// A fresh store in memory, for tests that would wait for the disk.
+    pub fn in_memory() -> Self {
+        Self { dir: tempfile::tempdir_in("/dev/shm").unwrap() }
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.dir.path()

@@ -99,7 +99,6 @@ fn names() {
         ("../canary/new", "entry \"../canary/new\": name with a .. component"),
         ("a/../../canary/new", "name with a .. component"),
         ("/etc/passwd", "entry \"/etc/passwd\": absolute name"),
-        ("/.", "absolute name"),
         (&long, "name with a component of more than 255 bytes"),
         (&deep, "name of more than 4095 bytes"),
         (".wh.", "whiteout of no file"),
@@ -114,8 +113,13 @@ fn names() {
 #[test]
 fn root_is_a_directory() {
     one(Tar::new().symlink("./", "/etc")).refused("entry /: the root has to be a directory");
+    one(Tar::new().symlink("/.", "/etc")).refused("the root has to be a directory");
     one(Tar::new().file("./.", b"x")).refused("the root has to be a directory");
     one(Tar::new().link("./", "x")).refused("the root has to be a directory");
+    // As umoci's and kaniko's layers call it.
+    let (root, _) = one(Tar::new().entry(T::Directory, "/", 0o711, "", b"").file("a", b"x")).works();
+    assert!(root.join("a").exists());
+    assert_eq!(fs::metadata(root.join("")).unwrap().mode() & 0o7777, 0o711);
 }
 
 #[test]

@@ -11,13 +11,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// A folder for a store and bundles; on a btrfs of its own where wanted.
-struct Ground {
+pub struct Ground {
     dir: tempfile::TempDir,
     btrfs: bool,
 }
 
 impl Ground {
-    fn new(btrfs: bool) -> Self {
+    pub fn new(btrfs: bool) -> Self {
         need_root();
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let ground = Self { dir, btrfs };
@@ -32,7 +32,7 @@ impl Ground {
         ground
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.dir.path().join("ground")
     }
 }

@@ -28,7 +28,16 @@ impl Blob {
 
     /// A gzip layer.
     pub fn gzip(tar: &[u8]) -> Self {
-        let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        Self::gzip_at(tar, flate2::Compression::fast())
+    }
+
+    /// A gzip layer, as small as can be.
+    pub fn gzip_best(tar: &[u8]) -> Self {
+        Self::gzip_at(tar, flate2::Compression::best())
+    }
+
+    fn gzip_at(tar: &[u8], level: flate2::Compression) -> Self {
+        let mut z = flate2::write::GzEncoder::new(Vec::new(), level);
         z.write_all(tar).unwrap();
         let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".into();
         Self { bytes: z.finish().unwrap(), media_type, diff_id: sha256(tar) }
@@ -62,6 +71,11 @@ impl Layout {
         Self { path: path.to_path_buf() }
     }
 
+    /// The one that is there.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -78,6 +92,11 @@ impl Layout {
     /// Gives the manifest's digest.
     pub fn add(&self, name: &str, layers: &[Blob], config: &Value) -> String {
         let diff_ids: Vec<&str> = layers.iter().map(|l| l.diff_id.as_str()).collect();
+        self.add_as(name, layers, config, &diff_ids)
+    }
+
+    /// Adds an image whose configuration claims these diff ids.
+    pub fn add_as(&self, name: &str, layers: &[Blob], config: &Value, diff_ids: &[&str]) -> String {
         let config = json!({"architecture": "amd64", "os": "linux", "config": config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids}});
         let config = self.put("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
