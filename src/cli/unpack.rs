@@ -6,7 +6,7 @@ use crate::layer::{self, Options};
 use crate::oci::{Name, Platform};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call};
+use crate::sys::{self, Call, signal};
 use rustix::fs::{CWD, Mode};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +30,16 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        // The workspace lies in a folder of the user's, where no later command may come to sweep.
+        signal::put_off();
+        let unpacked = self.unpack(context);
+        if unpacked.is_err() {
+            signal::give_in();
+        }
+        unpacked.map(|()| ExitCode::SUCCESS)
+    }
+
+    fn unpack(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
         let entry = store.find(&self.name)?;
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
@@ -44,7 +54,7 @@ impl Args {
         // An empty folder is replaced; anything else that came meanwhile stays and is an error.
         let renamed = rustix::fs::rename(&folder, &dir);
         renamed.call(|| format!("rename({}, {})", folder.display(), dir.display()))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

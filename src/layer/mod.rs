@@ -198,6 +198,12 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The process was asked to end.
+    #[error("layer {layer}: interrupted")]
+    Interrupted {
+        /// Digest of the blob.
+        layer: Digest,
+    },
     /// A syscall failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -219,6 +225,7 @@ impl Error {
             | Self::Name { .. }
             | Self::Entry { .. }
             | Self::Limit { .. } => Kind::Integrity,
+            Self::Interrupted { .. } => Kind::Internal,
             Self::Make { source, .. } | Self::Sys(source) => source.kind(),
         }
     }

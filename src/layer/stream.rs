@@ -13,6 +13,7 @@
 use super::{Error, Limits, Result};
 use crate::oci::{Compression, Digest, Hasher, Layer};
 use crate::store::{BlobReader, Store, VerifyError};
+use crate::sys::signal;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
@@ -73,6 +74,9 @@ impl<'a> Tar<'a> {
     /// The next bytes, at least one; empty at the end.
     pub(super) fn fill(&mut self) -> Result<&[u8]> {
         if self.at == self.buffer.len() {
+            if signal::pending().is_some() {
+                return Err(Error::Interrupted { layer: self.blob().clone() });
+            }
             let used = std::mem::take(&mut self.buffer);
             self.at = 0;
             if used.capacity() > 0 {

@@ -4,6 +4,7 @@
 use super::{Call, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Names without `SIG`, by number, as kill(1) lists them for this architecture.
 const NAMES: [(&str, i32); 32] = [
@@ -73,6 +74,51 @@ pub fn send(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     };
     let result = if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     result.call(|| format!("pidfd_send_signal({signal})"))
+}
+
+/// The signals that ask a program to end, and that are put off here.
+const ENDING: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
+
+/// The signal that came after [`put_off`]; 0 for none.
+static PENDING: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn note(signal: i32) {
+    PENDING.store(signal, Ordering::Relaxed);
+}
+
+/// Puts off the first signal that asks this process to end, so that it can clean up: long work
+/// looks at [`pending`] and gives up. The second one ends it. Signals that the caller ignores
+/// stay ignored.
+pub fn put_off() {
+    for signal in ENDING {
+        // SAFETY: the action is filled before it is used; the handler stores one atomic number.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            if action.sa_sigaction == libc::SIG_DFL {
+                action.sa_sigaction = note as *const () as usize;
+                action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// The signal that was put off.
+#[must_use]
+pub fn pending() -> Option<i32> {
+    Some(PENDING.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+}
+
+/// Ends this process by the signal that was put off; returns where none was.
+pub fn give_in() {
+    if let Some(signal) = pending() {
+        // SAFETY: the default action of the signal, sent to this process.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
 }
 
 /// All signals, blocked in this process and read from a descriptor instead.

@@ -158,6 +158,29 @@ fn target_is_new_or_empty() {
     assert_eq!(fs::read_dir(ground.path()).unwrap().count(), 1);
 }
 
+/// One that is interrupted takes away what it made, and ends by the signal.
+#[test]
+fn interrupted() {
+    use std::os::unix::process::ExitStatusExt;
+    let store = TestStore::in_memory();
+    let tar = (0..40).fold(Tar::new(), |t, i| t.file(&format!("f{i}"), &vec![b'x'; 4 << 20]));
+    Layout::new(store.path()).add("x:1", &[Blob::gzip(&tar.finish())], &json!({}));
+    let ground = tempfile::tempdir_in("/dev/shm").unwrap();
+    let left = || fs::read_dir(ground.path()).unwrap().count();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let child = store.command().args(["unpack", "x:1"]).arg(ground.path().join("dir")).spawn();
+        let mut child = child.unwrap();
+        while left() == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
+        assert_eq!(left(), 0);
+    }
+}
+
 /// A killed unpack leaves no target, and the next one sweeps what it left beside it.
 #[test]
 fn killed_at_any_time() {
