@@ -7,7 +7,9 @@ mod common;
 
 mod bad_input;
 mod bundle;
+mod debian_http;
 mod debian_keys;
+mod debian_scripts;
 mod faults;
 mod flow_classroom;
 mod flow_demo;
