@@ -29,7 +29,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// The largest file of unknown size that is read, in bytes (an `InRelease` has 150 KB).
 const MAX_UNKNOWN: u64 = 16 << 20;
 
-/// A proxy for each scheme; none for a direct connection.
+/// A proxy for each scheme; none for a direct connection. This machine is always reached directly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For `http:` addresses.
@@ -179,11 +179,14 @@ impl Fetcher {
 
 fn build(proxies: &Proxies, https: bool) -> registry::Result<Client> {
     let mut builder = http::builder(https, true)?.connect_timeout(CONNECT).timeout(STALL).no_proxy();
+    let direct = reqwest::NoProxy::from_string("localhost,127.0.0.0/8,::1");
     if let Some(proxy) = &proxies.http {
-        builder = builder.proxy(reqwest::Proxy::http(proxy).map_err(registry::Error::Client)?);
+        let proxy = reqwest::Proxy::http(proxy).map_err(registry::Error::Client)?;
+        builder = builder.proxy(proxy.no_proxy(direct.clone()));
     }
     if let Some(proxy) = &proxies.https {
-        builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(registry::Error::Client)?);
+        let proxy = reqwest::Proxy::https(proxy).map_err(registry::Error::Client)?;
+        builder = builder.proxy(proxy.no_proxy(direct));
     }
     builder.build().map_err(registry::Error::Client)
 }

@@ -8,7 +8,9 @@ mod conformance;
 
 mod bad_input;
 mod bundle;
+mod debian_http;
 mod debian_keys;
+mod debian_scripts;
 mod faults;
 mod flow_classroom;
 mod flow_demo;

@@ -60,10 +60,45 @@ impl Archive {
 
     /// Adds a package with these control fields; gives its file.
     pub fn add(&mut self, name: &str, fields: &str) -> PathBuf {
+        self.add_tree(name, fields, |tree| {
+            fs::create_dir_all(tree.join("opt")).unwrap();
+            fs::write(tree.join("opt").join(name), name).unwrap();
+        })
+    }
+
+    /// Adds a package with this script as its postinst.
+    pub fn add_script(&mut self, name: &str, postinst: &str) {
+        self.add_tree(name, "", |tree| {
+            let file = tree.join("DEBIAN/postinst");
+            fs::write(&file, format!("#!/bin/sh\n{postinst}\n")).unwrap();
+            ok("chmod", &["755".as_ref(), file.as_os_str()]);
+        });
+    }
+
+    /// Adds an essential package that can configure packages: the host's sh and dpkg with their
+    /// libraries, and busybox in place of all other programs.
+    pub fn add_system(&mut self) {
+        self.add_tree("system", "Essential: yes\n", |tree| {
+            let script = "cd \"$0\" && mkdir -p usr/bin usr/sbin usr/lib64 etc && cp \"$(which busybox)\" usr/bin/busybox
+                for p in rm mv tar diff head sed rmdir sleep sync; do ln -s busybox usr/bin/$p; done
+                for p in ldconfig start-stop-daemon; do ln -s /usr/bin/busybox usr/sbin/$p; done
+                echo root:x:0:0:root:/root:/bin/sh >etc/passwd; echo root:x:0: >etc/group
+                for p in sh dpkg dpkg-query dpkg-deb; do
+                    cp /usr/bin/$p usr/bin
+                    for l in $(ldd /usr/bin/$p | grep -o '/[^ ]*'); do
+                        mkdir -p \"usr/${l%/*}\"; cp -L $l \"usr/$l\"
+                    done
+                done
+                for f in usr/usr/*; do cp -r $f usr; done 2>/dev/null; rm -rf usr/usr
+                for l in bin sbin lib lib64; do ln -s usr/$l $l; done";
+            ok("sh", &["-c".as_ref(), script.as_ref(), tree.as_os_str()]);
+        });
+    }
+
+    fn add_tree(&mut self, name: &str, fields: &str, fill: impl FnOnce(&Path)) -> PathBuf {
         let tree = self.at(&format!("tree-{name}"));
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();
-        fs::create_dir_all(tree.join("opt")).unwrap();
-        fs::write(tree.join("opt").join(name), name).unwrap();
+        fill(&tree);
         let control = format!(
             "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: t <t@example.org>\nDescription: t\n{fields}"
         );
@@ -84,17 +119,18 @@ impl Archive {
         write!(self.packages, "{control}Filename: {name}\nSize: {size}\nSHA256: {sum}\n\n").unwrap();
     }
 
-    /// Writes index and Release file, with `extra` fields, signed by `signer`.
+    /// Writes indexes and Release file, with `extra` fields, signed by `signer`. All packages
+    /// are in `main`, `universe` is empty.
     pub fn publish(&self, extra: &str, signer: Option<&str>) {
-        let index = self.dist("main/binary-amd64/Packages");
-        fs::write(&index, &self.packages).unwrap();
+        let mut text = format!("Origin: Test\nSuite: test\nCodename: {}\n{extra}SHA256:\n", self.suite);
+        for (component, packages) in [("main", self.packages.as_str()), ("universe", "")] {
+            let path = format!("{component}/binary-amd64/Packages");
+            let index = self.dist(&path);
+            fs::create_dir_all(index.parent().unwrap()).unwrap();
+            fs::write(&index, packages).unwrap();
+            writeln!(text, " {} {} {path}", sha256(&index), packages.len()).unwrap();
+        }
         let release = self.dist("Release");
-        let text = format!(
-            "Origin: Test\nSuite: test\nCodename: {}\n{extra}SHA256:\n {} {} main/binary-amd64/Packages\n",
-            self.suite,
-            sha256(&index),
-            self.packages.len()
-        );
         fs::write(&release, &text).unwrap();
         let target = self.dist("InRelease");
         match signer {
@@ -106,24 +142,41 @@ impl Archive {
 
     /// The command that makes `x.img` from it.
     pub fn args(&self, include: &str) -> Vec<String> {
+        self.args_from(&format!("file://{}", self.at("").display()), include)
+    }
+
+    /// The command that makes `x.img` from this mirror of it.
+    pub fn args_from(&self, mirror: &str, include: &str) -> Vec<String> {
         let mut args: Vec<String> =
             ["mkimg", "--no-updates", "--variant", "essential", "--arch", "amd64", "--suite", self.suite]
                 .map(str::to_string)
                 .into();
         args.push(self.store.path().join("x.img").display().to_string());
         args.extend(["--include".to_string(), include.to_string()]);
-        args.extend(["--mirror".to_string(), format!("file://{}", self.at("").display())]);
+        args.extend(["--mirror".to_string(), mirror.to_string()]);
         args.extend(["--keyring".to_string(), self.at("good.gpg").display().to_string()]);
         args
     }
 
     /// Runs the command, which must fail and leave nothing; gives standard error.
     pub fn fails(&self, code: i32, include: &str) -> String {
-        let stderr = self.store.fails(code, &self.args(include));
-        assert!(!self.store.path().join("x.img").exists(), "{stderr}");
-        let tmp = self.store.path().join("shipimg/tmp");
-        assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "{stderr}");
+        self.fails_with(code, &self.args(include))
+    }
+
+    /// As `fails`, with these arguments.
+    pub fn fails_with(&self, code: i32, args: &[String]) -> String {
+        let stderr = self.store.fails(code, args);
+        self.assert_nothing_left(&stderr);
         stderr
+    }
+
+    /// No image, no scratch folder, no mount.
+    pub fn assert_nothing_left(&self, why: &str) {
+        assert!(!self.store.path().join("x.img").exists(), "{why}");
+        let tmp = self.store.path().join("shipimg/tmp");
+        assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "{why}");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.store.path().to_str().unwrap()), "{why}");
     }
 }
 

@@ -1,0 +1,110 @@
+//! Whole images from a small archive with a system of its own, and what ends them early.
+
+use crate::common::archive::Archive;
+use crate::common::{bin, need_root, ok, output};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn noble() -> Archive {
+    need_root();
+    let mut archive = Archive::new("noble");
+    archive.add_system();
+    archive
+}
+
+#[test]
+fn an_ubuntu_suite_from_a_mirror_and_a_keyring() {
+    let mut archive = noble();
+    archive.add_script("hello", "echo \"$0 $*\" >/configured");
+    archive.publish("", Some("good"));
+    archive.store.ok(&archive.args("hello"));
+    let image = archive.store.path().join("x.img");
+    let image = image.to_str().unwrap();
+    ok("e2fsck", &["-fn", image]);
+    let read = |path: &str| ok("debugfs", &["-R", &format!("cat {path}"), image]);
+    assert_eq!(read("/configured"), "/var/lib/dpkg/info/hello.postinst configure \n");
+    assert!(read("/var/lib/dpkg/status").contains("Package: hello\nStatus: install ok installed\n"));
+    let left = ok("debugfs", &["-R", "ls -p /var/lib/dpkg", image]);
+    assert!(left.contains("/status/") && !left.contains("shipimg"), "{left}");
+    assert!(ok("dumpe2fs", &["-h", image]).contains("noble"));
+}
+
+#[test]
+fn a_failing_script_is_shown() {
+    let mut archive = noble();
+    archive.add_script("hurt", "echo it hurts; exit 3");
+    archive.publish("", Some("good"));
+    let stderr = archive.fails(1, "hurt");
+    assert!(stderr.contains("configuring package hurt failed"), "{stderr}");
+    assert!(stderr.contains("it hurts") && stderr.contains("exit status 3"), "{stderr}");
+}
+
+/// Starts the command and waits until its scripts run.
+fn configuring(archive: &Archive) -> Child {
+    let mut child = Command::new(bin())
+        .arg("--root")
+        .arg(archive.store.path())
+        .args(archive.args("slow"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|l| l.unwrap().starts_with("configure")));
+    std::thread::sleep(Duration::from_millis(300));
+    child
+}
+
+#[test]
+fn a_signal_in_the_middle_leaves_nothing() {
+    let mut archive = noble();
+    archive.add_script("slow", "sleep 600");
+    archive.publish("", Some("good"));
+    for signal in ["-INT", "-TERM"] {
+        let mut child = configuring(&archive);
+        ok("kill", &[signal, &child.id().to_string()]);
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!child.wait().unwrap().success());
+        let ours = archive.store.path().to_str().unwrap();
+        while inside(ours) > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "processes live on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        archive.store.ok(&["images"]);
+        archive.assert_nothing_left(signal);
+    }
+}
+
+/// How many processes have a mount below `path`.
+fn inside(path: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path().join("mountinfo"));
+    all.filter(|m| fs::read_to_string(m).is_ok_and(|text| text.contains(path))).count()
+}
+
+#[test]
+fn a_full_disk_leaves_no_image() {
+    let mut archive = noble();
+    archive.add_script("hello", ":");
+    archive.publish("", Some("good"));
+    let target = archive.at("target");
+    fs::create_dir(&target).unwrap();
+    let mut args = archive.args("hello");
+    let image = args.iter_mut().find(|a| a.ends_with("x.img")).unwrap();
+    *image = target.join("x.img").display().to_string();
+    // In a mount namespace of its own, so that no mount is left behind.
+    let script = "mount -t tmpfs -o size=1m none $0 || exit 99; echo old >$0/x.img; \"$@\"; code=$?; \
+                  ls -A $0; cat $0/x.img; exit $code";
+    let mut all = vec!["--mount", "sh", "-c", script, target.to_str().unwrap(), bin(), "--root"];
+    all.push(archive.store.path().to_str().unwrap());
+    all.extend(args.iter().map(String::as_str));
+    let out = output("unshare", &all);
+    let (told, e) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert_eq!((out.status.code(), told.as_ref()), (Some(1), "x.img\nold\n"), "{e}");
+    assert!(e.contains("No space left") || e.contains("mke2fs"), "{e}");
+    archive.assert_nothing_left(&e);
+}
