@@ -13,7 +13,7 @@ use super::unpack::{Job, Style, Unpacked, unpack};
 use super::{Error, Progress, Result, index};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
-use crate::sys::{Call, sandbox};
+use crate::sys::{Call, memory, sandbox};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -85,6 +85,7 @@ pub fn bootstrap(
     };
     let planned = plan(&universe, &wishes)?;
     drop(universe);
+    memory::trim();
     let files = download(&planned.packages, store, &fetcher, progress)?;
     let outcome = Outcome { packages: planned.packages };
     prepare(&outcome)?;

@@ -13,6 +13,7 @@ pub mod device_filter;
 pub mod dir;
 pub mod inroot;
 pub mod loopdev;
+pub mod memory;
 pub mod mount;
 pub mod mountfd;
 pub mod netlink;
