@@ -31,9 +31,8 @@ impl Args {
         private_mounts()?;
         let phases = Phases::new();
         recipe.build(&context.store()?, &phases)?;
-        let times = phases.finish();
-        let times: Vec<_> = times.iter().map(|(n, t)| format!("{n} {:.1}", t.as_secs_f64())).collect();
-        say!("{}: {} s", recipe.name, times.join(", "));
+        let (_, times) = phases.finish();
+        say!("{}: {times} s", recipe.name);
         for output in &recipe.outputs {
             writeln!(std::io::stdout(), "{}", output.path.display())?;
         }

@@ -146,15 +146,12 @@ impl Args {
     }
 
     fn summary(&self, outcome: &debian::Outcome, layout: disk::Layout, phases: &Phases) {
-        let times: Vec<_> = phases.finish();
-        let total: f64 = times.iter().map(|(_, t)| t.as_secs_f64()).sum();
-        let times: Vec<_> = times.iter().map(|(n, t)| format!("{n} {:.1}", t.as_secs_f64())).collect();
+        let (total, times) = phases.finish();
         say!(
-            "{}: {} packages, {} MiB; {total:.1} s: {}",
+            "{}: {} packages, {} MiB; {total:.1} s: {times}",
             self.file.display(),
             outcome.packages.len(),
-            layout.size >> 20,
-            times.join(", ")
+            layout.size >> 20
         );
     }
 }

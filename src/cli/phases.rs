@@ -34,11 +34,13 @@ impl Phases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the last phase; gives all phases with their times.
-    pub fn finish(&self) -> Vec<(&'static str, Duration)> {
+    /// Ends the last phase; gives the seconds of all, and each phase with its own.
+    pub fn finish(&self) -> (f64, String) {
         let mut state = self.state();
         state.end();
-        std::mem::take(&mut state.done)
+        let seconds = state.done.iter().map(|(name, time)| (name, time.as_secs_f64()));
+        let each: Vec<_> = seconds.clone().map(|(name, time)| format!("{name} {time:.1}")).collect();
+        (seconds.map(|(_, time)| time).sum(), each.join(", "))
     }
 
     fn bar(&self, name: &'static str, total: Option<u64>) -> ProgressBar {

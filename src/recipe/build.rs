@@ -7,10 +7,11 @@
 use super::{Error, Output, OutputKind, Recipe, Result, Step, Variant};
 use crate::bundle::{Bundle, Origin, Settings};
 use crate::debian::{self, Archive, Progress};
+use crate::disk;
 use crate::run::{Exit, Launch, Runtime};
 use crate::store::Store;
+use crate::sys::Call;
 use crate::sys::workspace::Workspace;
-use crate::{disk, sys};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,7 @@ impl Recipe {
         let workspace = folder.map(beside).transpose()?;
         let scratch = store.scratch()?;
         let root = workspace.as_ref().map_or(scratch.path(), Workspace::path).join("root");
-        std::fs::create_dir(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
+        std::fs::create_dir(&root).call(|| format!("mkdir({})", root.display()))?;
         self.fill(store, &root, progress)?;
         for step in &self.steps {
             progress.phase("run", None);
@@ -147,7 +148,6 @@ fn run(store: &Store, root: &Path, step: &Step) -> Result<()> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    use sys::Call;
     let done = rustix::fs::renameat_with(
         rustix::fs::CWD,
         from,
@@ -159,7 +159,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+    Ok(std::path::absolute(path).call(|| format!("getcwd for {}", path.display()))?)
 }
 
 #[cfg(test)]
