@@ -17,9 +17,12 @@
 //! | 2 | [`registry`] | images from registries into the store |
 //! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
 //! | 2 | [`disk`] | filesystem image files |
+//! | 2 | [`serve`] | the store as a registry |
 //! | 3 | [`debian`] | signed packages to a configured root |
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
+//! | 3 | [`archive`] | images in files and folders: docker-archive, OCI layout, `dir:` |
 //! | 4 | [`bundle`] | image configurations as `config.json`; bundle folders |
+//! | 4 | [`transfer`] | images between registries, archives and the store |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 7 | [`recipe`] | TOML to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
@@ -41,6 +44,7 @@
 //! }
 //! ```
 
+pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod debian;
@@ -52,6 +56,8 @@ pub mod recipe;
 pub mod registry;
 pub mod rootfs;
 pub mod run;
+pub mod serve;
 pub mod store;
 pub mod sys;
+pub mod transfer;
 pub mod tree;

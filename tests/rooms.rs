@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 const RANKS: &[(u8, &[&str])] = &[
     (0, &["sys", "oci", "tree"]),
     (1, &["store"]),
-    (2, &["registry", "layer", "disk"]),
-    (3, &["debian", "rootfs"]),
-    (4, &["bundle"]),
+    (2, &["registry", "layer", "disk", "serve"]),
+    (3, &["debian", "rootfs", "archive"]),
+    (4, &["bundle", "transfer"]),
     (5, &["run"]),
     (6, &["verify"]),
     (7, &["recipe"]),

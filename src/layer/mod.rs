@@ -17,6 +17,7 @@
 //! It does not know image configurations, drivers or mounts.
 
 mod archive;
+mod codec;
 mod copy;
 mod merge;
 mod pax;
@@ -24,6 +25,7 @@ mod stage;
 mod stream;
 
 pub use archive::Malformed;
+pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
 pub use copy::{copy_meta, copy_tree};
 
 use crate::error::Kind;

@@ -5,16 +5,13 @@
 //! store's reader; the digest of the tar (the diff id) by [`Tar::finish`] on the reading
 //! side, so that hashing, inflating and writing share two threads evenly. Nothing that was
 //! made of a layer may be published before `finish` has agreed.
-//!
-//! gzip: several members are one stream (RFC 1952, 2.2), zero padding after the last is
-//! accepted, anything else there is refused. zstd: frames and skippable frames in any number
-//! (RFC 8878), with a limit on the window.
 
+use super::codec::Decoder;
 use super::{Error, Limits, Result};
 use crate::oci::{Compression, Digest, Hasher, Layer};
 use crate::store::{BlobReader, Store, VerifyError};
 use crate::sys::signal;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
@@ -151,27 +148,20 @@ fn inflate(
     free: &Receiver<Vec<u8>>,
     full: &SyncSender<io::Result<Vec<u8>>>,
 ) -> io::Result<()> {
-    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, blob), compression, window)?;
+    let mut reader = Decoder::new(blob, compression, window)?;
     while let Ok(mut buffer) = free.recv() {
         buffer.resize(BUFFER, 0);
         let mut len = 0;
-        let mut failed = None;
         while len < BUFFER {
             match reader.read(&mut buffer[len..]) {
                 Ok(0) => break,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    failed = Some(e);
-                    break;
-                }
+                Err(e) => return Err(e),
             }
         }
-        if let Some(e) = failed {
-            return Err(reader.blame(e));
-        }
         if len == 0 {
-            return reader.check_end();
+            return Ok(());
         }
         buffer.truncate(len);
         if full.send(Ok(buffer)).is_err() {
@@ -179,104 +169,4 @@ fn inflate(
         }
     }
     Ok(())
-}
-
-type Blob = BufReader<BlobReader>;
-
-/// The decompressors behind one face.
-#[allow(clippy::large_enum_variant, reason = "one lives per layer under way")]
-enum Reader {
-    Plain(Blob),
-    Gzip(Gzip),
-    Zstd(Box<zstd::Decoder<'static, Blob>>),
-}
-
-impl Reader {
-    fn new(blob: Blob, compression: Compression, window: u32) -> io::Result<Self> {
-        Ok(match compression {
-            Compression::None => Self::Plain(blob),
-            Compression::Gzip => {
-                Self::Gzip(Gzip { member: Some(flate2::bufread::GzDecoder::new(blob)), rest: None })
-            }
-            Compression::Zstd => {
-                let mut decoder = zstd::Decoder::with_buffer(blob)?;
-                decoder.window_log_max(window)?;
-                Self::Zstd(Box::new(decoder))
-            }
-        })
-    }
-
-    /// The blob has to end where the stream does, with its digest right.
-    fn check_end(&mut self) -> io::Result<()> {
-        let blob = match self {
-            Self::Plain(b) | Self::Gzip(Gzip { member: None, rest: Some(b) }) => b,
-            Self::Gzip(Gzip { member: Some(m), .. }) => m.get_mut(),
-            Self::Gzip(_) => return Ok(()),
-            Self::Zstd(d) => d.get_mut(),
-        };
-        io::copy(blob, &mut io::sink()).map(drop)
-    }
-
-    /// A stream that cannot be read may be a damaged blob: then the digest says so.
-    fn blame(&mut self, e: io::Error) -> io::Error {
-        if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VerifyError>) {
-            return e;
-        }
-        match self.check_end() {
-            Err(v) if v.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<VerifyError>) => v,
-            _ => e,
-        }
-    }
-}
-
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(b) => b.read(buffer),
-            Self::Gzip(g) => g.read(buffer),
-            Self::Zstd(d) => d.read(buffer),
-        }
-    }
-}
-
-/// Members of a gzip stream, one after the other, and the padding after them.
-struct Gzip {
-    /// The member being read; none after the last.
-    member: Option<flate2::bufread::GzDecoder<Blob>>,
-    /// The blob after the last member.
-    rest: Option<Blob>,
-}
-
-impl Read for Gzip {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(member) = &mut self.member {
-            let n = member.read(buffer)?;
-            if n > 0 {
-                return Ok(n);
-            }
-            let Some(mut blob) = self.member.take().map(flate2::bufread::GzDecoder::into_inner) else {
-                break;
-            };
-            let next = blob.fill_buf()?.first();
-            match next {
-                Some(0x1f) => self.member = Some(flate2::bufread::GzDecoder::new(blob)),
-                _ => skip_zeros(self.rest.insert(blob))?,
-            }
-        }
-        Ok(0)
-    }
-}
-
-fn skip_zeros(blob: &mut Blob) -> io::Result<()> {
-    loop {
-        let rest = blob.fill_buf()?;
-        if rest.is_empty() {
-            return Ok(());
-        }
-        if rest.iter().any(|&b| b != 0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "garbage after the gzip stream"));
-        }
-        let n = rest.len();
-        blob.consume(n);
-    }
 }

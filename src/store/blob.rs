@@ -1,7 +1,7 @@
 //! Blobs: verified reading, and writing that publishes whole blobs only.
 
 use super::{Error, Result, Store, io_error};
-use crate::oci::{Descriptor, Digest, Hasher};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
@@ -311,6 +311,39 @@ impl Store {
         writer.restart()?;
         writer.append(bytes)?;
         writer.commit()
+    }
+}
+
+impl Store {
+    /// Puts what `content` gives, of whatever size and digest, into the store.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Sys`].
+    pub fn put_reader(&self, media_type: &str, content: &mut dyn Read) -> Result<Descriptor> {
+        let scratch = self.scratch()?;
+        let path = scratch.path().join("blob");
+        let mut file = io_error("create", &path, File::create(&path))?;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut buf = vec![0; CHUNK];
+        let mut size = 0;
+        loop {
+            let n = match content.read(&mut buf) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(unwrap_verify("read for", &path, e)),
+            };
+            hasher.update(&buf[..n]);
+            io_error("write", &path, file.write_all(&buf[..n]))?;
+            size += n as u64;
+        }
+        let descriptor = Descriptor::new(media_type, hasher.finish(), size);
+        let target = self.blob_path(&descriptor.digest);
+        io_error("chmod", &path, file.set_permissions(fs::Permissions::from_mode(0o444)))?;
+        if !self.has(&descriptor)? {
+            io_error("publish", &target, fs::rename(&path, &target))?;
+        }
+        Ok(descriptor)
     }
 }
 

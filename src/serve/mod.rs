@@ -1,0 +1,1 @@
+//! The store as a registry of its own, by the distribution-spec.

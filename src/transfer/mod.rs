@@ -1,0 +1,1 @@
+//! Copies images between registries, archives, folders and the store.
