@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys};
+use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,12 @@ pub enum Error {
     Registry(#[from] registry::Error),
     /// The store.
     Store(#[from] store::Error),
+    /// An archive or folder of images.
+    Archive(#[from] archive::Error),
+    /// The arguments of `import`.
+    Import(#[from] super::import::Error),
+    /// The arguments of `export`.
+    Export(#[from] super::export::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -51,12 +57,14 @@ impl Error {
             Self::Oci(e) => e.kind(),
             Self::Registry(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Archive(e) => e.kind(),
+            Self::Import(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Export(_) => Kind::Input,
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
@@ -74,7 +82,7 @@ impl Error {
                 Self::Run(e) => e.launch_code(),
                 _ => 125,
             },
-            Self::Output(_) if self.is_unread() => 141,
+            unread if unread.is_unread() => 141,
             other => other.kind().exit_code(),
         }
     }
@@ -83,7 +91,10 @@ impl Error {
     /// that is not worth a message.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+        let (Self::Output(e) | Self::Archive(archive::Error::Write { source: e, .. })) = self else {
+            return false;
+        };
+        e.kind() == std::io::ErrorKind::BrokenPipe
     }
 
     /// The output of a failed program, shown below the error; empty for most.
@@ -103,6 +114,12 @@ impl Error {
             Self::Registry(e) => registry_hint(e),
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
+            Self::Archive(archive::Error::Choose { archive, names, .. }) => {
+                names.first().map(|name| format!("shipimg import {archive} {name}"))
+            }
+            Self::Import(super::import::Error::NoName { archive, .. }) => {
+                Some(format!("shipimg import {archive} NAME"))
+            }
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))

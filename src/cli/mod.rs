@@ -16,11 +16,14 @@ macro_rules! say {
 
 mod build;
 mod bundle;
+mod choose;
 mod create;
 mod delete;
 mod error;
 mod exec;
+mod export;
 mod images;
+mod import;
 mod inspect;
 mod kill;
 mod list;
@@ -67,6 +70,10 @@ enum Command {
     Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
+    /// Take images from an archive, a folder of images or a tar of files into the store
+    Import(import::Args),
+    /// Write images of the store as an archive or a folder, or their files as a tar
+    Export(export::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Build what a recipe says
@@ -145,6 +152,8 @@ pub fn main() -> ExitCode {
         Command::Images(args) => args.run(&context),
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
+        Command::Import(args) => args.run(&context),
+        Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),

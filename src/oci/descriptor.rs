@@ -30,6 +30,8 @@ pub mod media_type {
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
     /// Docker layer, zstd.
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// The media types of images' configurations.
+    pub const CONFIGS: [&str; 2] = [CONFIG, DOCKER_CONFIG];
     /// What manifests of images and indexes may be, for an Accept header.
     pub const DOCUMENTS: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 }
