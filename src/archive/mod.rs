@@ -268,7 +268,7 @@ pub enum Error {
         what: &'static str,
     },
     /// There are several images, or none of the name asked for.
-    #[error("{archive} has {}{}", if *asked { "no such image, but " } else { "several images: " }, names.join(", "))]
+    #[error("{archive} has {}{}", choice(*asked, names), names.join(", "))]
     Choose {
         /// The archive.
         archive: String,
@@ -332,6 +332,14 @@ impl Error {
             Ok(source) => Self::Verify { archive, source },
             Err(source) => Self::Read { archive, source },
         }
+    }
+}
+
+fn choice(asked: bool, names: &[String]) -> &'static str {
+    match (names.is_empty(), asked) {
+        (true, _) => "no images",
+        (_, true) => "no such image, but ",
+        (_, false) => "several images: ",
     }
 }
 

@@ -208,6 +208,9 @@ impl Tarball {
         let Document::Manifest(manifest) = Document::parse(&bytes, &root.media_type).map_err(fail)? else {
             return self.unsupported("a docker-archive holds no index: choose a platform");
         };
+        if !media_type::CONFIGS.contains(&manifest.config.media_type.as_str()) {
+            return self.unsupported("a docker-archive holds images, no other artifacts");
+        }
         let config = self.document(&manifest.config.digest)?;
         let image = Image::new(root.clone(), manifest, &config).map_err(fail)?;
         let mut names = Vec::new();

@@ -7,6 +7,9 @@ use crate::store;
 /// How many indexes may lie in one another.
 const MAX_DEPTH: usize = 4;
 
+/// What is done with each document, with its bytes, and each blob, without.
+type Visit<'a> = &'a mut dyn FnMut(&Descriptor, Option<&[u8]>) -> Result<()>;
+
 /// What holds documents.
 pub trait Documents {
     /// A whole document, verified.
@@ -50,21 +53,12 @@ pub fn choose(place: &impl Documents, root: &Descriptor, platform: Option<&Platf
 }
 
 /// All that `root` consists of, in an order in which it can be copied: blobs before the
-/// manifests that name them. `each` gets documents with their bytes, blobs without.
-pub fn walk(
-    place: &impl Documents,
-    root: &Descriptor,
-    each: &mut dyn FnMut(&Descriptor, Option<&[u8]>) -> Result<()>,
-) -> Result<()> {
+/// manifests that name them.
+pub fn walk(place: &impl Documents, root: &Descriptor, each: Visit<'_>) -> Result<()> {
     walk_below(place, root, MAX_DEPTH, each)
 }
 
-fn walk_below(
-    place: &impl Documents,
-    at: &Descriptor,
-    depth: usize,
-    each: &mut dyn FnMut(&Descriptor, Option<&[u8]>) -> Result<()>,
-) -> Result<()> {
+fn walk_below(place: &impl Documents, at: &Descriptor, depth: usize, each: Visit<'_>) -> Result<()> {
     let (bytes, document) = parsed(place, at)?;
     match document {
         Document::Index(_) if depth == 0 => {

@@ -88,10 +88,10 @@ pub struct Args {
 #[command(next_help_heading = "For a tar of files")]
 struct Config {
     /// The program: words, or a JSON array
-    #[arg(long, value_name = "WORDS", value_parser = words)]
+    #[arg(long, value_name = "WORDS", value_parser = words, allow_hyphen_values = true)]
     entrypoint: Option<Words>,
     /// Default arguments of the program, or the program: words, or a JSON array
-    #[arg(long, value_name = "WORDS", value_parser = words)]
+    #[arg(long, value_name = "WORDS", value_parser = words, allow_hyphen_values = true)]
     cmd: Option<Words>,
     /// Set an environment variable
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
