@@ -83,7 +83,6 @@ impl Section {
 
     /// What it inflates to.
     pub(super) fn inflate(&self, limits: &Limits) -> io::Result<Box<dyn Read + Send>> {
-        let largest = limits.inflated.min(RATIO_FROM.max(self.len.saturating_mul(limits.ratio)));
         let inner: Box<dyn Read + Send> = match self.format()? {
             Format::Layer(compression) => {
                 let window = layer::Limits::default().zstd_window_log;
@@ -91,7 +90,7 @@ impl Section {
             }
             Format::Xz => Box::new(liblzma::read::XzDecoder::new(self.clone())),
         };
-        Ok(Box::new(Limited { inner, left: largest, largest }))
+        Ok(Box::new(limited(inner, self.len, limits)))
     }
 }
 
@@ -119,8 +118,14 @@ pub(super) enum Format {
 #[error("it inflates to more than {0} bytes")]
 pub struct TooLarge(u64);
 
+/// What `compressed` bytes inflate to, within the limits.
+pub(super) fn limited<R: Read>(inner: R, compressed: u64, limits: &Limits) -> Limited<R> {
+    let largest = limits.inflated.min(RATIO_FROM.max(compressed.saturating_mul(limits.ratio)));
+    Limited { inner, left: largest, largest }
+}
+
 /// Fails after so many bytes.
-struct Limited<R> {
+pub(super) struct Limited<R> {
     inner: R,
     left: u64,
     largest: u64,

@@ -7,8 +7,8 @@
 
 use super::folder::with_images;
 use super::writer::{Output, Target, copy};
-use super::{Error, Kind, Result, io_error, spool};
-use crate::layer::{Decoder, Limits, TarWriter};
+use super::{Error, Kind, Limits, Result, io_error, spool};
+use crate::layer::{self, Decoder, TarWriter};
 use crate::oci::{Descriptor, Digest, Document, Image, Reference, media_type};
 use crate::store::MAX_DOCUMENT;
 use crate::tree::{self, Meta, Time, TreePath};
@@ -125,8 +125,10 @@ impl Tarball {
         }
         match descriptor.layer_compression() {
             Ok(compression) => {
-                let inflated = Decoder::new(content, compression, Limits::default().zstd_window_log);
-                let mut inflated = inflated.map_err(|e| self.target.failed(e))?;
+                let window = layer::Limits::default().zstd_window_log;
+                let inflated =
+                    Decoder::new(content, compression, window).map_err(|e| self.target.failed(e))?;
+                let mut inflated = spool::limited(inflated, descriptor.size, &Limits::default());
                 self.layer(descriptor, &mut inflated)
             }
             Err(_) if descriptor.size > MAX_DOCUMENT => {
@@ -208,7 +210,7 @@ impl Tarball {
         let Document::Manifest(manifest) = Document::parse(&bytes, &root.media_type).map_err(fail)? else {
             return self.unsupported("a docker-archive holds no index: choose a platform");
         };
-        if !media_type::CONFIGS.contains(&manifest.config.media_type.as_str()) {
+        if !manifest.is_image() {
             return self.unsupported("a docker-archive holds images, no other artifacts");
         }
         let config = self.document(&manifest.config.digest)?;

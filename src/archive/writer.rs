@@ -162,6 +162,8 @@ impl Output {
             }
             _ => {}
         }
+        // A link stays, as /dev/stdout where that is a file; what it leads to is replaced.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
         let work = Workspace::beside(path)?;
         let new = work.path().join("archive");
         let file = io_error("create", &new, File::create(&new))?;

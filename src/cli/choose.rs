@@ -73,7 +73,7 @@ fn walk_below(place: &impl Documents, at: &Descriptor, depth: usize, each: Visit
         }
         Document::Manifest(manifest) => {
             let config = &manifest.config;
-            if oci::media_type::CONFIGS.contains(&config.media_type.as_str()) {
+            if manifest.is_image() {
                 let text = place.document(config)?;
                 oci::Image::new(at.clone(), manifest.clone(), &text)
                     .map_err(|source| store::Error::Document { digest: at.digest.clone(), source })?;

@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys};
+use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys, transfer};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,8 @@ pub enum Error {
     Oci(#[from] oci::Error),
     /// A registry.
     Registry(#[from] registry::Error),
+    /// A copy of an image.
+    Transfer(#[from] transfer::Error),
     /// The store.
     Store(#[from] store::Error),
     /// An archive or folder of images.
@@ -56,6 +58,7 @@ impl Error {
         match self {
             Self::Oci(e) => e.kind(),
             Self::Registry(e) => e.kind(),
+            Self::Transfer(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Archive(e) => e.kind(),
             Self::Import(e) => e.kind(),
@@ -111,7 +114,13 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Registry(e) => registry_hint(e),
+            Self::Registry(e) | Self::Transfer(transfer::Error::Registry(e)) => registry_hint(e),
+            Self::Transfer(transfer::Error::NoPlatform { name, available, .. }) => {
+                available.first().map(|p| format!("shipimg pull --platform {p} {name}"))
+            }
+            Self::Transfer(transfer::Error::Foreign { name, .. }) => {
+                Some(format!("shipimg pull --allow-foreign-layers {name}"))
+            }
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Archive(archive::Error::Choose { archive, names, .. }) => {
@@ -160,9 +169,6 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         E::NoRoots => Some("apt-get install ca-certificates".to_string()),
         E::NoImage { reference, .. } => {
             Some(format!("skopeo list-tags docker://{}/{}", reference.registry(), reference.repository()))
-        }
-        E::NoPlatform { reference, available, .. } => {
-            available.first().map(|p| format!("shipimg pull --platform {p} {reference}"))
         }
         E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
         _ => None,

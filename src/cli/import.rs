@@ -9,7 +9,7 @@ use crate::error;
 use crate::oci::{Descriptor, Digest, Platform, Reference, rfc3339};
 use crate::store::{Ingest, Store};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +20,9 @@ const CHUNK: usize = 256 << 10;
 /// What is wrong with the arguments of `import`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// An archive from a terminal.
+    #[error("an archive is not read from a terminal: give a file, or redirect the input")]
+    Terminal,
     /// An image without a name.
     #[error("image {digest} of {archive} has no name")]
     NoName {
@@ -53,7 +56,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> error::Kind {
         match self {
-            Self::NoName { .. } | Self::Configured { .. } => error::Kind::Input,
+            Self::Terminal | Self::NoName { .. } | Self::Configured { .. } => error::Kind::Input,
             Self::Platform { .. } => error::Kind::Missing,
         }
     }
@@ -165,9 +168,12 @@ impl Documents for Reader {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let source = match self.source.as_os_str() {
+            dash if dash == "-" && std::io::stdin().is_terminal() => return Err(Error::Terminal.into()),
+            dash if dash == "-" => Source::Stdin,
+            path => Source::Path(path.into()),
+        };
         let store = context.store()?;
-        let source =
-            if self.source.as_os_str() == "-" { Source::Stdin } else { Source::Path(self.source.clone()) };
         let scratch = store.scratch()?;
         let options = Options {
             kind: self.kind,

@@ -37,6 +37,7 @@ mod spec;
 mod start;
 mod state;
 mod target;
+mod transfer;
 mod unpack;
 
 pub use error::Error;

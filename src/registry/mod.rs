@@ -1,8 +1,8 @@
-//! Registries: the distribution-spec over HTTP, and `pull` into the store.
+//! Registries: the distribution-spec over HTTP.
 //!
 //! ```text
-//! Reference ─ Remote::connect ─ pull ─→ manifest → configuration → layers (4 at once)
-//!                  │                    → store.ingest, verified → store.tag, last
+//! Reference ─ Remote::connect ─┬─ root, document, blob
+//!                  │           └─ …
 //!      client ─ auth ─ credentials
 //! ```
 //!
@@ -29,19 +29,21 @@
 //! It does not fetch foreign layers from their URLs, read schema 1 manifests, or print.
 
 mod auth;
+mod body;
 mod client;
 mod credentials;
+mod foreign;
 pub mod http;
-mod pull;
 mod remote;
 mod retry;
 
+pub use body::BlobBody;
 pub use credentials::Credentials;
-pub use pull::{Event, pull};
-pub use remote::{Fetched, Remote};
+pub use foreign::Foreign;
+pub use remote::Remote;
 
 use crate::error::Kind;
-use crate::oci::{self, Digest, Platform, Reference};
+use crate::oci::{Digest, Reference};
 use crate::{store, sys};
 use std::error::Error as StdError;
 use std::io;
@@ -238,44 +240,6 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
-    /// A manifest, an index or a configuration is malformed.
-    #[error("{reference}: {source}")]
-    Document {
-        /// The image.
-        reference: Box<Reference>,
-        /// What is wrong.
-        source: oci::Error,
-    },
-    /// An artifact that is no image.
-    #[error("{reference} is no container image: it holds {media_type}")]
-    NotImage {
-        /// The artifact.
-        reference: Box<Reference>,
-        /// The media type that images do not have.
-        media_type: String,
-    },
-    /// A layer that lies elsewhere.
-    #[error(
-        "{reference}: layer {digest} lies outside the registry, at {url:?}, and is not fetched from there"
-    )]
-    Foreign {
-        /// The image.
-        reference: Box<Reference>,
-        /// The layer.
-        digest: Digest,
-        /// The first of its URLs.
-        url: String,
-    },
-    /// The image is not made for the platform.
-    #[error("{reference} has nothing for platform {platform}, only for {}", available.join(", "))]
-    NoPlatform {
-        /// The image.
-        reference: Box<Reference>,
-        /// The wanted platform.
-        platform: Platform,
-        /// What there is.
-        available: Vec<String>,
-    },
     /// A credential helper that is none, or failed.
     #[error("credential helper {helper:?}: {reason}")]
     Helper {
@@ -322,15 +286,11 @@ impl Error {
             | Self::Token { .. }
             | Self::Redirect { .. }
             | Self::Range { .. } => Kind::Network,
-            Self::NoRoots | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
+            Self::NoRoots => Kind::Unsupported,
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. }
-            | Self::TooLarge { .. }
-            | Self::Digest { .. }
-            | Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
-            Self::NoImage { .. } | Self::NoPlatform { .. } => Kind::Missing,
-            Self::Document { source, .. } => source.kind(),
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::NoImage { .. } => Kind::Missing,
             Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

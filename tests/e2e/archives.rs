@@ -7,6 +7,7 @@ use crate::common::{TestStore, collect, describe, need_root, ok};
 use crate::unpack;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -550,9 +551,74 @@ fn what_cannot_be_is_said() {
     assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o644);
 
     // A terminal.
-    let line = format!("{} --root {} export {NAME}", crate::common::bin(), lab.store.path().display());
-    let args = ["-qec", &line, "/dev/null"];
-    let out = crate::common::output("script", &args);
-    assert_eq!(out.status.code(), Some(2), "{}", describe("script", &args, &out));
-    assert!(String::from_utf8_lossy(&out.stdout).contains("not written to a terminal"));
+    for (command, text) in [
+        (format!("export {NAME}"), "not written to a terminal"),
+        ("import -".into(), "not read from a terminal"),
+    ] {
+        let line = format!("{} --root {} {command}", crate::common::bin(), lab.store.path().display());
+        let args = ["-qec", &line, "/dev/null"];
+        let out = crate::common::output("script", &args);
+        assert_eq!(out.status.code(), Some(2), "{}", describe("script", &args, &out));
+        assert!(String::from_utf8_lossy(&out.stdout).contains(text));
+    }
+}
+
+/// The time of an interruption: a layer of 8 GiB of zeros is being inflated.
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let lab = Lab::new();
+    let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    z.write_all(&vec![0; 16 << 20]).unwrap();
+    let bytes = z.finish().unwrap().repeat(512);
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+    let layer = Blob { bytes, media_type, diff_id: sha256(b"") };
+    Layout::at(lab.store.path()).add("localhost/large:1", &[layer], &json!({}));
+    for kind in ["docker-archive", "rootfs"] {
+        let mut command = lab.store.command();
+        let mut child = command
+            .args(["export", "--kind", kind, "-o", &lab.at("out"), "localhost/large:1"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "{kind}: it is under way");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{kind}: {status}");
+        assert_eq!(fs::read_dir(lab.work.path()).unwrap().count(), 0, "{kind}");
+        assert_eq!(fs::read_dir(lab.store.path().join("shipimg/tmp")).unwrap().count(), 0, "{kind}");
+    }
+}
+
+/// A reader and a writer are used by several threads.
+#[test]
+fn several_threads_read_and_write() {
+    use shipimg::archive::{Kind, Options, Reader, Source, Target, Writer};
+    let lab = Lab::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = Source::Path(lab.export("docker-archive").into());
+    let reader = Reader::open(&archive, scratch.path(), &Options::default()).unwrap();
+    let root = &reader.image(None).unwrap().descriptor;
+    let manifest = reader.document(root).unwrap();
+    let shipimg::oci::Document::Manifest(parsed) =
+        shipimg::oci::Document::parse(&manifest, &root.media_type).unwrap()
+    else {
+        panic!()
+    };
+    for kind in [Kind::OciArchive, Kind::DockerArchive, Kind::Oci, Kind::Dir] {
+        let path = lab.at(&format!("threads.{kind}"));
+        let writer = Writer::create(kind, &Target::Path(path.clone().into()), scratch.path(), 0).unwrap();
+        std::thread::scope(|scope| {
+            for blob in parsed.layers.iter().chain([&parsed.config]).cycle().take(12) {
+                let (reader, writer) = (&reader, &writer);
+                scope.spawn(move || writer.put_blob(blob, &mut reader.blob(blob, 0).unwrap()).unwrap());
+            }
+        });
+        assert!(parsed.layers.iter().all(|l| writer.has(l)));
+        writer.put_document(root, &manifest).unwrap();
+        writer.add(root, &[NAME.to_string()]).unwrap();
+        writer.finish().unwrap();
+        let (store, _) = Lab::import(&path);
+        assert_eq!(Lab::rootfs(&store, "got:1"), Lab::rootfs(&lab.store, NAME), "{kind}");
+    }
 }
