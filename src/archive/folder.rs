@@ -12,7 +12,7 @@ use crate::sys::workspace::Workspace;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -27,15 +27,17 @@ pub(super) struct Folder {
     target: PathBuf,
     /// Where it is filled: the target itself, or in the workspace.
     dir: PathBuf,
-    work: Option<Workspace>,
+    /// Where files are until they are whole: in a layout that is there, or beside the target.
+    work: Workspace,
     images: Mutex<Vec<(Descriptor, Vec<String>)>>,
 }
 
 impl Folder {
     pub(super) fn create(kind: Kind, target: &Path) -> Result<Self> {
         let (target, images) = (target.to_path_buf(), Mutex::default());
-        if kind == Kind::Oci && target.join("oci-layout").is_file() {
-            return Ok(Self { kind, dir: target.clone(), target, work: None, images });
+        if kind == Kind::Oci && is_layout(&target)? {
+            let work = Workspace::beside(&target.join("index.json"))?;
+            return Ok(Self { kind, dir: target.clone(), target, work, images });
         }
         match fs::read_dir(&target).map(|mut d| d.next().is_some()) {
             Ok(true) => return Err(Error::Exists(target)),
@@ -47,7 +49,7 @@ impl Folder {
         let work = Workspace::beside(&target)?;
         let dir = work.path().join("folder");
         io_error("create", &dir, fs::create_dir(&dir))?;
-        Ok(Self { kind, target, dir, work: Some(work), images })
+        Ok(Self { kind, target, dir, work, images })
     }
 
     fn path(&self, descriptor: &Descriptor) -> PathBuf {
@@ -72,7 +74,18 @@ impl Folder {
         if self.has(descriptor) {
             return Ok(());
         }
-        write_whole(&self.path(descriptor), content)
+        self.write(&self.path(descriptor), content)
+    }
+
+    /// Replaces `path` by a file with `content`, whole or not at all.
+    fn write(&self, path: &Path, content: &mut dyn Read) -> Result<()> {
+        let dir = path.parent().unwrap_or(path);
+        io_error("create", dir, fs::create_dir_all(dir))?;
+        let new = tempfile::NamedTempFile::new_in(self.work.path());
+        let mut file = io_error("create a file in", self.work.path(), new)?;
+        copy(&Target::Path(path.to_path_buf()), content, &mut file)?;
+        io_error("chmod", path, file.as_file().set_permissions(Permissions::from_mode(0o644)))?;
+        io_error("replace", path, file.persist(path).map(drop).map_err(|e| e.error))
     }
 
     pub(super) fn add(&self, root: &Descriptor, names: &[String]) -> Result<()> {
@@ -86,37 +99,41 @@ impl Folder {
     }
 
     pub(super) fn finish(self) -> Result<()> {
-        let images = self.images.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let images = std::mem::take(&mut *self.images.lock().unwrap_or_else(PoisonError::into_inner));
         if self.kind == Kind::Dir {
             if let Some((root, _)) = images.first() {
                 let name = format!("{}.manifest.json", root.digest.hex());
                 rename(&self.dir.join(name), &self.dir.join("manifest.json"))?;
             }
-            write_whole(&self.dir.join("version"), &mut DIR_VERSION.as_bytes())?;
+            self.write(&self.dir.join("version"), &mut DIR_VERSION.as_bytes())?;
         } else {
             let _lock = lock(&self.dir)?;
             let marker = self.dir.join("oci-layout");
             if !marker.exists() {
-                write_whole(&marker, &mut &br#"{"imageLayoutVersion":"1.0.0"}"#[..])?;
+                self.write(&marker, &mut &br#"{"imageLayoutVersion":"1.0.0"}"#[..])?;
             }
             let path = self.dir.join("index.json");
             let index = with_images(read_index(&path)?, &images);
-            write_whole(&path, &mut format!("{index:#}\n").as_bytes())?;
+            self.write(&path, &mut format!("{index:#}\n").as_bytes())?;
         }
-        if self.work.is_some() { rename(&self.dir, &self.target) } else { Ok(()) }
+        if self.dir == self.target { Ok(()) } else { rename(&self.dir, &self.target) }
     }
 }
 
-/// Replaces `path` by a file with `content`, whole or not at all.
-fn write_whole(path: &Path, content: &mut dyn Read) -> Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    io_error("create", dir, fs::create_dir_all(dir))?;
-    let new = tempfile::Builder::new().prefix(".new-").tempfile_in(dir);
-    let mut file = io_error("create a file in", dir, new)?;
-    copy(&Target::Path(path.to_path_buf()), content, &mut file)?;
-    io_error("write", path, file.flush())?;
-    io_error("chmod", path, file.as_file().set_permissions(Permissions::from_mode(0o644)))?;
-    io_error("replace", path, file.persist(path).map(drop).map_err(|e| e.error))
+/// Whether an OCI layout is there.
+fn is_layout(dir: &Path) -> Result<bool> {
+    let text = match fs::read(dir.join("oci-layout")) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        text => io_error("read", &dir.join("oci-layout"), text)?,
+    };
+    let marker = serde_json::from_slice::<Value>(&text).unwrap_or_default();
+    if marker["imageLayoutVersion"] == "1.0.0" {
+        return Ok(true);
+    }
+    let what = "the OCI layout is not of version 1.0.0";
+    Err(Error::Unsupported { archive: dir.display().to_string(), what })
 }
 
 /// The lock under which the index is replaced.

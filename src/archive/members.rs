@@ -157,6 +157,12 @@ impl Members {
         TreePath::parse(name.as_bytes()).is_ok_and(|name| self.named.contains_key(&name))
     }
 
+    /// Whether there is a member below the folder `name`.
+    pub(super) fn has_below(&self, name: &str) -> bool {
+        let parsed = TreePath::parse(name.as_bytes());
+        parsed.is_ok_and(|folder| self.named.keys().any(|path| path.is_within(&folder)))
+    }
+
     /// The content of the member `name`, through links; none where there is no such file.
     pub(super) fn get(&self, name: &str) -> Option<Section> {
         let mut name = TreePath::parse(name.as_bytes()).ok()?;

@@ -301,7 +301,7 @@ fn kind_of(members: &Members) -> Option<Kind> {
         Some(Kind::OciArchive)
     } else if members.has("manifest.json") || members.has("repositories") {
         Some(Kind::DockerArchive)
-    } else if members.has("manifest") && members.has("rootfs") {
+    } else if members.has("manifest") && members.has_below("rootfs") {
         Some(Kind::Aci)
     } else {
         Some(Kind::Rootfs)

@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// Size of the buffer for copying, in bytes.
 const CHUNK: usize = 256 << 10;
 
+/// Logarithm of the largest window of a zstd stream in bytes: that of `zstd --long`. Of archives
+/// only one is under way.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
 /// From which inflated size on the ratio counts, in bytes.
 const RATIO_FROM: u64 = 1 << 30;
 
@@ -85,8 +89,7 @@ impl Section {
     pub(super) fn inflate(&self, limits: &Limits) -> io::Result<Box<dyn Read + Send>> {
         let inner: Box<dyn Read + Send> = match self.format()? {
             Format::Layer(compression) => {
-                let window = layer::Limits::default().zstd_window_log;
-                Box::new(layer::Decoder::new(self.clone(), compression, window)?)
+                Box::new(layer::Decoder::new(self.clone(), compression, ZSTD_WINDOW_LOG)?)
             }
             Format::Xz => Box::new(liblzma::read::XzDecoder::new(self.clone())),
         };

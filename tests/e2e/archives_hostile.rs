@@ -234,4 +234,9 @@ fn a_folder_that_is_written_to_keeps_what_it_has() {
     store.ok(&export);
     assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"outside");
     assert!(!place.is_symlink() && Path::new(&place).is_file());
+    let mut names: Vec<_> = fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+    fs::write(target.join("oci-layout"), "{\"imageLayoutVersion\": \"2.0.0\"}").unwrap();
+    assert!(store.fails(7, &export).contains("not of version 1.0.0"));
 }
