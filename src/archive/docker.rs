@@ -99,8 +99,8 @@ impl Archive<'_> {
             Ok(want) if want != *got => Err(Error::Digest {
                 archive: self.source.to_string(),
                 name: name.to_string(),
-                want,
-                got: got.clone(),
+                want: Box::new(want),
+                got: Box::new(got.clone()),
             }),
             _ => Ok(()),
         }
@@ -131,7 +131,7 @@ impl Archive<'_> {
         }
         let (descriptor, got) = &self.layers[name];
         if got != diff_id {
-            let (want, got) = (diff_id.clone(), got.clone());
+            let (want, got) = (Box::new(diff_id.clone()), Box::new(got.clone()));
             return Err(Error::Digest { archive: archive(), name: name.to_string(), want, got });
         }
         self.pieces.insert(descriptor.digest.clone(), Piece::Section(section));

@@ -247,9 +247,9 @@ pub enum Error {
         /// The file.
         name: String,
         /// The digest promised.
-        want: Digest,
+        want: Box<Digest>,
         /// The digest found.
-        got: Digest,
+        got: Box<Digest>,
     },
     /// A document or blob is not what its descriptor promises.
     #[error("{archive}: {source}")]

@@ -221,7 +221,8 @@ impl Tarball {
             match got {
                 Some(got) if got == layer.diff_id => names.push(format!("{}.tar", got.hex())),
                 Some(got) => {
-                    let (name, want) = (layer.descriptor.digest.to_string(), layer.diff_id.clone());
+                    let name = layer.descriptor.digest.to_string();
+                    let (want, got) = (Box::new(layer.diff_id.clone()), Box::new(got));
                     return Err(Error::Digest { archive: archive(), name, want, got });
                 }
                 None => return Err(missing(archive(), &layer.descriptor.digest)),

@@ -83,6 +83,12 @@ impl Writer {
         }
     }
 
+    /// Whether blobs lie one after the other as they are put: a put then waits for the one before.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.0, Form::Tarball(_))
+    }
+
     /// Whether the blob is there already and need not be put.
     #[must_use]
     pub fn has(&self, descriptor: &Descriptor) -> bool {

@@ -622,3 +622,35 @@ fn several_threads_read_and_write() {
         assert_eq!(Lab::rootfs(&store, "got:1"), Lab::rootfs(&lab.store, NAME), "{kind}");
     }
 }
+
+/// The engine that copies between all places takes archives too.
+#[test]
+fn archives_are_sources_and_sinks() {
+    use shipimg::archive::{Kind, Options, Reader, Source, Target, Writer};
+    use shipimg::store::Store;
+    use shipimg::transfer::{self, FromArchive, FromStore, ToArchive, ToStore};
+    let lab = Lab::new();
+    let store = Store::open(lab.store.path()).unwrap();
+    let scratch = store.scratch().unwrap();
+    for kind in [Kind::OciArchive, Kind::DockerArchive, Kind::Oci, Kind::Dir] {
+        let path = lab.at(&format!("copied.{kind}"));
+        let again = lab.at(&format!("again.{kind}"));
+        for path in [&path, &again] {
+            let writer = Writer::create(kind, &Target::Path(path.into()), scratch.path(), 0).unwrap();
+            let source = FromStore::new(&store, store.find(&NAME.parse().unwrap()).unwrap());
+            let sink = ToArchive::new(&writer, vec![NAME.into()]);
+            transfer::copy(&source, &sink, &transfer::Options::default(), &store, &|_| ()).unwrap();
+            writer.finish().unwrap();
+        }
+        if !kind.is_folder() {
+            assert_eq!(fs::read(&path).unwrap(), fs::read(&again).unwrap(), "{kind}: the same bytes");
+        }
+        let reader = Reader::open(&Source::Path(path.into()), scratch.path(), &Options::default()).unwrap();
+        let fresh = TestStore::new();
+        let other = Store::open(fresh.path()).unwrap();
+        let source = FromArchive::new(&reader, reader.image(None).unwrap());
+        let sink = ToStore::new(&other, "got:1".parse().unwrap());
+        transfer::copy(&source, &sink, &transfer::Options::default(), &other, &|_| ()).unwrap();
+        assert_eq!(Lab::rootfs(&fresh, "got:1"), Lab::rootfs(&lab.store, NAME), "{kind}");
+    }
+}
