@@ -61,13 +61,12 @@ impl Error {
             Self::Transfer(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Archive(e) => e.kind(),
-            Self::Import(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) | Self::Export(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Import(_) | Self::Export(_) => Kind::Input,
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
@@ -94,7 +93,10 @@ impl Error {
     /// that is not worth a message.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        let (Self::Output(e) | Self::Archive(archive::Error::Write { source: e, .. })) = self else {
+        let (Self::Output(e)
+        | Self::Archive(archive::Error::Write { source: e, .. })
+        | Self::Transfer(transfer::Error::Archive(archive::Error::Write { source: e, .. }))) = self
+        else {
             return false;
         };
         e.kind() == std::io::ErrorKind::BrokenPipe

@@ -1,14 +1,14 @@
 //! `shipimg export`: images of the store as archives and folders, and their files as a tar.
 
-use super::choose::{Documents, choose, walk};
-use super::import::source_date;
+use super::import::{platforms, source_date};
+use super::progress::{Progress, Style};
 use super::{Context, Result};
 use crate::archive::{self, Kind, Target, Writer};
 use crate::layer::{self, WriteOptions};
-use crate::oci::{Descriptor, Name, Platform};
-use crate::store::{self, Store};
+use crate::oci::{Name, Platform};
+use crate::store::Store;
 use crate::sys::signal;
-use std::fs::File;
+use crate::transfer::{self, FromStore, Platforms, ToArchive};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,16 +39,12 @@ pub struct Args {
     /// Of an index take this image only
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-}
-
-impl Documents for Store {
-    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        Ok(Self::document(self, descriptor)?)
-    }
-
-    fn has(&self, descriptor: &Descriptor) -> Result<bool> {
-        Ok(Self::has(self, descriptor)?)
-    }
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, default_value_t = Style::Auto, value_name = "STYLE")]
+    progress: Style,
 }
 
 impl Args {
@@ -64,28 +60,32 @@ impl Args {
         // The workspace lies in a folder of the user's, where no later command may come to sweep.
         signal::put_off();
         let store = context.store()?;
+        let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
         let exported = match self.kind {
             Kind::Rootfs => self.rootfs(&store, &target),
-            _ => self.images(&store, &target),
+            _ => self.images(&store, &target, &progress),
         };
+        progress.clear();
         if exported.is_err() {
             signal::give_in();
         }
         exported.map(|()| ExitCode::SUCCESS)
     }
 
-    fn images(&self, store: &Store, target: &Target) -> Result<()> {
+    fn images(&self, store: &Store, target: &Target, progress: &Progress) -> Result<()> {
         let scratch = store.scratch()?;
         let writer = Writer::create(self.kind, target, scratch.path(), source_date().unwrap_or(0))?;
-        // A docker-archive has no room for an index.
-        let host = (self.kind == Kind::DockerArchive).then(Platform::host);
-        let platform = self.platform.as_ref().or(host.as_ref());
         for name in &self.names {
             let entry = store.find(name)?;
-            let root = choose(store, &entry.descriptor, platform)?;
-            copy(store, &writer, &root)?;
-            let names: Vec<String> = entry.reference.iter().map(ToString::to_string).collect();
-            writer.add(&root, &names)?;
+            let names = entry.reference.iter().map(ToString::to_string).collect();
+            let (from, to) = (FromStore::new(store, entry), ToArchive::new(&writer, names));
+            let platforms = match self.kind {
+                // It has no room for an index.
+                Kind::DockerArchive if self.platform.is_none() => Platforms::Host,
+                _ => platforms(&from, &|child| Ok(store.has(child)?), self.platform.as_ref())?,
+            };
+            let options = transfer::Options { platforms, ..transfer::Options::default() };
+            transfer::copy(&from, &to, &options, store, &|event| progress.show(&event))?;
         }
         Ok(writer.finish()?)
     }
@@ -101,24 +101,4 @@ impl Args {
         }
         Ok(())
     }
-}
-
-/// Copies all that `root` consists of out of the store.
-fn copy(store: &Store, writer: &Writer, root: &Descriptor) -> Result<()> {
-    walk(store, root, &mut |descriptor, bytes| {
-        if writer.has(descriptor) {
-            return Ok(());
-        }
-        if let Some(bytes) = bytes {
-            return Ok(writer.put_document(descriptor, bytes)?);
-        }
-        // The writer verifies what it is given.
-        if !store.has(descriptor)? {
-            let (digest, root) = (descriptor.digest.clone(), store.root().to_path_buf());
-            return Err(store::Error::NoBlob { digest, root }.into());
-        }
-        let path = store.blob_path(&descriptor.digest);
-        let opened = File::open(&path).map_err(|source| store::Error::Io { action: "open", path, source });
-        Ok(writer.put_blob(descriptor, &mut opened?)?)
-    })
 }

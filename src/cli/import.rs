@@ -1,21 +1,18 @@
 //! `shipimg import`: images of archives and folders, and tars of files, into the store.
 
-use super::choose::{Documents, choose, walk};
 use super::images::Format;
+use super::progress::{Progress, Style};
 use super::settings::variable;
 use super::{Context, Result};
-use crate::archive::{self, Found, Kind, Limits, Options, Reader, Settings, Source};
-use crate::error;
-use crate::oci::{Descriptor, Digest, Platform, Reference, rfc3339};
-use crate::store::{Ingest, Store};
+use crate::archive::{Found, Kind, Limits, Options, Reader, Settings, Source};
+use crate::oci::{Descriptor, Digest, Document, Platform, Reference, rfc3339};
+use crate::store::Store;
+use crate::transfer::{self, FromArchive, Platforms, ToStore};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Size of the buffer for copying, in bytes.
-const CHUNK: usize = 256 << 10;
 
 /// What is wrong with the arguments of `import`.
 #[derive(Debug, thiserror::Error)]
@@ -39,27 +36,6 @@ pub enum Error {
         /// What it is.
         kind: Kind,
     },
-    /// The image is for another platform.
-    #[error("image {digest} is for {is}, not for {wanted}")]
-    Platform {
-        /// The image.
-        digest: Digest,
-        /// Its platform.
-        is: Box<Platform>,
-        /// The wanted one.
-        wanted: Box<Platform>,
-    },
-}
-
-impl Error {
-    /// The kind of failure.
-    #[must_use]
-    pub const fn kind(&self) -> error::Kind {
-        match self {
-            Self::Terminal | Self::NoName { .. } | Self::Configured { .. } => error::Kind::Input,
-            Self::Platform { .. } => error::Kind::Missing,
-        }
-    }
 }
 
 /// Arguments of `import`.
@@ -79,6 +55,12 @@ pub struct Args {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, default_value_t = Style::Auto, value_name = "STYLE")]
+    progress: Style,
     /// Give up where a compressed archive inflates to more
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().inflated)]
     max_inflated: u64,
@@ -156,14 +138,25 @@ pub fn source_date() -> Option<i64> {
     std::env::var("SOURCE_DATE_EPOCH").ok()?.parse().ok()
 }
 
-impl Documents for Reader {
-    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        Ok(Self::document(self, descriptor)?)
+/// What is copied of `root`: the image for a wanted platform; otherwise all, or where an index
+/// names images that are not there, the one that serves this machine.
+pub fn platforms(
+    source: &dyn transfer::Source,
+    has: &dyn Fn(&Descriptor) -> Result<bool>,
+    wanted: Option<&Platform>,
+) -> Result<Platforms> {
+    if let Some(platform) = wanted {
+        return Ok(Platforms::One(platform.clone()));
     }
-
-    fn has(&self, descriptor: &Descriptor) -> Result<bool> {
-        Ok(Self::has(self, descriptor)?)
+    let root = source.root()?;
+    if let Ok(Document::Index(index)) = Document::parse(&root.bytes, &root.descriptor.media_type) {
+        for child in &index.manifests {
+            if !has(child)? {
+                return Ok(Platforms::Host);
+            }
+        }
     }
+    Ok(Platforms::All)
 }
 
 impl Args {
@@ -185,18 +178,32 @@ impl Args {
             let kind = reader.kind();
             return Err(Error::Configured { archive: source.to_string(), kind }.into());
         }
-        let mut rows: Vec<(Reference, Descriptor)> = Vec::new();
-        for (found, names) in self.wanted(&source, &reader)? {
-            let root = choose(&reader, &found.descriptor, self.platform.as_ref())?;
-            copy(&reader, &store, &root)?;
-            self.check_platform(&store, &root)?;
-            rows.extend(names.into_iter().map(|name| (name, root.clone())));
+        let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
+        let copied = self.copy_all(&store, &source, &reader, &progress);
+        progress.clear();
+        print(self.format, &copied?)
+    }
+
+    /// Copies the wanted images into the store; gives their names.
+    fn copy_all(
+        &self,
+        store: &Store,
+        source: &Source,
+        reader: &Reader,
+        progress: &Progress,
+    ) -> Result<Vec<(Reference, Descriptor)>> {
+        let mut rows = Vec::new();
+        for (found, names) in self.wanted(source, reader)? {
+            let from = FromArchive::new(reader, found);
+            let platforms = platforms(&from, &|child| Ok(reader.has(child)?), self.platform.as_ref())?;
+            let options = transfer::Options { platforms, ..transfer::Options::default() };
+            for name in names {
+                let to = ToStore::new(store, name.clone());
+                let copied = transfer::copy(&from, &to, &options, store, &|event| progress.show(&event))?;
+                rows.push((name, copied.root));
+            }
         }
-        // All or nothing.
-        for (name, root) in &rows {
-            store.tag(name, root)?;
-        }
-        print(self.format, &rows)
+        Ok(rows)
     }
 
     /// The images to take, each with the names that it gets.
@@ -220,39 +227,6 @@ impl Args {
         });
         named.collect()
     }
-
-    /// An image without an index says only itself for which platform it is.
-    fn check_platform(&self, store: &Store, root: &Descriptor) -> Result<()> {
-        let Some(wanted) = &self.platform else { return Ok(()) };
-        let is = store.image(root, wanted)?.platform();
-        if wanted.fits(&is).is_some() {
-            return Ok(());
-        }
-        let (is, wanted) = (Box::new(is), Box::new(wanted.clone()));
-        Err(Error::Platform { digest: root.digest.clone(), is, wanted }.into())
-    }
-}
-
-/// Copies all that `root` consists of into the store.
-fn copy(reader: &Reader, store: &Store, root: &Descriptor) -> Result<()> {
-    walk(reader, root, &mut |descriptor, bytes| {
-        let Ingest::Missing(mut writer) = store.ingest(descriptor)? else { return Ok(()) };
-        writer.restart()?;
-        if let Some(bytes) = bytes {
-            writer.append(bytes)?;
-            return Ok(writer.commit()?);
-        }
-        let mut blob = reader.blob(descriptor, 0)?;
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let read = blob.read(&mut buffer);
-            let failed = |source| archive::Error::Read { archive: descriptor.digest.to_string(), source };
-            match read.map_err(failed)? {
-                0 => return Ok(writer.commit()?),
-                n => writer.append(&buffer[..n])?,
-            }
-        }
-    })
 }
 
 fn print(format: Format, rows: &[(Reference, Descriptor)]) -> Result<ExitCode> {

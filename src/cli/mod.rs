@@ -16,7 +16,6 @@ macro_rules! say {
 
 mod build;
 mod bundle;
-mod choose;
 mod create;
 mod delete;
 mod error;
