@@ -46,8 +46,18 @@ impl Client {
 
     /// Sends a request once; any status is an answer.
     pub(super) fn send(&self, url: &Url, request: blocking::RequestBuilder) -> Result<Answer> {
+        self.answer(url, request.send())
+    }
+
+    /// How long nothing may happen.
+    pub(super) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// What `url` answered.
+    pub(super) fn answer(&self, url: &Url, sent: reqwest::Result<blocking::Response>) -> Result<Answer> {
         let host = host_port(url);
-        let response = request.send().map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
+        let response = sent.map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
         Ok(Answer { response, host, stall: self.stall, window: Instant::now(), came: 0 })
     }
 
@@ -56,7 +66,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT.min(self.stall))
-            .timeout(self.stall);
+            .timeout(self.stall)
+            .tcp_user_timeout(self.stall);
         if !https && is_local(url) {
             builder = builder.no_proxy();
         }

@@ -31,16 +31,20 @@
 mod auth;
 mod body;
 mod client;
+mod connection;
 mod credentials;
 mod foreign;
 pub mod http;
 mod remote;
 mod retry;
+mod send;
+mod upload;
 
 pub use body::BlobBody;
 pub use credentials::Credentials;
 pub use foreign::Foreign;
 pub use remote::Remote;
+pub use upload::Open;
 
 use crate::error::Kind;
 use crate::oci::{Digest, Reference};
@@ -240,6 +244,24 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// What is to be sent cannot be read.
+    #[error("read what goes to {host}: {source}")]
+    Content {
+        /// Host and port.
+        host: String,
+        /// What the reader said.
+        source: io::Error,
+    },
+    /// An upload that goes astray.
+    #[error("{host}: upload of {digest}: {reason}")]
+    Upload {
+        /// Host and port.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A credential helper that is none, or failed.
     #[error("credential helper {helper:?}: {reason}")]
     Helper {
@@ -285,8 +307,10 @@ impl Error {
             | Self::Status { .. }
             | Self::Token { .. }
             | Self::Redirect { .. }
+            | Self::Upload { .. }
             | Self::Range { .. } => Kind::Network,
             Self::NoRoots => Kind::Unsupported,
+            Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
             Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
@@ -317,6 +341,14 @@ fn root_cause(e: &(dyn StdError + 'static)) -> String {
         at = source;
     }
     at.to_string()
+}
+
+/// The kind of a reader's failure: that of what it carries.
+fn content_kind(e: &io::Error) -> Kind {
+    match e.get_ref() {
+        Some(inner) if inner.is::<store::VerifyError>() => Kind::Integrity,
+        inner => inner.and_then(|i| i.downcast_ref::<Error>()).map_or_else(|| Kind::of_io(e), Error::kind),
+    }
 }
 
 fn colon(message: &str) -> String {

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// What one request was.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
@@ -132,13 +133,14 @@ fn serve(
     };
     let mut sent = vec![0; header("content-length").map_or(0, |l| l.parse().unwrap_or(0))];
     client.read_exact(&mut sent)?;
+    let method = head.split(' ').next().unwrap_or_default().to_string();
     let path = head.split(' ').nth(1).unwrap_or_default().to_string();
     let request = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|r| r.path == path).count();
-        let body = String::from_utf8_lossy(&sent).into_owned();
+        let body = String::from_utf8_lossy(&sent[..sent.len().min(64 << 10)]).into_owned();
         let (range, authorization) = (header("range"), header("authorization"));
-        log.push(Request { path, range, authorization, body, before });
+        log.push(Request { method, path, range, authorization, body, before });
         log.last().unwrap().clone()
     };
     let fault = decide(&request);
@@ -158,6 +160,7 @@ fn serve(
     let forwarded: Vec<&str> = head.split("\r\n").filter(keep).collect();
     let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
     server.write_all(format!("{}\r\nConnection: close\r\n\r\n", forwarded.join("\r\n")).as_bytes())?;
+    server.write_all(&sent)?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     let split = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |p| p + 4);
