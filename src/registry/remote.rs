@@ -1,36 +1,34 @@
 //! One repository of one registry: its documents and blobs, by digest.
 
 use super::body::BlobBody;
-use super::client::Answer;
-use super::connection::{Connection, retried};
+use super::connection::retried;
+use super::places::Places;
 use super::{Error, Options, Result};
 use crate::oci::{Descriptor, Digest, Hasher, Reference, media_type};
 use crate::store::MAX_DOCUMENT;
-use reqwest::header::{ACCEPT, RANGE};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::StatusCode;
 
 /// A repository that can be read.
 #[derive(Debug)]
 pub struct Remote {
-    pub(super) connection: Connection,
+    pub(super) places: Places,
     reference: Reference,
 }
 
 impl Remote {
-    /// The repository of `reference`. Makes a connection only where it has to find out
-    /// whether the registry speaks https.
+    /// The repository of `reference`, with the mirrors of `registries.conf`. Makes a connection
+    /// only where it has to find out whether the registry speaks https.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Untrusted`], [`Error::Stalled`].
+    /// [`Error::Blocked`], [`Error::ConfigFile`], [`Error::Unreachable`], [`Error::Untrusted`], [`Error::Stalled`].
     pub fn connect(reference: &Reference, options: &Options) -> Result<Self> {
-        let connection = Connection::open(reference.registry(), reference.repository(), options)?;
-        Ok(Self { connection, reference: reference.clone() })
+        Ok(Self { places: Places::of(reference, options)?, reference: reference.clone() })
     }
 
     /// Host and port.
     #[must_use]
     pub fn host(&self) -> String {
-        self.connection.host()
+        self.places.upstream().host()
     }
 
     /// What the reference leads to, an index or a manifest, as the registry has it, verified
@@ -82,9 +80,8 @@ impl Remote {
     /// Media type and bytes of what `name`, a tag or a digest, leads to.
     fn document_at(&self, name: &str) -> Result<(String, Vec<u8>)> {
         let accept = media_type::DOCUMENTS.join(", ");
-        let url = self.url("manifests", name);
         let result = retried(|| {
-            let answer = self.get(&url, Some(&accept), 0)?;
+            let answer = self.places.get("manifests", name, Some(&accept), 0)?;
             let media = answer.header("content-type").unwrap_or_default().to_string();
             Ok((media, answer.read_all(MAX_DOCUMENT, "a manifest")?))
         });
@@ -119,23 +116,6 @@ impl Remote {
             return Ok(());
         }
         Err(Error::Digest { host, what: what(), want: digest.clone(), got })
-    }
-
-    pub(super) fn url(&self, kind: &str, name: &str) -> Url {
-        self.connection.url(&format!("/v2/{}/{kind}/{name}", self.reference.repository()))
-    }
-
-    /// Gets `url` from byte `from` on.
-    pub(super) fn get(&self, url: &Url, accept: Option<&str>, from: u64) -> Result<Answer> {
-        self.connection.exchange(&Method::GET, url, &|at, mut request| {
-            if let Some(accept) = accept {
-                request = request.header(ACCEPT, accept);
-            }
-            if from > 0 {
-                request = request.header(RANGE, format!("bytes={from}-"));
-            }
-            self.connection.client.send(at, request)
-        })
     }
 
     /// What was asked for.

@@ -6,13 +6,14 @@
 //! where it is gone, the upload begins anew. Locations on other hosts are followed without
 //! credentials.
 
-use super::client::Answer;
+use super::client::{Answer, Client};
 use super::connection::{redirect_target, retried};
 use super::remote::Remote;
 use super::retry::Backoff;
 use super::send::send;
 use super::{Error, Result};
 use crate::oci::{Descriptor, Digest};
+use reqwest::blocking::RequestBuilder;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 use std::cell::Cell;
@@ -27,6 +28,9 @@ const OCTETS: &str = "application/octet-stream";
 /// Opens content at an offset.
 pub type Open<'a> = dyn Fn(u64) -> io::Result<Box<dyn Read + Send + 'a>> + 'a;
 
+/// Adds headers and body to a request, and sends it by the client.
+type Ask<'a> = dyn Fn(&Url, RequestBuilder, &Client) -> Result<Answer> + 'a;
+
 /// An upload under way.
 struct Session {
     location: Url,
@@ -40,7 +44,7 @@ impl Remote {
     /// # Errors
     /// [`Error::Length`] where it has another length there, and those of the network.
     pub fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
-        let url = self.url("blobs", &descriptor.digest.to_string());
+        let url = self.upstream_url("blobs", &descriptor.digest.to_string())?;
         match retried(|| self.send_empty(&Method::HEAD, &url)) {
             Ok(answer) => {
                 let length = answer.header("content-length").and_then(|l| l.parse().ok());
@@ -64,11 +68,11 @@ impl Remote {
     /// # Errors
     /// Those of the network.
     pub fn has_document(&self, digest: &Digest) -> Result<bool> {
-        let url = self.url("manifests", &digest.to_string());
+        let url = self.upstream_url("manifests", &digest.to_string())?;
         let accept = crate::oci::media_type::DOCUMENTS.join(", ");
         let head = || {
-            self.connection.exchange(&Method::HEAD, &url, &|at, r| {
-                self.connection.client.send(at, r.header(reqwest::header::ACCEPT, &accept))
+            self.ask(&Method::HEAD, &url, &|at, r, client| {
+                client.send(at, r.header(reqwest::header::ACCEPT, &accept))
             })
         };
         match retried(head) {
@@ -84,7 +88,7 @@ impl Remote {
     /// # Errors
     /// Those of the network.
     pub fn mount_blob(&self, descriptor: &Descriptor, from: &str) -> Result<bool> {
-        let mut url = self.url("blobs", "uploads/");
+        let mut url = self.upstream_url("blobs", "uploads/")?;
         url.query_pairs_mut().append_pair("mount", &descriptor.digest.to_string()).append_pair("from", from);
         match retried(|| self.send_empty(&Method::POST, &url)) {
             Ok(answer) if answer.status() == StatusCode::CREATED => Ok(true),
@@ -142,11 +146,10 @@ impl Remote {
     /// # Errors
     /// [`Error::Digest`] where the registry took it for something else; those of the network.
     pub fn put_document(&self, document: &Descriptor, bytes: &[u8], name: &str) -> Result<Option<Digest>> {
-        let url = self.url("manifests", name);
+        let url = self.upstream_url("manifests", name)?;
         let answer = retried(|| {
-            self.connection.exchange(&Method::PUT, &url, &|at, request| {
-                let request = request.header(CONTENT_TYPE, &document.media_type).body(bytes.to_vec());
-                self.connection.client.send(at, request)
+            self.ask(&Method::PUT, &url, &|at, request, client| {
+                client.send(at, request.header(CONTENT_TYPE, &document.media_type).body(bytes.to_vec()))
             })
         })?;
         let digest = |name: &str| answer.header(name).and_then(|d| d.parse::<Digest>().ok());
@@ -166,15 +169,27 @@ impl Remote {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Status`] 405 where the registry does not allow it.
     pub fn delete_document(&self, digest: &Digest) -> Result<()> {
-        let url = self.url("manifests", &digest.to_string());
+        let url = self.upstream_url("manifests", &digest.to_string())?;
         retried(|| self.send_empty(&Method::DELETE, &url)).map(|_| ()).map_err(|e| self.no_image(e))
     }
 
     fn send_empty(&self, method: &Method, url: &Url) -> Result<Answer> {
-        self.connection.exchange(method, url, &|at, request| {
-            let request = if *method == Method::HEAD { request } else { request.header(CONTENT_LENGTH, 0) };
-            self.connection.client.send(at, request)
+        self.ask(method, url, &|at, request, client| {
+            let bodiless = *method == Method::HEAD || *method == Method::GET;
+            let request = if bodiless { request } else { request.header(CONTENT_LENGTH, 0) };
+            client.send(at, request)
         })
+    }
+
+    fn upstream_url(&self, kind: &str, name: &str) -> Result<Url> {
+        let upstream = self.places.upstream();
+        Ok(upstream.url(&*upstream.connection()?, kind, name))
+    }
+
+    /// Asks the registry itself, never a mirror.
+    fn ask(&self, method: &Method, url: &Url, send: &Ask<'_>) -> Result<Answer> {
+        let connection = self.places.upstream().connection()?;
+        connection.exchange(method, url, &|at, request| send(at, request, &connection.client))
     }
 
     /// Goes on with an upload to its end.
@@ -214,7 +229,7 @@ impl Remote {
     }
 
     fn begin(&self, digest: &Digest) -> Result<Session> {
-        let answer = self.send_empty(&Method::POST, &self.url("blobs", "uploads/"))?;
+        let answer = self.send_empty(&Method::POST, &self.upstream_url("blobs", "uploads/")?)?;
         let least = answer.header("oci-chunk-min-length").and_then(|l| l.parse().ok()).unwrap_or(0);
         let location = self.location(&answer, digest)?;
         Ok(Session { location, offset: 0, chunk: CHUNK.max(least).min(LARGEST_CHUNK) })
@@ -222,16 +237,12 @@ impl Remote {
 
     /// Where a broken upload stands; `None` where it has to begin anew.
     fn resume(&self, at: Session, descriptor: &Descriptor) -> Option<Session> {
-        let answer = self.send_empty_get(&at.location).ok()?;
+        let answer = retried(|| self.send_empty(&Method::GET, &at.location)).ok()?;
         let offset = answer.header("range").and_then(range_end)?;
         // An empty upload says 0-0 too.
         let offset = if offset == 1 { 0 } else { offset };
         let location = self.location(&answer, &descriptor.digest).unwrap_or(at.location);
         (offset <= descriptor.size).then_some(Session { location, offset, chunk: at.chunk })
-    }
-
-    fn send_empty_get(&self, url: &Url) -> Result<Answer> {
-        retried(|| self.get(url, None, 0))
     }
 
     fn send_part(
@@ -244,14 +255,14 @@ impl Remote {
         progress: &dyn Fn(u64),
     ) -> Result<Answer> {
         let host = self.host();
-        self.connection.exchange(method, url, &|at, request| {
+        self.ask(method, url, &|at, request, client| {
             let mut request = request.header(CONTENT_TYPE, OCTETS);
             if let Some(range) = range {
                 request = request.header(CONTENT_RANGE, range);
             }
             let content = open(from).map_err(|source| Error::Content { host: host.clone(), source });
             let told = Cell::new(from);
-            send(&self.connection.client, at, request, &mut content?, end - from, &|n| {
+            send(client, at, request, &mut content?, end - from, &|n| {
                 told.set(from + n);
                 progress(told.get());
             })
