@@ -95,10 +95,7 @@ impl Store {
     }
 
     fn update_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
-        let lock_path = self.root().join("shipimg/lock");
-        let lock = io_error("open", &lock_path, File::create(&lock_path))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-            .call(|| format!("flock({})", lock_path.display()))?;
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
         let mut index = self.read_index()?;
         if let Some(manifests) = index["manifests"].as_array_mut() {
             change(manifests);

@@ -22,10 +22,12 @@
 
 mod blob;
 mod index;
+mod lease;
 mod scratch;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use index::Entry;
+pub use lease::Lease;
 pub use scratch::Scratch;
 
 use crate::error::Kind;
@@ -139,6 +141,14 @@ impl Error {
 
 fn io_error<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| Error::Io { action, path: path.to_path_buf(), source })
+}
+
+/// The paths of what lies in the folder `dir`; nothing where it is not there.
+fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => io_error("list", dir, read)?.map(|e| Ok(io_error("list", dir, e)?.path())).collect(),
+    }
 }
 
 /// A part of the store that belongs to one of the rooms above.
