@@ -21,11 +21,14 @@
 //! It does not know registries, layers' contents or containers.
 
 mod blob;
+mod gc;
 mod index;
 mod lease;
 mod scratch;
+mod shadow;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
+pub use gc::{Plan, Scope, Survey, Waste};
 pub use index::Entry;
 pub use lease::Lease;
 pub use scratch::Scratch;
@@ -165,7 +168,9 @@ pub enum Area {
 }
 
 impl Area {
-    const fn name(self) -> &'static str {
+    /// Its folder below `shipimg/`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Layers => "layers",
             Self::Bundles => "bundles",

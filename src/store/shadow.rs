@@ -5,7 +5,7 @@
 //! the annotation [`ORIGINAL`], `MEDIATYPE DIGEST SIZE` of the document that the registry has.
 //! That one is what this store shows, pushes and runs.
 
-use super::{Error, Result, Store};
+use super::{Error, Lease, Result, Store};
 use crate::oci::{self, Descriptor, Document, Manifest, media_type};
 use serde_json::Value;
 
@@ -15,24 +15,24 @@ pub(super) const ORIGINAL: &str = "org.shipimg.original";
 impl Store {
     /// The OCI document that stands for the Docker document `original`, put into the store;
     /// none where `original` is no Docker document.
-    pub(super) fn put_shadow(&self, original: &Descriptor) -> Result<Option<Descriptor>> {
+    pub(super) fn put_shadow(&self, lease: &Lease, original: &Descriptor) -> Result<Option<Descriptor>> {
         let named = |source| Error::Document { digest: original.digest.clone(), source };
         let bytes = match original.media_type.as_str() {
             media_type::DOCKER_MANIFEST => {
                 let document = self.document(original)?;
                 Manifest::docker_to_oci(&document).map_err(named)?
             }
-            media_type::DOCKER_LIST => self.shadow_list(original)?,
+            media_type::DOCKER_LIST => self.shadow_list(lease, original)?,
             _ => return Ok(None),
         };
         let kind = if original.is_index() { media_type::INDEX } else { media_type::MANIFEST };
-        let shadow = self.put(kind, &bytes)?;
+        let shadow = lease.put(kind, &bytes)?;
         Ok(Some(Descriptor { platform: original.platform.clone(), ..shadow }))
     }
 
     /// The index that says what a manifest list says; of the manifests in it those that are
     /// there have a shadow in their place.
-    fn shadow_list(&self, original: &Descriptor) -> Result<Vec<u8>> {
+    fn shadow_list(&self, lease: &Lease, original: &Descriptor) -> Result<Vec<u8>> {
         let named = |source| Error::Document { digest: original.digest.clone(), source };
         let json = |source| named(oci::Error::Json { what: "index", source });
         let bytes = self.document(original)?;
@@ -45,7 +45,7 @@ impl Store {
             // A list in a list would be no end of work, and is none that registries have.
             if child.media_type == media_type::DOCKER_MANIFEST
                 && self.has(child)?
-                && let Some(shadow) = self.put_shadow(child)?
+                && let Some(shadow) = self.put_shadow(lease, child)?
             {
                 value["mediaType"] = shadow.media_type.into();
                 value["digest"] = shadow.digest.to_string().into();
