@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Unpacked layers that can go.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stale {
     area: PathBuf,
     /// Their folders.

@@ -11,7 +11,7 @@
 //! rest, so that a process killed in between leaves only blobs that nothing names.
 
 use super::{Entry, Error, MAX_DOCUMENT, Result, Store, io_error, list};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Image, Platform};
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -19,6 +19,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What may go beyond the entries that are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,26 @@ impl Store {
     pub fn pruning(&self) -> Result<Survey> {
         let lock = self.lock(FlockOperation::LockExclusive)?;
         Ok(Survey { lock: Some(lock), ..self.survey()? })
+    }
+
+    /// When the image got its name, or where that is not known, came into the store.
+    #[must_use]
+    pub fn named_at(&self, entry: &Entry) -> SystemTime {
+        let came = || fs::metadata(self.blob_path(&entry.descriptor.digest)).and_then(|m| m.modified());
+        entry.tagged.or_else(|| came().ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// The image whose manifest has this digest; none where it is not there, or is an index's.
+    ///
+    /// # Errors
+    /// Those of [`Store::image`].
+    pub fn image_of(&self, manifest: &Digest) -> Result<Option<Image>> {
+        let Some(links) = self.links(manifest)? else { return Ok(None) };
+        if links.manifests.is_some() {
+            return Ok(None);
+        }
+        let size = fs::metadata(self.blob_path(manifest)).map_or(0, |m| m.len());
+        self.image(&Descriptor::new("", manifest.clone(), size), &Platform::host()).map(Some)
     }
 
     /// All blobs.
@@ -157,7 +178,6 @@ pub(super) struct Links {
 pub(super) struct Link {
     pub digest: Digest,
     #[serde(default)]
-    #[allow(dead_code)]
     pub size: u64,
     urls: Option<Vec<String>>,
 }
@@ -264,6 +284,7 @@ impl Survey {
     /// [`Error::Io`]; what was removed by then is gone, and the next prune goes on.
     pub fn apply(&self, plan: &Plan) -> Result<()> {
         self.store.drop_entries(&plan.entries)?;
+        self.store.forget(&plan.blobs.iter().map(|(d, _)| d).collect())?;
         let blobs = plan.blobs.iter().map(|(_, w)| &w.path);
         for path in blobs.chain(&plan.leases) {
             remove(path)?;

@@ -26,12 +26,16 @@ mod index;
 mod lease;
 mod scratch;
 mod shadow;
+mod summary;
+mod usage;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use gc::{Plan, Scope, Survey, Waste};
 pub use index::Entry;
 pub use lease::Lease;
 pub use scratch::Scratch;
+pub use summary::Summary;
+pub use usage::Usage;
 
 use crate::error::Kind;
 use crate::oci::{self, Descriptor, Digest, Document, Image, Platform};
