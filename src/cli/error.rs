@@ -30,6 +30,8 @@ pub enum Error {
     Launch(Box<Error>),
     /// Options that do not go together.
     Usage(#[from] super::run::Usage),
+    /// A store that is not whole.
+    Broken(#[from] super::fsck::Broken),
     /// Why nothing is removed.
     Refusal(#[from] super::sweep::Refusal),
     /// A bundle.
@@ -67,6 +69,7 @@ impl Error {
             Self::Disk(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
+            Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -115,7 +118,9 @@ impl Error {
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
-            Self::Store(store::Error::Verify(_)) => Some("shipimg fsck --repair".to_string()),
+            Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
+                Some("shipimg fsck --repair".to_string())
+            }
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }

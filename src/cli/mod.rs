@@ -18,8 +18,11 @@ mod build;
 mod bundle;
 mod create;
 mod delete;
+mod df;
 mod error;
 mod exec;
+mod fsck;
+mod history;
 mod images;
 mod inspect;
 mod kill;
@@ -77,6 +80,12 @@ enum Command {
     Rmi(rmi::Args),
     /// Remove what nothing needs any more: blobs, partial downloads, unpacked layers
     Prune(prune::Args),
+    /// Check that all blobs of the store are whole
+    Fsck(fsck::Args),
+    /// Explain what the store takes on disk
+    Df(df::Args),
+    /// Show how an image of the store was made
+    History(history::Args),
     /// Give an image of the store more names
     Tag(tag::Args),
     /// Take names away
@@ -161,6 +170,9 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => args.run(&context),
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
+        Command::Fsck(args) => args.run(&context),
+        Command::Df(args) => args.run(&context),
+        Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),
         Command::Untag(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),

@@ -3,7 +3,7 @@
 use super::sweep::{self, Options, Refusal, Removal};
 use super::{Context, Result};
 use crate::oci::Digest;
-use crate::store::{Entry, Scope, Store, Survey};
+use crate::store::{Scope, Store, Survey};
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -58,17 +58,27 @@ impl Args {
         let since =
             self.keep_since.map(|s| SystemTime::now().checked_sub(s.0).unwrap_or(SystemTime::UNIX_EPOCH));
         sweep::remove(&store, &self.options, ask, |survey| {
-            let used = if self.all { used(context, &store, survey)? } else { HashSet::new() };
-            let drop = |e: &Entry| {
-                let candidate = e.reference.is_none() || self.all;
-                candidate
-                    && !e.digests().any(|d| used.contains(d))
-                    && since.is_none_or(|s| store.named_at(e) < s)
-            };
-            Removal::new(context, survey, Scope::All, drop)
+            removal(context, &store, survey, self.all, since)
         })?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What a prune removes: entries without a name or, with `all`, without a use, unless they
+/// were named after `since`; and all that nothing leads to then.
+pub fn removal(
+    context: &Context,
+    store: &Store,
+    survey: &Survey,
+    all: bool,
+    since: Option<SystemTime>,
+) -> Result<Removal> {
+    let used = if all { used(context, store, survey)? } else { HashSet::new() };
+    Removal::new(context, survey, Scope::All, |e| {
+        (all || e.reference.is_none())
+            && !e.digests().any(|d| used.contains(d))
+            && since.is_none_or(|s| store.named_at(e) < s)
+    })
 }
 
 /// The manifests of what bundles, containers and running commands use, and the indexes that

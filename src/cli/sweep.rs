@@ -116,7 +116,12 @@ impl Removal {
 
     /// Bytes on disk.
     pub fn size(&self) -> u64 {
-        self.plan.size() + self.layer_sizes.iter().sum::<u64>()
+        self.plan.size() + self.layers_size()
+    }
+
+    /// Bytes on disk of the unpacked layers.
+    pub fn layers_size(&self) -> u64 {
+        self.layer_sizes.iter().sum()
     }
 
     fn is_empty(&self) -> bool {

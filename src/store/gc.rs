@@ -175,11 +175,21 @@ pub(super) struct Links {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Link {
+    #[serde(default)]
+    media_type: String,
     pub digest: Digest,
     #[serde(default)]
     pub size: u64,
-    urls: Option<Vec<String>>,
+    pub urls: Option<Vec<String>>,
+}
+
+impl Link {
+    /// Without what is not read.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.digest.clone(), self.size)
+    }
 }
 
 impl Links {
@@ -188,9 +198,14 @@ impl Links {
         self.config.iter().chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten())
     }
 
+    /// Manifests of an index.
+    pub fn members(&self) -> impl Iterator<Item = &Link> {
+        self.manifests.iter().flatten()
+    }
+
     /// Manifests of an index, the subject of a referrer.
     pub fn documents(&self) -> impl Iterator<Item = &Link> {
-        self.manifests.iter().flatten().chain(&self.subject)
+        self.members().chain(&self.subject)
     }
 }
 

@@ -21,6 +21,7 @@
 //! It does not know registries, layers' contents or containers.
 
 mod blob;
+mod fsck;
 mod gc;
 mod index;
 mod lease;
@@ -30,6 +31,7 @@ mod summary;
 mod usage;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
+pub use fsck::{Damage, Fault};
 pub use gc::{Plan, Scope, Survey, Waste};
 pub use index::Entry;
 pub use lease::Lease;
