@@ -1,7 +1,7 @@
 //! The engine: blobs several at once, then the documents, the name last.
 
 use super::rewrite::{self, Work};
-use super::select::{Blob, From, Selection, select};
+use super::select::{self, Blob, From, Selection, select};
 use super::{Error, Event, Put, Result, Sink, Source, Watch};
 use crate::layer::Coding;
 use crate::oci::{Descriptor, Digest, Platform};
@@ -65,7 +65,7 @@ pub fn copy(
     store: &Store,
     watch: Watch<'_>,
 ) -> Result<Copied> {
-    let mut selection = select(source, sink, &options.platforms)?;
+    let mut selection = select(source, &|d| sink.known(d), &options.platforms)?;
     let mut work = Work::new(store);
     rewrite::rewrite(&mut selection, source, sink.wants_oci(), options.coding, &mut work, watch)?;
     let Selection { mut documents, blobs } = selection;
@@ -76,17 +76,12 @@ pub fn copy(
     job.check_foreign(&blobs)?;
     let (read, others): (Vec<_>, Vec<_>) = blobs.iter().partition(|b| matches!(b.from, From::Bytes(_)));
     let transferred = job.run(&others)? + job.run(&read)?;
-    let Some(root) = documents.pop() else { return Err(nothing(source)) };
+    let Some(root) = documents.pop() else { return Err(select::nothing(source)) };
     for document in &documents {
         sink.put_document(document)?;
     }
     sink.finish(&root)?;
     Ok(Copied { root: root.descriptor, blobs: blobs.len(), size, transferred })
-}
-
-fn nothing(source: &dyn Source) -> Error {
-    let reason = "it holds nothing".to_string();
-    Error::Document { name: source.name(), source: crate::oci::Error::Document { what: "index", reason } }
 }
 
 struct Job<'a> {

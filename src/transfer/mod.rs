@@ -27,6 +27,7 @@ pub use copy::{Copied, Options, Platforms, copy};
 pub use index::{Member, create_index, edit_index};
 pub use location::Location;
 pub use remote::FromRegistry;
+pub use select::look;
 pub use stored::{FromStore, ToStore};
 
 use crate::error::Kind;

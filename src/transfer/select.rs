@@ -1,6 +1,6 @@
 //! Which documents and blobs a copy consists of.
 
-use super::{Content, Error, Platforms, Result, Sink, Source};
+use super::{Content, Error, Platforms, Result, Source};
 use crate::oci::{self, Descriptor, Digest, Document, Image, Index, Manifest, Platform};
 use crate::store::{MAX_DOCUMENT, Verified};
 use std::collections::BTreeSet;
@@ -38,11 +38,43 @@ pub(super) struct Selection {
     pub(super) blobs: Vec<Blob>,
 }
 
-/// Reads the documents of `source` for the wanted platforms. What the sink has is not asked for.
-pub(super) fn select(source: &dyn Source, sink: &dyn Sink, platforms: &Platforms) -> Result<Selection> {
+/// A document or configuration that need not be asked for.
+type Known<'a> = &'a dyn Fn(&Descriptor) -> Result<Option<Vec<u8>>>;
+
+/// Reads manifest and configuration of the image of `source`, without its layers; the bytes are
+/// the configuration's.
+///
+/// # Errors
+/// Those of the source; [`Error::NoPlatform`], and [`Error::Document`] where it is no image.
+pub fn look(source: &dyn Source, platforms: &Platforms) -> Result<(Image, Vec<u8>)> {
+    let selection = select(source, &|_| Ok(None), platforms)?;
+    let malformed = |source_error| Error::Document { name: source.name(), source: source_error };
+    for Content { descriptor, bytes } in selection.documents {
+        let Document::Manifest(manifest) =
+            Document::parse(&bytes, &descriptor.media_type).map_err(malformed)?
+        else {
+            continue;
+        };
+        let config = selection.blobs.iter().find(|b| b.descriptor.digest == manifest.config.digest);
+        let bytes = match config.map(|b| &b.from) {
+            Some(From::Bytes(bytes)) => bytes.clone(),
+            _ => Vec::new(),
+        };
+        return Ok((Image::new(descriptor, manifest, &bytes).map_err(malformed)?, bytes));
+    }
+    Err(nothing(source))
+}
+
+pub(super) fn nothing(source: &dyn Source) -> Error {
+    let reason = "it holds no manifest".to_string();
+    Error::Document { name: source.name(), source: oci::Error::Document { what: "index", reason } }
+}
+
+/// Reads the documents of `source` for the wanted platforms.
+pub(super) fn select(source: &dyn Source, known: Known<'_>, platforms: &Platforms) -> Result<Selection> {
     let mut walk = Walk {
         source,
-        sink,
+        known,
         name: source.name(),
         seen: BTreeSet::new(),
         selection: Selection { documents: Vec::new(), blobs: Vec::new() },
@@ -58,7 +90,7 @@ pub(super) fn select(source: &dyn Source, sink: &dyn Sink, platforms: &Platforms
 
 struct Walk<'a> {
     source: &'a dyn Source,
-    sink: &'a dyn Sink,
+    known: Known<'a>,
     name: String,
     seen: BTreeSet<Digest>,
     selection: Selection,
@@ -143,7 +175,7 @@ impl Walk<'_> {
 
     fn document(&self, descriptor: Descriptor) -> Result<Content> {
         self.check_size(&descriptor)?;
-        let bytes = match self.sink.known(&descriptor)? {
+        let bytes = match (self.known)(&descriptor)? {
             Some(bytes) => bytes,
             None => self.source.document(&descriptor)?,
         };
@@ -154,7 +186,7 @@ impl Walk<'_> {
 
     fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         self.check_size(descriptor)?;
-        if let Some(bytes) = self.sink.known(descriptor)? {
+        if let Some(bytes) = (self.known)(descriptor)? {
             return Ok(bytes);
         }
         let mut bytes = Vec::new();
