@@ -30,6 +30,10 @@ pub enum Error {
     Launch(Box<Error>),
     /// Options that do not go together.
     Usage(#[from] super::run::Usage),
+    /// A store that is not whole.
+    Broken(#[from] super::fsck::Broken),
+    /// Why nothing is removed.
+    Refusal(#[from] super::sweep::Refusal),
     /// A bundle.
     Bundle(#[from] bundle::Error),
     /// A Debian root.
@@ -59,12 +63,13 @@ impl Error {
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) => Kind::Input,
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
+            Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -113,6 +118,9 @@ impl Error {
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
+                Some("shipimg fsck --repair".to_string())
+            }
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }

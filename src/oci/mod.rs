@@ -17,7 +17,7 @@ pub use digest::{Algorithm, Digest, Hasher};
 pub use document::{Document, Index, Manifest};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
-pub use reference::{Name, Reference};
+pub use reference::{Match, Name, Reference};
 
 use crate::error::Kind;
 
