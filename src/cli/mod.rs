@@ -23,7 +23,9 @@ mod error;
 mod exec;
 mod fsck;
 mod history;
+mod export;
 mod images;
+mod import;
 mod inspect;
 mod kill;
 mod list;
@@ -90,6 +92,10 @@ enum Command {
     Tag(tag::Args),
     /// Take names away
     Untag(tag::Untag),
+    /// Take images from an archive, a folder of images or a tar of files into the store
+    Import(import::Args),
+    /// Write images of the store as an archive or a folder, or their files as a tar
+    Export(export::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Build what a recipe says
@@ -175,6 +181,8 @@ pub fn main() -> ExitCode {
         Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),
         Command::Untag(args) => args.run(&context),
+        Command::Import(args) => args.run(&context),
+        Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
