@@ -36,6 +36,10 @@ pub enum Error {
     Launch(Box<Error>),
     /// Options that do not go together.
     Usage(#[from] super::run::Usage),
+    /// A store that is not whole.
+    Broken(#[from] super::fsck::Broken),
+    /// Why nothing is removed.
+    Refusal(#[from] super::sweep::Refusal),
     /// A bundle.
     Bundle(#[from] bundle::Error),
     /// A Debian root.
@@ -66,12 +70,15 @@ impl Error {
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) | Self::Import(_) | Self::Export(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
+                Kind::Input
+            },
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
+            Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -132,6 +139,9 @@ impl Error {
                 Some(format!("shipimg import {archive} NAME"))
             }
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
+                Some("shipimg fsck --repair".to_string())
+            }
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }

@@ -1,6 +1,6 @@
 //! `shipimg import`: images of archives and folders, and tars of files, into the store.
 
-use super::images::Format;
+use super::table::Format;
 use super::progress::{Progress, Style};
 use super::settings::variable;
 use super::{Context, Result};

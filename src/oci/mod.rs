@@ -18,7 +18,7 @@ pub use digest::{Algorithm, Digest, Hasher};
 pub use document::{Document, Index, Manifest};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
-pub use reference::{Name, Reference};
+pub use reference::{Match, Name, Reference};
 pub use time::rfc3339;
 
 use crate::error::Kind;

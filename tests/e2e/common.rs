@@ -112,6 +112,14 @@ impl TestStore {
     }
 }
 
+impl TestStore {
+    /// Runs shipimg, which must refuse the command line.
+    pub fn fails_usage<A: AsRef<OsStr>>(&self, args: &[A]) {
+        let out = self.output(args);
+        assert_eq!(out.status.code(), Some(2), "{}", describe("shipimg", args, &out));
+    }
+}
+
 impl Drop for TestStore {
     /// Takes away what a failed test left mounted, so that the folder can go.
     fn drop(&mut self) {

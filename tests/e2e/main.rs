@@ -27,6 +27,7 @@ mod killed;
 mod mkimg;
 mod output;
 mod pull;
+mod registry_upload;
 mod rootfs;
 mod run;
 mod static_binary;
