@@ -72,7 +72,7 @@ impl Error {
             Self::Launch(e) => e.kind(),
             Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
                 Kind::Input
-            },
+            }
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
