@@ -24,15 +24,21 @@ mod images;
 mod inspect;
 mod kill;
 mod list;
+mod login;
+mod logout;
 mod mkimg;
 mod phases;
 mod progress;
 mod pull;
+mod referrers;
 mod run;
+mod search;
 mod settings;
 mod spec;
 mod start;
 mod state;
+mod table;
+mod tags;
 mod target;
 mod transfer;
 mod unpack;
@@ -92,6 +98,16 @@ enum Command {
     List(list::Args),
     /// Write a default config.json
     Spec(spec::Args),
+    /// Check credentials for a registry and keep them
+    Login(login::Args),
+    /// Forget the credentials for a registry
+    Logout(logout::Args),
+    /// List the tags of a repository
+    Tags(tags::Args),
+    /// Find repositories in registries
+    Search(search::Args),
+    /// List what refers to an image: signatures, SBOMs
+    Referrers(referrers::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
 }
@@ -159,6 +175,11 @@ pub fn main() -> ExitCode {
         Command::List(args) => args.run(&context),
         Command::Spec(args) => args.run(&context),
         Command::Mkimg(args) => args.run(&context),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
+        Command::Tags(args) => args.run(),
+        Command::Search(args) => args.run(),
+        Command::Referrers(args) => args.run(),
     };
     result.unwrap_or_else(|e| report(&e))
 }

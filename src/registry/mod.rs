@@ -37,6 +37,8 @@ mod connection;
 mod credentials;
 mod foreign;
 pub mod http;
+mod listing;
+mod login;
 mod places;
 mod remote;
 mod retry;
@@ -47,6 +49,8 @@ pub use body::BlobBody;
 pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;
+pub use listing::{Found, search};
+pub use login::{Kept, Scope, forget_all};
 pub use remote::Remote;
 pub use upload::Open;
 
@@ -266,6 +270,16 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A list that cannot be read.
+    #[error("{host} sent no list of {what}: {source}")]
+    Json {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: &'static str,
+        /// Where the parser stopped.
+        source: serde_json::Error,
+    },
     /// A registry that the configuration forbids.
     #[error("{reference}: registries.conf blocks {prefix}")]
     Blocked {
@@ -343,15 +357,16 @@ impl Error {
             Self::NoRoots => Kind::Unsupported,
             Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
-            Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::Unauthorized { .. } | Self::Blocked { .. } => Kind::Privilege,
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } | Self::Json { .. } => {
+                Kind::Integrity
+            }
             Self::NoImage { .. } => Kind::Missing,
             Self::Helper { .. }
             | Self::CredentialsFile { .. }
             | Self::ConfigFile { .. }
             | Self::CertificateFile { .. }
             | Self::Credentials => Kind::Input,
-            Self::Blocked { .. } => Kind::Privilege,
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

@@ -6,6 +6,8 @@ pub mod bundle;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
+pub mod server;
+pub mod tls;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};
