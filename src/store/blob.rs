@@ -342,12 +342,23 @@ impl Store {
         media_type: &str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Descriptor> {
+        self.put_known(media_type, write, |_| Ok(()))
+    }
+
+    /// The same; `known` is called with the digest before the blob is published.
+    pub(super) fn put_known(
+        &self,
+        media_type: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        known: impl FnOnce(&Digest) -> Result<()>,
+    ) -> Result<Descriptor> {
         let scratch = self.scratch()?;
         let path = scratch.path().join("blob");
         let file = io_error("create", &path, File::create(&path))?;
         let mut out = Hashed { file, hasher: Hasher::new(Algorithm::Sha256), len: 0 };
         write(&mut out).map_err(|e| unwrap_verify("write", &path, e))?;
         let descriptor = Descriptor::new(media_type, out.hasher.finish(), out.len);
+        known(&descriptor.digest)?;
         let target = self.blob_path(&descriptor.digest);
         io_error("chmod", &path, out.file.set_permissions(fs::Permissions::from_mode(0o444)))?;
         if !self.has(&descriptor)? {

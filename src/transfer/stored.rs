@@ -4,7 +4,7 @@ use super::copy::check_digest;
 use super::{Content, Error, Open, Put, Result, Sink, Source, Watch};
 use crate::error::Kind;
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
-use crate::store::{self, Entry, Ingest, Store};
+use crate::store::{self, Entry, Ingest, Lease, Store};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -97,13 +97,23 @@ pub(super) fn open_blob<'a>(
 pub struct ToStore<'a> {
     store: &'a Store,
     reference: Reference,
+    /// Holds what was seen or put, until it has its name.
+    lease: OnceLock<Lease>,
 }
 
 impl<'a> ToStore<'a> {
     /// The image will be called `reference`.
     #[must_use]
     pub const fn new(store: &'a Store, reference: Reference) -> Self {
-        Self { store, reference }
+        Self { store, reference, lease: OnceLock::new() }
+    }
+
+    fn hold(&self, digest: &Digest) -> Result<()> {
+        if self.lease.get().is_none() {
+            // Of two threads that come here one keeps its own.
+            let _ = self.lease.set(self.store.lease()?);
+        }
+        self.lease.get().map_or(Ok(()), |l| Ok(l.hold(digest)?))
     }
 
     fn fill(&self, writer: &mut store::BlobWriter, open: Open<'_>) -> Result<()> {
@@ -123,6 +133,7 @@ impl<'a> ToStore<'a> {
 
 impl Sink for ToStore<'_> {
     fn known(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+        self.hold(&descriptor.digest)?;
         if !self.store.has(descriptor)? {
             return Ok(None);
         }
@@ -131,6 +142,7 @@ impl Sink for ToStore<'_> {
     }
 
     fn put_blob(&self, descriptor: &Descriptor, open: Open<'_>, _: &dyn Source) -> Result<Put> {
+        self.hold(&descriptor.digest)?;
         loop {
             let Ingest::Missing(mut writer) = self.store.ingest(descriptor)? else { return Ok(Put::Present) };
             let resumed = !writer.is_empty();
@@ -150,6 +162,7 @@ impl Sink for ToStore<'_> {
     }
 
     fn put_document(&self, content: &Content) -> Result<()> {
+        self.hold(&content.descriptor.digest)?;
         Ok(self.store.put_as(&content.descriptor, &content.bytes)?)
     }
 

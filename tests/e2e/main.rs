@@ -6,6 +6,8 @@
 mod common;
 mod conformance;
 
+mod archives;
+mod archives_hostile;
 mod bad_input;
 mod bundle;
 mod debian_http;
