@@ -36,4 +36,5 @@ mod run;
 mod static_binary;
 mod store;
 mod tour;
+mod transfer;
 mod unpack;
