@@ -36,6 +36,8 @@ pub enum Error {
     Launch(Box<Error>),
     /// Options that do not go together.
     Usage(#[from] super::run::Usage),
+    /// Logging in or out.
+    Login(#[from] super::login::Error),
     /// A store that is not whole.
     Broken(#[from] super::fsck::Broken),
     /// Why nothing is removed.
@@ -73,6 +75,7 @@ impl Error {
             Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
                 Kind::Input
             }
+            Self::Login(e) => e.kind(),
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
@@ -169,18 +172,22 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
     }
 }
 
+/// What references call the registry at `host`.
+fn registry_name(host: &str) -> &str {
+    if ["registry-1.docker.io", "auth.docker.io"].contains(&host) { "docker.io" } else { host }
+}
+
 fn registry_hint(e: &registry::Error) -> Option<String> {
     use registry::Error as E;
     match e {
-        E::Unauthorized { status, .. } if status.as_u16() == 401 => {
-            Some("name the image exactly, and log in: shipimg pull --creds USER:PASSWORD IMAGE".to_string())
+        E::Unauthorized { host, .. } => Some(format!("shipimg login {}", registry_name(host))),
+        E::Untrusted { host, .. } => {
+            Some(format!("cp its-ca.pem /etc/containers/certs.d/{host}/ca.crt, or --tls-verify=false"))
         }
-        E::Unauthorized { host, .. } => Some(format!("skopeo login {host}, as a user who may pull this")),
-        E::Untrusted { .. } => Some("SSL_CERT_FILE=/path/to/its/ca.pem shipimg pull IMAGE".to_string()),
-        E::NoTls { .. } => Some("shipimg pull --tls-verify=false IMAGE".to_string()),
+        E::NoTls { .. } => Some("--tls-verify=false, or insecure = true in registries.conf".to_string()),
         E::NoRoots => Some("apt-get install ca-certificates".to_string()),
         E::NoImage { reference, .. } => {
-            Some(format!("skopeo list-tags docker://{}/{}", reference.registry(), reference.repository()))
+            Some(format!("shipimg tags {}/{}", reference.registry(), reference.repository()))
         }
         E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
         _ => None,

@@ -31,14 +31,18 @@ mod index;
 mod inspect;
 mod kill;
 mod list;
+mod login;
+mod logout;
 mod mkimg;
 mod phases;
 mod progress;
 mod prune;
 mod pull;
 mod push;
+mod referrers;
 mod rmi;
 mod run;
+mod search;
 mod settings;
 mod spec;
 mod start;
@@ -46,6 +50,7 @@ mod state;
 mod sweep;
 mod table;
 mod tag;
+mod tags;
 mod target;
 mod transfer;
 mod unpack;
@@ -129,6 +134,16 @@ enum Command {
     List(list::Args),
     /// Write a default config.json
     Spec(spec::Args),
+    /// Check credentials for a registry and keep them
+    Login(login::Args),
+    /// Forget the credentials for a registry
+    Logout(logout::Args),
+    /// List the tags of a repository
+    Tags(tags::Args),
+    /// Find repositories in registries
+    Search(search::Args),
+    /// List what refers to an image: signatures, SBOMs
+    Referrers(referrers::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
 }
@@ -208,6 +223,11 @@ pub fn main() -> ExitCode {
         Command::List(args) => args.run(&context),
         Command::Spec(args) => args.run(&context),
         Command::Mkimg(args) => args.run(&context),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
+        Command::Tags(args) => args.run(),
+        Command::Search(args) => args.run(),
+        Command::Referrers(args) => args.run(),
     };
     result.unwrap_or_else(|e| report(&e))
 }

@@ -146,12 +146,13 @@ impl Auth {
         scopes: &BTreeSet<String>,
         credentials: Option<&Credentials>,
     ) -> Result<HeaderValue> {
-        let mut fields: Vec<_> = challenge.get("service").map(|s| ("service", s)).into_iter().collect();
+        let service = challenge.get("service").map(|s| ("service", s));
         let shown = realm.clone();
         let request = if let Some(Credentials::IdentityToken(token)) = credentials {
             let scope = &scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+            let mut fields = vec![("scope", scope.as_str())];
+            fields.extend(service);
             fields.extend([
-                ("scope", scope.as_str()),
                 ("grant_type", "refresh_token"),
                 ("client_id", "shipimg"),
                 ("refresh_token", token.as_str()),
@@ -162,8 +163,8 @@ impl Auth {
             let request = client.request(Method::POST, &realm)?;
             request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
         } else {
-            fields.extend(scopes.iter().map(|s| ("scope", s.as_str())));
-            realm.query_pairs_mut().extend_pairs(fields);
+            let scopes = scopes.iter().map(|s| ("scope", s.as_str()));
+            realm.query_pairs_mut().extend_pairs(scopes.chain(service));
             let request = client.request(Method::GET, &realm)?;
             match credentials {
                 Some(Credentials::Password { user, password }) => {

@@ -2,6 +2,7 @@
 
 use super::certs::Certificates;
 use super::http::{self, NoSuchName};
+use super::retry::retry_after;
 use super::{Error, Options, Result};
 use reqwest::blocking;
 use reqwest::{StatusCode, Url};
@@ -10,7 +11,7 @@ use std::collections::btree_map::Entry;
 use std::error::Error as StdError;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -224,8 +225,7 @@ impl Answer {
     /// line without control characters (distribution-spec, "Error codes").
     pub(super) fn into_status_error(self) -> Error {
         let (host, status) = (self.host.clone(), self.status());
-        let retry_after = self.header("retry-after").and_then(|v| v.trim().parse().ok());
-        let retry_after = retry_after.map(Duration::from_secs);
+        let retry_after = self.header("retry-after").and_then(|v| retry_after(v, SystemTime::now()));
         let body = self.read_all(ERROR_BODY, "an error").unwrap_or_default();
         Error::Status { host, status, message: error_message(&body), retry_after }
     }

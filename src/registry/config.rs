@@ -68,7 +68,8 @@ struct Registry {
 struct Mirror {
     location: String,
     insecure: bool,
-    pull_from_mirror: Kinds,
+    #[serde(rename = "pull-from-mirror")]
+    kinds: Kinds,
     #[serde(flatten)]
     rest: BTreeMap<String, toml::Value>,
 }
@@ -168,6 +169,22 @@ impl Config {
         self.search_list().iter().map(|r| Ok(format!("{r}/{text}").parse()?)).collect()
     }
 
+    /// What `attempt` gives for the first of [`Config::resolve`]'s references that does not fail.
+    ///
+    /// # Errors
+    /// [`Error::Oci`], or the last failure.
+    pub fn first<T>(&self, text: &str, mut attempt: impl FnMut(&Reference) -> Result<T>) -> Result<T> {
+        let mut candidates = self.resolve(text)?;
+        let last = candidates.pop();
+        for reference in &candidates {
+            match attempt(reference) {
+                Ok(found) => return Ok(found),
+                Err(e) => tracing::debug!("{e}; trying the next registry"),
+            }
+        }
+        attempt(&last.map_or_else(|| text.parse(), Ok)?)
+    }
+
     /// Where the image is read from, in order; the last one is where it is written to.
     ///
     /// # Errors
@@ -182,7 +199,7 @@ impl Config {
             return Err(Error::Blocked { reference: Box::new(reference.clone()), prefix });
         }
         let by_digest = reference.digest().is_some();
-        let wanted = |m: &&Mirror| match m.pull_from_mirror {
+        let wanted = |m: &&Mirror| match m.kinds {
             Kinds::All => by_digest || !registry.mirror_by_digest_only,
             Kinds::DigestOnly => by_digest,
             Kinds::TagOnly => !by_digest,
@@ -200,12 +217,11 @@ impl Config {
     fn find(&self, reference: &Reference, full: &str) -> Option<(&Registry, usize)> {
         let host = reference.registry();
         let matched = self.registries.values().filter_map(|r| {
-            let length = match r.prefix.strip_prefix('*') {
-                Some(domain) => host.ends_with(domain).then_some(host.len()),
-                None => {
-                    let rest = full.strip_prefix(r.prefix.as_str());
-                    rest.filter(|r| r.starts_with(['/', ':', '@'])).map(|_| r.prefix.len())
-                }
+            let length = if let Some(domain) = r.prefix.strip_prefix('*') {
+                host.ends_with(domain).then_some(host.len())
+            } else {
+                let rest = full.strip_prefix(r.prefix.as_str());
+                rest.filter(|r| r.starts_with(['/', ':', '@'])).map(|_| r.prefix.len())
             };
             Some((r, length?))
         });
@@ -353,7 +369,7 @@ mod tests {
     #[test]
     fn later_files_replace() {
         let mut c = config(EXAMPLE);
-        let more = "unqualified-search-registries = [\"x.example\"]\n[[registry]]\nprefix = \"docker.io/evil\"\n[aliases]\ndebian = \"y.example/d\"\nnovel-key = 1";
+        let more = "novel-key = 1\nunqualified-search-registries = [\"x.example\"]\n[[registry]]\nprefix = \"docker.io/evil\"\n[aliases]\ndebian = \"y.example/d\"";
         c.add(Path::new("s.conf"), more).unwrap();
         assert_eq!(c.resolve("debian").unwrap()[0].to_string(), "y.example/d:latest");
         assert_eq!(c.search_list(), ["x.example"]);

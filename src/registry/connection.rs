@@ -134,7 +134,7 @@ impl Connection {
                     return Ok((other, answer));
                 }
                 // It speaks TLS, which says more than what it makes of plain http.
-                Err(e) if tried.is_ok() || matches!(e, Error::Untrusted { .. }) => return Err(e),
+                Err(e @ (Error::Untrusted { .. } | Error::NoRoots)) => return Err(e),
                 Err(_) => {}
             }
         }

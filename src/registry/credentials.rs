@@ -8,7 +8,8 @@
 //! (containers-auth.json(5), docker's "credential stores").
 //!
 //! A helper is the program `docker-credential-NAME` in `PATH`; NAME is letters, digits,
-//! `.`, `_` and `-`. It is asked by `get`, with the registry on its standard input.
+//! `.`, `_` and `-`. It is asked by `get`, with the registry on its standard input, and has a
+//! minute to answer.
 
 use super::{Error, Result};
 use crate::sys::program;
@@ -18,9 +19,12 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The most that a credentials file or a helper's answer may hold, in bytes.
 const LIMIT: u64 = 1 << 20;
+/// How long a helper may take; it may ask its user to unlock something.
+const HELPER_TIME: Duration = Duration::from_mins(1);
 /// Docker Hub's key in credential files and helpers.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
@@ -62,9 +66,14 @@ impl FromStr for Credentials {
 
 /// The credentials for `repository` at `registry`, if there are any.
 pub(super) fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
-    for path in files() {
-        if let Some(file) = File::read(&path)?
-            && let Some(found) = file.find(&path, registry, repository)?
+    find_in(&files(), registry, repository)
+}
+
+/// The credentials in the first of `files` that has some.
+pub(super) fn find_in(files: &[PathBuf], registry: &str, repository: &str) -> Result<Option<Credentials>> {
+    for path in files {
+        if let Some(file) = File::read(path)?
+            && let Some(found) = file.find(path, registry, repository)?
         {
             return Ok(Some(found));
         }
@@ -72,7 +81,18 @@ pub(super) fn find(registry: &str, repository: &str) -> Result<Option<Credential
     Ok(None)
 }
 
-fn files() -> Vec<PathBuf> {
+/// The helper that the first of `files` with one names for the registry.
+pub(super) fn helper(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
+    for path in files {
+        if let Some(helper) = File::read(path)?.and_then(|f| f.helpers(registry).next().cloned()) {
+            return Ok(Some(helper));
+        }
+    }
+    Ok(None)
+}
+
+/// Where credentials are looked for; the first is where they are written.
+pub(super) fn files() -> Vec<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(file) = var("REGISTRY_AUTH_FILE") {
         return vec![file];
@@ -115,26 +135,24 @@ struct Auth {
 impl File {
     fn read(path: &Path) -> Result<Option<Self>> {
         let fail = |reason: String| Error::CredentialsFile { path: path.to_path_buf(), reason };
-        match std::fs::metadata(path) {
-            Ok(m) if m.len() > LIMIT => return Err(fail(format!("it is larger than {LIMIT} bytes"))),
-            Ok(m) if !m.is_file() => return Err(fail("it is no regular file".to_string())),
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(fail(e.to_string())),
-        }
-        let text = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+        let Some(text) = read(path)? else { return Ok(None) };
         serde_json::from_slice(&text).map(Some).map_err(|e| fail(e.to_string()))
     }
 
+    /// The helpers for the registry, its own first.
+    fn helpers(&self, registry: &str) -> impl Iterator<Item = &String> {
+        let own = self.cred_helpers.iter().filter(move |(key, _)| normal(key) == registry).map(|(_, h)| h);
+        own.chain(Some(&self.creds_store).filter(|s| !s.is_empty()))
+    }
+
     fn find(&self, path: &Path, registry: &str, repository: &str) -> Result<Option<Credentials>> {
-        let helper = self.cred_helpers.iter().find(|(key, _)| normal(key) == registry).map(|(_, h)| h);
-        let store = Some(&self.creds_store).filter(|s| !s.is_empty());
-        for helper in helper.into_iter().chain(store) {
+        for helper in self.helpers(registry) {
             if let Some(found) = ask(helper, registry)? {
                 return Ok(Some(found));
             }
         }
-        let full = format!("{registry}/{repository}");
+        let full =
+            if repository.is_empty() { registry.to_string() } else { format!("{registry}/{repository}") };
         let matching = self.auths.iter().filter(|(key, _)| {
             full.strip_prefix(normal(key)).is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
         });
@@ -144,6 +162,19 @@ impl File {
             reason: format!("{registry}: {reason}"),
         })
     }
+}
+
+/// A credentials file's bytes; `None` where there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let fail = |reason: String| Error::CredentialsFile { path: path.to_path_buf(), reason };
+    match std::fs::metadata(path) {
+        Ok(m) if m.len() > LIMIT => return Err(fail(format!("it is larger than {LIMIT} bytes"))),
+        Ok(m) if !m.is_file() => return Err(fail("it is no regular file".to_string())),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e.to_string())),
+    }
+    std::fs::read(path).map(Some).map_err(|e| fail(e.to_string()))
 }
 
 impl Auth {
@@ -165,7 +196,7 @@ impl Auth {
 }
 
 /// A key without what old tools put around the host.
-fn normal(key: &str) -> &str {
+pub(super) fn normal(key: &str) -> &str {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let bare = bare.trim_end_matches('/');
     let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
@@ -184,29 +215,43 @@ struct HelperAnswer {
 }
 
 fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
-    let fail = |reason: String| Error::Helper { helper: helper.chars().take(100).collect(), reason };
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if helper.is_empty() || !helper.bytes().all(allowed) {
-        return Err(fail("a helper's name is letters, digits, '.', '_' and '-'".to_string()));
-    }
-    let server = if registry == "docker.io" { DOCKER_HUB } else { registry };
-    let program = format!("docker-credential-{helper}");
-    let (status, out) = program::filter(&program, &["get"], server.as_bytes(), LIMIT)?;
-    let text = String::from_utf8_lossy(&out);
-    if !status.success() {
-        // The protocol's own words for "none" (docker-credential-helpers, errors.go).
-        if text.trim() == "credentials not found in native keychain" {
-            return Ok(None);
-        }
-        let said: String = text.trim().chars().filter(|c| !c.is_control()).take(200).collect();
-        return Err(fail(format!("{status}{}", super::colon(&said))));
-    }
-    let answer: HelperAnswer = serde_json::from_slice(&out)
-        .map_err(|_| fail("its answer is not the JSON object with Username and Secret".to_string()))?;
+    let Some(out) = ask_helper(helper, "get", server_name(registry).as_bytes())? else { return Ok(None) };
+    let answer: HelperAnswer = serde_json::from_slice(&out).map_err(|_| {
+        failed(helper, "its answer is not the JSON object with Username and Secret".to_string())
+    })?;
     Ok(Some(match answer.user.as_str() {
         "<token>" => Credentials::IdentityToken(answer.secret),
         _ => Credentials::Password { user: answer.user, password: answer.secret },
     }))
+}
+
+/// What helpers call a registry.
+pub(super) fn server_name(registry: &str) -> &str {
+    if registry == "docker.io" { DOCKER_HUB } else { registry }
+}
+
+/// What a helper answers to `action` with `input`; `None` where it has no such credentials.
+pub(super) fn ask_helper(helper: &str, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if helper.is_empty() || !helper.bytes().all(allowed) {
+        return Err(failed(helper, "a helper's name is letters, digits, '.', '_' and '-'".to_string()));
+    }
+    let program = format!("docker-credential-{helper}");
+    let (status, out) = program::filter(&program, &[action], input, LIMIT, HELPER_TIME)?;
+    if status.success() {
+        return Ok(Some(out));
+    }
+    let text = String::from_utf8_lossy(&out);
+    // The protocol's own words for "none" (docker-credential-helpers, errors.go).
+    if text.trim() == "credentials not found in native keychain" {
+        return Ok(None);
+    }
+    let said: String = text.trim().chars().filter(|c| !c.is_control()).take(200).collect();
+    Err(failed(helper, format!("{status}{}", super::colon(&said))))
+}
+
+fn failed(helper: &str, reason: String) -> Error {
+    Error::Helper { helper: helper.chars().take(100).collect(), reason }
 }
 
 #[cfg(test)]

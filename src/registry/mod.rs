@@ -1,9 +1,12 @@
 //! Registries: the distribution-spec over HTTP.
 //!
 //! ```text
-//! Reference ─ Remote::connect ─┬─ root, document, blob
-//!                  │           └─ …
-//!      client ─ auth ─ credentials
+//! text ─ Config::resolve ─→ Reference ─ Remote::connect ─┬─ root, document, blob, tags, referrers
+//!                                             │          └─ upload_blob, mount_blob, put_document
+//!                       places (mirrors, then the registry itself; writes to that alone)
+//!                                             │
+//!                        connection ─┬─ client ─ http, certs
+//!                                    └─ auth ─ credentials ─ login
 //! ```
 //!
 //! What holds here, whatever a registry answers:
@@ -11,7 +14,9 @@
 //!   others get https with the platform's root certificates (`SSL_CERT_FILE` and
 //!   `SSL_CERT_DIR` replace them). A local registry is asked over http first; one that does
 //!   not understand it is asked over https. [`Options::tls_verify`] off means: https with
-//!   any certificate, then http.
+//!   any certificate, then http; so does `insecure` in `registries.conf`, for one registry.
+//!   CAs and client certificates in `certs.d` are for their host alone (see `certs`).
+//! - **Proxies** are those of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`; never for this machine.
 //! - **Credentials** go to the registry's own origin, and to a token realm that is the
 //!   registry's own host or, both over https, on the registry's own site (`gitlab.com`
 //!   for `registry.gitlab.com`, see `auth`). A redirect never carries them elsewhere.
@@ -26,7 +31,7 @@
 //! - **Cost**: root certificates are loaded for the first https request, the name resolver
 //!   is set up for the first name that is not `localhost` (see [`http`]).
 //!
-//! It does not fetch foreign layers from their URLs, read schema 1 manifests, or print.
+//! It does not read schema 1 manifests, or print.
 
 mod auth;
 mod body;
@@ -37,6 +42,8 @@ mod connection;
 mod credentials;
 mod foreign;
 pub mod http;
+mod listing;
+mod login;
 mod places;
 mod remote;
 mod retry;
@@ -47,6 +54,8 @@ pub use body::BlobBody;
 pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;
+pub use listing::{Found, search};
+pub use login::{Kept, Scope, forget_all};
 pub use remote::Remote;
 pub use upload::Open;
 
@@ -266,6 +275,16 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A list that cannot be read.
+    #[error("{host} sent no list of {what}: {source}")]
+    Json {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: &'static str,
+        /// Where the parser stopped.
+        source: serde_json::Error,
+    },
     /// A registry that the configuration forbids.
     #[error("{reference}: registries.conf blocks {prefix}")]
     Blocked {
@@ -343,15 +362,16 @@ impl Error {
             Self::NoRoots => Kind::Unsupported,
             Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
-            Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::Unauthorized { .. } | Self::Blocked { .. } => Kind::Privilege,
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } | Self::Json { .. } => {
+                Kind::Integrity
+            }
             Self::NoImage { .. } => Kind::Missing,
             Self::Helper { .. }
             | Self::CredentialsFile { .. }
             | Self::ConfigFile { .. }
             | Self::CertificateFile { .. }
             | Self::Credentials => Kind::Input,
-            Self::Blocked { .. } => Kind::Privilege,
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

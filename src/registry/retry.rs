@@ -2,7 +2,7 @@
 
 use super::{Error, Result};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often one thing is tried before its error counts.
 const TRIES: u32 = 5;
@@ -47,6 +47,34 @@ impl Backoff {
     }
 }
 
+/// What a Retry-After asks for: seconds, or a date (RFC 9110, 10.2.3); nothing for one that is past.
+pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = Duration::from_secs(http_date(value)?);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(date.saturating_sub(now))
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers write.
+fn http_date(text: &str) -> Option<u64> {
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let mut words = rest.split(' ');
+    let day: u64 = words.next()?.parse().ok().filter(|d| (1..=31).contains(d))?;
+    let name = words.next()?;
+    let month = months.iter().position(|m| *m == name)? as u64;
+    let year: u64 = words.next()?.parse().ok().filter(|y| (1970..=9999).contains(y))?;
+    let mut clock = words.next()?.split(':').map(|n| n.parse::<u64>().ok().filter(|n| *n <= 60));
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    // Days since 1970, with years that begin in March (H. Hinnant, "chrono-compatible date algorithms").
+    let (y, m) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
+    Some((days - 719_468) * 86400 + hour * 3600 + minute * 60 + second)
+}
+
 /// Between three and five quarters of `d`, so that many clients do not come back at once.
 fn jitter(d: Duration) -> Duration {
     let random = u32::from(RandomState::new().build_hasher().finish().to_le_bytes()[0]);
@@ -64,6 +92,25 @@ mod tests {
             message: String::new(),
             retry_after: retry_after.map(Duration::from_secs),
         }
+    }
+
+    #[test]
+    fn dates_and_seconds() {
+        let now = UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
+        for (value, want) in [
+            ("7", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:06 GMT", Some(0)),
+            ("Thu, 29 Feb 1996 00:00:00 GMT", Some(825_552_000 - 784_111_747)),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 06 Nev 1994 08:49:37 GMT", None),
+            ("Sun, 0 Nov 1994 08:49:37 GMT", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, now), want.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
     }
 
     #[test]

@@ -137,6 +137,10 @@ impl Remote {
             }
             backoff.pause(e)?;
             session = session.and_then(|s| self.resume(s, descriptor));
+            // It may have been the answer to the last request that was lost.
+            if session.is_none() && self.has_blob(descriptor).is_ok_and(|has| has) {
+                return Ok(());
+            }
         }
     }
 

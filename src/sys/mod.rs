@@ -57,6 +57,14 @@ pub enum Error {
         /// The name looked for in `PATH`.
         program: String,
     },
+    /// An external program did not end in time.
+    #[error("program {program} gave no answer for {} s and was ended", time.as_secs())]
+    TooSlow {
+        /// Its name.
+        program: String,
+        /// How long was waited.
+        time: std::time::Duration,
+    },
 }
 
 /// Result of a call into the kernel or to a program.
@@ -72,7 +80,7 @@ impl Error {
                 Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => Kind::Unsupported,
                 e => Kind::of_io(&e.into()),
             },
-            Self::Program { .. } => Kind::Internal,
+            Self::Program { .. } | Self::TooSlow { .. } => Kind::Internal,
             Self::NoProgram { .. } => Kind::Unsupported,
         }
     }

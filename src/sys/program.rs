@@ -4,6 +4,8 @@ use super::{Call, Error, Result};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// How much of a failed program's standard error goes into the error, in bytes.
 const STDERR_TAIL: usize = 2000;
@@ -30,21 +32,39 @@ pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
 }
 
 /// Runs `program` with `args` and `input` on its standard input, its standard error this
-/// process's; gives how it ended and the first `limit` bytes of its standard output.
+/// process's; gives how it ended and the first `limit` bytes of its standard output. After
+/// `time` it is killed.
 ///
 /// # Errors
-/// [`Error::NoProgram`] where it is not installed, [`Error::Syscall`] where it cannot be talked to.
-pub fn filter(program: &str, args: &[&str], input: &[u8], limit: u64) -> Result<(ExitStatus, Vec<u8>)> {
+/// [`Error::NoProgram`] where it is not installed, [`Error::TooSlow`], [`Error::Syscall`] where it
+/// cannot be talked to.
+pub fn filter(
+    program: &str,
+    args: &[&str],
+    input: &[u8],
+    limit: u64,
+    time: Duration,
+) -> Result<(ExitStatus, Vec<u8>)> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| spawn_error(program, &e))?;
-    let mut out = Vec::new();
-    // A program that does not read what it is given may still answer.
-    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
-    let read = child.stdout.take().map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut out));
+    let (stdin, stdout, input) = (child.stdin.take(), child.stdout.take(), input.to_vec());
+    let (done, read) = channel();
+    // Not waited for: a child of the program may keep the pipe open.
+    std::thread::spawn(move || {
+        // A program that does not read what it is given may still answer.
+        let _ = stdin.map(|mut stdin| stdin.write_all(&input));
+        let mut out = Vec::new();
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut out));
+        let _ = done.send(read.map(|_| out));
+    });
+    let read = read.recv_timeout(time);
+    if read.is_err() {
+        let _ = child.kill();
+    }
     let status = child.wait().call(|| format!("wait({program:?})"))?;
-    read.call(|| format!("read(output of {program:?})"))?;
-    Ok((status, out))
+    let Ok(read) = read else { return Err(Error::TooSlow { program: program.to_string(), time }) };
+    Ok((status, read.call(|| format!("read(output of {program:?})"))?))
 }
 
 fn spawn_error(program: &str, e: &std::io::Error) -> Error {
@@ -81,9 +101,12 @@ mod tests {
 
     #[test]
     fn filter_feeds_and_limits() {
-        let (status, out) = filter("sh", &["-c", "cat; exit 4"], b"hello", 3).unwrap();
+        let minute = Duration::from_mins(1);
+        let (status, out) = filter("sh", &["-c", "cat; exit 4"], b"hello", 3, minute).unwrap();
         assert_eq!((status.code(), out.as_slice()), (Some(4), &b"hel"[..]));
-        let (status, out) = filter("true", &[], &vec![0; 1 << 20], 10).unwrap();
+        let (status, out) = filter("true", &[], &vec![0; 1 << 20], 10, minute).unwrap();
         assert!(status.success() && out.is_empty());
+        let e = filter("sleep", &["60"], b"", 1, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(e, Error::TooSlow { .. }), "{e}");
     }
 }

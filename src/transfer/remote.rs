@@ -29,25 +29,19 @@ impl FromRegistry {
     /// several candidates the first one that is there.
     ///
     /// # Errors
-    /// Those of [`Config::resolve`]; where none is there, the first one's failure.
+    /// Those of [`Config::resolve`]; where none is there, the last one's failure.
     pub fn find(text: &str, options: &Options) -> Result<(Reference, Self)> {
-        let candidates = Config::load()?.resolve(text)?;
-        let mut failure = None;
-        for candidate in &candidates {
-            let source = Self::connect(candidate, options)?;
-            if candidates.len() == 1 {
-                return Ok((candidate.clone(), source));
+        let config = Config::load()?;
+        let alone = config.resolve(text)?.len() == 1;
+        Ok(config.first(text, |reference| {
+            let remote = Remote::connect(reference, options)?;
+            let root = OnceLock::new();
+            if !alone {
+                let (descriptor, bytes) = remote.root()?;
+                let _ = root.set(Content { descriptor, bytes });
             }
-            match source.root() {
-                Ok(_) => return Ok((candidate.clone(), source)),
-                Err(e) => {
-                    tracing::debug!("{candidate}: {e}; trying the next registry");
-                    failure.get_or_insert(e);
-                }
-            }
-        }
-        let none = crate::oci::Error::Document { what: "short name", reason: "it means nothing".into() };
-        Err(failure.unwrap_or(super::Error::Document { name: text.to_string(), source: none }))
+            Ok((reference.clone(), Self { remote, root }))
+        })?)
     }
 }
 

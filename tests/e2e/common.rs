@@ -7,6 +7,8 @@ pub mod docker;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
+pub mod server;
+pub mod tls;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};

@@ -2,6 +2,7 @@
 
 use crate::common::proxy::{Fault, Proxy, status};
 use crate::common::registry::Registry;
+use crate::common::server::{Server, json};
 use shipimg::oci::{Descriptor, media_type};
 use shipimg::registry::{Error, Options, Remote};
 use std::io::{Cursor, Read};
@@ -80,6 +81,99 @@ fn a_large_blob_goes_up_in_chunks_and_over_broken_connections() {
     read_back(&remote, &bytes);
     let patches = proxy.requests("/uploads/").iter().filter(|r| r.method == "PATCH").count();
     assert!(patches >= 2, "{patches}");
+}
+
+#[test]
+fn an_upload_goes_on_from_what_the_server_has() {
+    let bytes = noise(5000);
+    let server = Server::start(|asked| {
+        let to = |more: &str| vec!["Location: /up/1".to_string(), more.to_string()];
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("GET", "/v2/") => Some(json("{}")),
+            ("POST", _) => Some(("202 Accepted", to("X: 0"), Vec::new())),
+            // The first try breaks off, and the server has a part.
+            ("PUT", _) if asked.body.len() == 5000 => None,
+            ("GET", "/up/1") => Some(("204 No Content", to("Range: 0-999"), Vec::new())),
+            // It takes less than it is given.
+            ("PATCH", _) if asked.body.len() == 4000 => {
+                Some(("202 Accepted", to("Range: 0-2999"), Vec::new()))
+            }
+            ("PATCH", _) => Some(("202 Accepted", to("Range: 0-4999"), Vec::new())),
+            ("PUT", _) => Some(("201 Created", Vec::new(), Vec::new())),
+            _ => Some(("404 Not Found", Vec::new(), Vec::new())),
+        }
+    });
+    upload(&remote(&server.host(), "a"), &bytes).unwrap();
+    let patches: Vec<_> = server.asked("/up/1").into_iter().filter(|r| r.method == "PATCH").collect();
+    let ranges: Vec<_> = patches.iter().map(|r| r.header("content-range").unwrap()).collect();
+    assert_eq!(ranges, ["1000-4999", "3000-4999"]);
+    assert!(patches[0].body == bytes[1000..] && patches[1].body == bytes[3000..]);
+    let last = server.asked("/up/1").pop().unwrap();
+    assert!(last.method == "PUT" && last.path.contains("?digest=sha256%3A") && last.body.is_empty());
+}
+
+#[test]
+fn a_lost_last_answer_is_no_second_upload() {
+    let bytes = noise(1000);
+    let server = Server::start(|asked| match asked.method.as_str() {
+        "PUT" => None,
+        "HEAD" => Some(("200 OK", Vec::new(), vec![0; 1000])),
+        "POST" => Some(("202 Accepted", vec!["Location: /up".into()], Vec::new())),
+        _ => Some(("404 Not Found", Vec::new(), Vec::new())),
+    });
+    upload(&remote(&server.host(), "a"), &bytes).unwrap();
+    assert_eq!(server.asked("/uploads/").len(), 1);
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let server = Server::start(|asked| {
+        if asked.method == "PUT" {
+            std::thread::sleep(Duration::from_secs(30));
+        }
+        match asked.method.as_str() {
+            "GET" => Some(json("{}")),
+            _ => Some(("202 Accepted", vec!["Location: /up".into()], Vec::new())),
+        }
+    });
+    let options = Options { stall: Duration::from_millis(50), ..Options::default() };
+    let remote = Remote::connect(&format!("{}/a", server.host()).parse().unwrap(), &options).unwrap();
+    let begun = std::time::Instant::now();
+    let e = upload(&remote, b"x").unwrap_err();
+    assert!(matches!(e, Error::Stalled { .. }), "{e}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn credentials_stay_with_the_registry() {
+    let elsewhere = Server::start(|_| Some(("201 Created", Vec::new(), Vec::new())));
+    let location = format!("Location: http://127.0.0.1:{}/up?state=1", elsewhere.port());
+    let server = Server::start(move |asked| {
+        if asked.header("authorization").is_none() {
+            return Some((
+                "401 Unauthorized",
+                vec!["WWW-Authenticate: Basic realm=\"r\"".into()],
+                Vec::new(),
+            ));
+        }
+        Some(("202 Accepted", vec![location.clone()], Vec::new()))
+    });
+    let options = Options { credentials: Some("me:secret".parse().unwrap()), ..Options::default() };
+    let remote = Remote::connect(&format!("{}/a", server.host()).parse().unwrap(), &options).unwrap();
+    upload(&remote, b"content").unwrap();
+    let put = elsewhere.asked("/up?state=1&digest=").pop().unwrap();
+    assert_eq!((put.header("authorization"), put.body.as_slice()), (None, &b"content"[..]));
+    assert!(server.asked("/uploads/").iter().any(|r| r.header("authorization").is_some()));
+
+    for (location, why) in [
+        ("Location: http://registry.test/up", "plain http"),
+        ("Location: file:///etc/passwd", "neither"),
+        ("X: 1", "names no place"),
+    ] {
+        let server = Server::start(move |_| Some(("202 Accepted", vec![location.into()], Vec::new())));
+        let e = upload(&self::remote(&server.host(), "a"), b"x").unwrap_err().to_string();
+        assert!(e.contains(why), "{e}");
+    }
 }
 
 #[test]
