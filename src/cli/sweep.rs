@@ -188,14 +188,15 @@ impl Removal {
     }
 }
 
-/// The images that these manifests and indexes are or lead to, as far as they are there and whole.
-pub fn images<'a>(
+/// The images that these manifests and indexes are or lead to, as far as they are there and
+/// whole; looked for when the first is asked for.
+fn images<'a>(
     store: &'a Store,
-    survey: &Survey,
-    roots: impl IntoIterator<Item = Digest>,
+    survey: &'a Survey,
+    roots: impl Iterator<Item = Digest> + 'a,
 ) -> impl Iterator<Item = Image> + 'a {
-    let documents = survey.documents(roots).unwrap_or_default();
-    documents.into_iter().filter_map(|d| store.image_of(&d).ok().flatten())
+    let documents = std::iter::once_with(|| survey.documents(roots).unwrap_or_default()).flatten();
+    documents.filter_map(|d| store.image_of(&d).ok().flatten())
 }
 
 /// Removes what `plan` makes of the store: shows it, asks where `ask` says so, and makes the

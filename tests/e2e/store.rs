@@ -421,6 +421,48 @@ fn df_tells_blocks() {
     assert!(store.ok(&["df"]).contains("PRUNE --ALL"));
 }
 
+#[test]
+fn a_store_of_thousands() {
+    const MANY: usize = 2000;
+    let store = TestStore::in_memory();
+    store.ok(&["images"]);
+    let layout = Layout::new(store.path());
+    let media = "application/vnd.oci.image.manifest.v1+json";
+    let layers: Vec<Value> = (0..4)
+        .map(|i| layout.put("application/vnd.oci.image.layer.v1.tar", format!("{i}").as_bytes()))
+        .collect();
+    let entries: Vec<Value> = (0..MANY)
+        .map(|i| {
+            let config = json!({"os": "linux", "architecture": "amd64", "created": format!("{i:04}"),
+                "rootfs": {"type": "layers", "diff_ids": ["a", "b", "c", "d"]}});
+            let config =
+                layout.put("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+            let manifest =
+                json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": layers});
+            let mut entry = layout.put(media, manifest.to_string().as_bytes());
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": format!("image:{i}")});
+            entry
+        })
+        .collect();
+    let write = |entries: &[Value]| {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        fs::write(store.path().join("index.json"), index.to_string()).unwrap();
+    };
+    write(&entries);
+    let summaries = || fs::read_to_string(store.path().join("shipimg/summaries")).unwrap().lines().count();
+    for _ in 0..2 {
+        let rows = json_of(&store, &["images", "--sort", "created", "--format", "json"]);
+        assert_eq!(rows.as_array().unwrap().len(), MANY);
+        assert_eq!((&rows[0]["created"], &rows[0]["sharedSize"]), (&json!("1999"), &json!(4)));
+        assert_eq!(summaries(), MANY);
+    }
+    write(&entries[..MANY / 2]);
+    let done = json_of(&store, &["prune", "-y", "--format", "json"]);
+    assert_eq!((done["blobs"].as_array().unwrap().len(), summaries()), (MANY, MANY / 2));
+    assert_eq!(blobs(&store).len(), MANY + 4);
+    assert_eq!(store.ok(&["images", "-q"]).lines().count(), MANY / 2);
+}
+
 /// Nothing in a store that may only be read keeps it from being listed and unpacked.
 #[test]
 fn a_store_that_may_only_be_read() {
