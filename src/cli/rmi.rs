@@ -28,7 +28,7 @@ impl Args {
             let mut gone = Vec::new();
             for name in &self.names {
                 for entry in meant(&store, name)? {
-                    let users = sweep::users_of(survey, &entry, &users)?;
+                    let users = sweep::users_of(survey, &entry, &users);
                     // Another name may keep the image; then nothing is lost.
                     if !users.is_empty() && is_last(survey.entries(), &entry, &gone) {
                         let users = users.into_iter().map(String::from).collect();
@@ -37,7 +37,7 @@ impl Args {
                     gone.push(key(&entry));
                 }
             }
-            Removal::new(context, survey, Scope::Dropped, |e| gone.contains(&key(e)))
+            Removal::new(&store, survey, Scope::Dropped, |e| gone.contains(&key(e)), &users)
         })?;
         Ok(ExitCode::SUCCESS)
     }

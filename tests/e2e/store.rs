@@ -165,6 +165,20 @@ fn prune_takes_what_nothing_needs() {
 }
 
 #[test]
+fn prune_asks_on_a_terminal() {
+    let (store, layout, _) = two_images();
+    layout.put("x", b"loose");
+    let before = blobs(&store).len();
+    let command = format!("{} --root {} prune", crate::common::bin(), store.path().display());
+    for (answer, left) in [("n", before), ("", before), ("y", before - 1)] {
+        let pipe = format!("echo '{answer}' | script -qec '{command}' /dev/null");
+        let text = ok("sh", &["-c", &pipe]);
+        assert!(text.contains("remove 1 blob") && text.contains("[y/N]"), "{text}");
+        assert_eq!(blobs(&store).len(), left, "{answer}: {text}");
+    }
+}
+
+#[test]
 fn prune_all_keeps_what_is_new() {
     let (store, _, [one, two]) = two_images();
     store.ok(&["tag", "one:1", "one:1"]);
@@ -205,7 +219,13 @@ fn bundles_keep_their_images_and_layers() {
     assert_eq!((count(), done["layers"].as_array().unwrap().len()), (2, 1));
     let file = store.path().join("shipimg/bundles/box/rootfs/one");
     assert_eq!(fs::read(&file).unwrap().len(), 150_000);
+    // A name that moves on takes nothing from a bundle.
+    let index = fs::read(store.path().join("index.json")).unwrap();
+    store.ok(&["untag", "one:1"]);
+    assert_eq!(json_of(&store, &["prune", "-y", "--format", "json"])["blobs"], json!([]));
+    fs::write(store.path().join("index.json"), index).unwrap();
     store.ok(&["rmi", "--force", "one:1"]);
+    assert!(blobs(&store).is_empty());
     store.ok(&["prune", "-y"]);
     assert_eq!((count(), fs::read(&file).unwrap().len()), (2, 150_000), "its lowers are mounted");
     store.ok(&["bundle", "delete", "box"]);
@@ -476,9 +496,11 @@ fn a_store_that_may_only_be_read() {
     let listed = run(&["images"]);
     let unpacked = run(&["unpack", "one:1", target.path().join("x").to_str().unwrap()]);
     let checked = run(&["fsck"]);
+    let explained = run(&["df"]);
+    let shown = run(&["prune", "--all", "--dry-run"]);
     let pruned = run(&["prune", "-y"]);
     output("umount", &[path]);
-    for out in [listed, unpacked, checked] {
+    for out in [listed, unpacked, checked, explained, shown] {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
     assert_eq!(pruned.status.code(), Some(8), "{}", String::from_utf8_lossy(&pruned.stderr));
