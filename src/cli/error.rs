@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys, transfer};
+use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys, transfer};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,12 @@ pub enum Error {
     Transfer(#[from] transfer::Error),
     /// The store.
     Store(#[from] store::Error),
+    /// An archive or folder of images.
+    Archive(#[from] archive::Error),
+    /// The arguments of `import`.
+    Import(#[from] super::import::Error),
+    /// The arguments of `export`.
+    Export(#[from] super::export::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -58,12 +64,15 @@ impl Error {
             Self::Registry(e) => e.kind(),
             Self::Transfer(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Archive(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
+                Kind::Input
+            }
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
@@ -82,7 +91,7 @@ impl Error {
                 Self::Run(e) => e.launch_code(),
                 _ => 125,
             },
-            Self::Output(_) if self.is_unread() => 141,
+            unread if unread.is_unread() => 141,
             other => other.kind().exit_code(),
         }
     }
@@ -91,7 +100,13 @@ impl Error {
     /// that is not worth a message.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+        let (Self::Output(e)
+        | Self::Archive(archive::Error::Write { source: e, .. })
+        | Self::Transfer(transfer::Error::Archive(archive::Error::Write { source: e, .. }))) = self
+        else {
+            return false;
+        };
+        e.kind() == std::io::ErrorKind::BrokenPipe
     }
 
     /// The output of a failed program, shown below the error; empty for most.
@@ -117,6 +132,12 @@ impl Error {
             }
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
+            Self::Archive(archive::Error::Choose { archive, names, .. }) => {
+                names.first().map(|name| format!("shipimg import {archive} {name}"))
+            }
+            Self::Import(super::import::Error::NoName { archive, .. }) => {
+                Some(format!("shipimg import {archive} NAME"))
+            }
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
             Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
                 Some("shipimg fsck --repair".to_string())

@@ -16,14 +16,18 @@ macro_rules! say {
 
 mod build;
 mod bundle;
+mod copy;
 mod create;
 mod delete;
 mod df;
 mod error;
 mod exec;
+mod export;
 mod fsck;
 mod history;
 mod images;
+mod import;
+mod index;
 mod inspect;
 mod kill;
 mod list;
@@ -32,6 +36,7 @@ mod phases;
 mod progress;
 mod prune;
 mod pull;
+mod push;
 mod rmi;
 mod run;
 mod settings;
@@ -76,6 +81,12 @@ enum Command {
     Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
+    /// Push an image of the store to a registry
+    Push(push::Args),
+    /// Copy an image between registries, archives, folders and the store
+    Copy(copy::Args),
+    /// Put images for several platforms under one name
+    Index(index::Args),
     /// Remove images of the store by name
     Rmi(rmi::Args),
     /// Remove what nothing needs any more: blobs, partial downloads, unpacked layers
@@ -90,6 +101,10 @@ enum Command {
     Tag(tag::Args),
     /// Take names away
     Untag(tag::Untag),
+    /// Take images from an archive, a folder of images or a tar of files into the store
+    Import(import::Args),
+    /// Write images of the store as an archive or a folder, or their files as a tar
+    Export(export::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Build what a recipe says
@@ -168,6 +183,9 @@ pub fn main() -> ExitCode {
         Command::Images(args) => args.run(&context),
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
+        Command::Push(args) => args.run(&context),
+        Command::Copy(args) => args.run(&context),
+        Command::Index(args) => args.run(&context),
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),
@@ -175,6 +193,8 @@ pub fn main() -> ExitCode {
         Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),
         Command::Untag(args) => args.run(&context),
+        Command::Import(args) => args.run(&context),
+        Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),

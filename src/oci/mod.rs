@@ -11,6 +11,7 @@ mod document;
 mod image;
 mod platform;
 mod reference;
+mod time;
 
 pub use descriptor::{Compression, Descriptor, media_type};
 pub use digest::{Algorithm, Digest, Hasher};
@@ -18,6 +19,7 @@ pub use document::{Document, Index, Manifest};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
 pub use reference::{Match, Name, Reference};
+pub use time::rfc3339;
 
 use crate::error::Kind;
 

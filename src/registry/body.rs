@@ -61,11 +61,10 @@ impl<'a> BlobBody<'a> {
 
     fn open(&self) -> Result<Answer> {
         let (digest, size) = (&self.descriptor.digest, self.descriptor.size);
-        let url = self.remote.url("blobs", &digest.to_string());
-        let mut answer = match self.remote.get(&url, None, self.at) {
-            Err(Error::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) if self.at > 0 => {
-                self.remote.get(&url, None, 0)?
-            }
+        let name = digest.to_string();
+        let get = |from| self.remote.places.get("blobs", &name, None, from);
+        let mut answer = match get(self.at) {
+            Err(Error::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) if self.at > 0 => get(0)?,
             other => other?,
         };
         let host = answer.host().to_string();

@@ -3,7 +3,7 @@
 
 use super::body::skip;
 use super::client::{Answer, Client, host_port};
-use super::remote::{MAX_REDIRECTS, redirect_target};
+use super::connection::{MAX_REDIRECTS, redirect_target};
 use super::{Error, Options, Result};
 use reqwest::header::RANGE;
 use reqwest::{Method, StatusCode, Url};

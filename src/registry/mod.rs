@@ -30,20 +30,28 @@
 
 mod auth;
 mod body;
+mod certs;
 mod client;
+mod config;
+mod connection;
 mod credentials;
 mod foreign;
 pub mod http;
+mod places;
 mod remote;
 mod retry;
+mod send;
+mod upload;
 
 pub use body::BlobBody;
+pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;
 pub use remote::Remote;
+pub use upload::Open;
 
 use crate::error::Kind;
-use crate::oci::{Digest, Reference};
+use crate::oci::{self, Digest, Reference};
 use crate::{store, sys};
 use std::error::Error as StdError;
 use std::io;
@@ -240,6 +248,51 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// What is to be sent cannot be read.
+    #[error("read what goes to {host}: {source}")]
+    Content {
+        /// Host and port.
+        host: String,
+        /// What the reader said.
+        source: io::Error,
+    },
+    /// An upload that goes astray.
+    #[error("{host}: upload of {digest}: {reason}")]
+    Upload {
+        /// Host and port.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A registry that the configuration forbids.
+    #[error("{reference}: registries.conf blocks {prefix}")]
+    Blocked {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// The blocked prefix.
+        prefix: String,
+    },
+    /// A `registries.conf` that cannot be used.
+    #[error("registries in {}: {reason}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate or key that cannot be used.
+    #[error("certificate {}: {reason}", path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A reference, of the caller or of the configuration.
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
     /// A credential helper that is none, or failed.
     #[error("credential helper {helper:?}: {reason}")]
     Helper {
@@ -285,16 +338,33 @@ impl Error {
             | Self::Status { .. }
             | Self::Token { .. }
             | Self::Redirect { .. }
+            | Self::Upload { .. }
             | Self::Range { .. } => Kind::Network,
             Self::NoRoots => Kind::Unsupported,
+            Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
             Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
             Self::NoImage { .. } => Kind::Missing,
-            Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
+            Self::Helper { .. }
+            | Self::CredentialsFile { .. }
+            | Self::ConfigFile { .. }
+            | Self::CertificateFile { .. }
+            | Self::Credentials => Kind::Input,
+            Self::Blocked { .. } => Kind::Privilege,
+            Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }
+    }
+
+    /// Whether the server answered that it does not have it.
+    fn is_missing(&self) -> bool {
+        let status = match self {
+            Self::Status { status, .. } => status.as_u16(),
+            _ => 0,
+        };
+        matches!(self, Self::NoImage { .. }) || status == 404
     }
 
     /// Whether the same request may succeed a little later.
@@ -317,6 +387,14 @@ fn root_cause(e: &(dyn StdError + 'static)) -> String {
         at = source;
     }
     at.to_string()
+}
+
+/// The kind of a reader's failure: that of what it carries.
+fn content_kind(e: &io::Error) -> Kind {
+    match e.get_ref() {
+        Some(inner) if inner.is::<store::VerifyError>() => Kind::Integrity,
+        inner => inner.and_then(|i| i.downcast_ref::<Error>()).map_or_else(|| Kind::of_io(e), Error::kind),
+    }
 }
 
 fn colon(message: &str) -> String {

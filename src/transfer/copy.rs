@@ -115,8 +115,9 @@ impl Job<'_> {
                 }
             }
         };
+        let parallel = if self.sink.in_order() { 1 } else { PARALLEL };
         std::thread::scope(|scope| {
-            for _ in 1..blobs.len().min(PARALLEL) {
+            for _ in 1..blobs.len().min(parallel) {
                 scope.spawn(work);
             }
             work();

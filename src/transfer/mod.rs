@@ -15,6 +15,7 @@
 //! hold themselves, configurations that do not fit their manifests, foreign layers (unless
 //! asked for, and then without credentials). Sources give bytes unverified; sinks check them.
 
+mod archived;
 mod copy;
 mod index;
 mod location;
@@ -23,17 +24,18 @@ mod rewrite;
 mod select;
 mod stored;
 
+pub use archived::{FromArchive, ToArchive};
 pub use copy::{Copied, Options, Platforms, copy};
 pub use index::{Member, create_index, edit_index};
 pub use location::Location;
-pub use remote::FromRegistry;
+pub use remote::{FromRegistry, ToRegistry};
 pub use select::look;
 pub use stored::{FromStore, ToStore};
 
 use crate::error::Kind;
 use crate::oci::{self, Descriptor, Digest, Platform};
 use crate::store::VerifyError;
-use crate::{layer, registry, store};
+use crate::{archive, layer, registry, store};
 use std::fmt::Display;
 use std::io::{self, Read};
 
@@ -142,6 +144,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// An archive or folder of images.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
 }
 
 /// Result of a copy.
@@ -166,6 +171,7 @@ impl Error {
             Self::Registry(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Archive(e) => e.kind(),
         }
     }
 
@@ -263,6 +269,12 @@ pub enum Put {
 pub trait Sink: Sync {
     /// Whether only OCI manifests and indexes can be put there, no Docker ones.
     fn wants_oci(&self) -> bool {
+        false
+    }
+
+    /// Whether blobs are to be put one after the other, as into a tar: each while its turn is, so
+    /// that none waits with an open connection, and always in the same order.
+    fn in_order(&self) -> bool {
         false
     }
 

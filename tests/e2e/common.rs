@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod docker;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
