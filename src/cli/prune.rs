@@ -1,9 +1,9 @@
 //! `shipimg prune`: what nothing needs any more goes.
 
-use super::sweep::{self, Options, Refusal, Removal};
+use super::sweep::{self, Options, Refusal, Removal, User};
 use super::{Context, Result};
 use crate::oci::Digest;
-use crate::store::{Scope, Store, Survey};
+use crate::store::{Entry, Scope, Store, Survey};
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -64,8 +64,8 @@ impl Args {
     }
 }
 
-/// What a prune removes: entries without a name or, with `all`, without a use, unless they
-/// were named after `since`; and all that nothing leads to then.
+/// What a prune removes: entries without a name or, with `all`, of any, that nobody uses and that
+/// were not named after `since`; and all that nothing leads to then.
 pub fn removal(
     context: &Context,
     store: &Store,
@@ -73,25 +73,27 @@ pub fn removal(
     all: bool,
     since: Option<SystemTime>,
 ) -> Result<Removal> {
-    let used = if all { used(context, store, survey)? } else { HashSet::new() };
-    Removal::new(context, survey, Scope::All, |e| {
+    let users = sweep::users(context, store)?;
+    let used = used(survey, &users);
+    let drop = |e: &Entry| {
         (all || e.reference.is_none())
             && !e.digests().any(|d| used.contains(d))
             && since.is_none_or(|s| store.named_at(e) < s)
-    })
+    };
+    Removal::new(store, survey, Scope::All, drop, &users)
 }
 
 /// The manifests of what bundles, containers and running commands use, and the indexes that
 /// lead to one of them.
-fn used(context: &Context, store: &Store, survey: &Survey) -> Result<HashSet<Digest>> {
-    let users = sweep::users(context, store)?.into_iter().filter_map(|u| u.needs.image);
-    let mut used: HashSet<Digest> = users.chain(survey.held().iter().cloned()).collect();
+fn used(survey: &Survey, users: &[User]) -> HashSet<Digest> {
+    let images = users.iter().filter_map(|u| u.needs.image.as_ref());
+    let mut used: HashSet<Digest> = images.chain(survey.held()).cloned().collect();
     for entry in survey.entries().iter().filter(|e| e.descriptor.is_index()) {
-        if sweep::manifests(survey, entry)?.iter().any(|d| used.contains(d)) {
+        if sweep::manifests(survey, entry).iter().any(|d| used.contains(d)) {
             used.insert(entry.descriptor.digest.clone());
         }
     }
-    Ok(used)
+    used
 }
 
 #[cfg(test)]

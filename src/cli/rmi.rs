@@ -2,8 +2,9 @@
 
 use super::sweep::{self, Options, Refusal, Removal};
 use super::{Context, Result};
-use crate::oci::{Match, Name};
-use crate::store::{Entry, Scope, Store};
+use crate::oci::{Digest, Match, Name, Reference};
+use crate::store::{Entry, Scope, Survey};
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 /// Arguments of `rmi`.
@@ -22,46 +23,39 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
-        let key = |e: &Entry| (e.reference.clone(), e.descriptor.digest.clone());
         sweep::remove(&store, &self.options, false, |survey| {
             let users = if self.force { Vec::new() } else { sweep::users(context, &store)? };
-            let mut gone = Vec::new();
+            let mut gone = HashSet::new();
             for name in &self.names {
-                for entry in meant(&store, name)? {
-                    let users = sweep::users_of(survey, &entry, &users)?;
+                for entry in meant(survey, name)? {
+                    let users = sweep::users_of(survey, &entry, &users);
+                    gone.insert(key(&entry));
                     // Another name may keep the image; then nothing is lost.
-                    if !users.is_empty() && is_last(survey.entries(), &entry, &gone) {
+                    let keeps =
+                        |e: &Entry| e.descriptor.digest == entry.descriptor.digest && !gone.contains(&key(e));
+                    if !users.is_empty() && !survey.entries().iter().any(keeps) {
                         let users = users.into_iter().map(String::from).collect();
                         return Err(Refusal::Used { image: entry.name(), users }.into());
                     }
-                    gone.push(key(&entry));
                 }
             }
-            Removal::new(context, survey, Scope::Dropped, |e| gone.contains(&key(e)))
+            Removal::new(&store, survey, Scope::Dropped, |e| gone.contains(&key(e)), &users)
         })?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-type Key = (Option<crate::oci::Reference>, crate::oci::Digest);
-
-fn is_last(entries: &[Entry], entry: &Entry, gone: &[Key]) -> bool {
-    let others = entries.iter().filter(|e| {
-        let key = (e.reference.clone(), e.descriptor.digest.clone());
-        e.descriptor.digest == entry.descriptor.digest
-            && e.reference != entry.reference
-            && !gone.contains(&key)
-    });
-    others.count() == 0
+fn key(entry: &Entry) -> (Option<Reference>, Digest) {
+    (entry.reference.clone(), entry.descriptor.digest.clone())
 }
 
 /// The entries that a name means: one, or by digest all of the image.
-fn meant(store: &Store, name: &Name) -> Result<Vec<Entry>> {
-    let found = store.find(name)?;
-    let by_name = found.digests().filter_map(|d| name.matches(found.reference.as_ref(), d)).min();
-    if by_name != Some(Match::Digest) {
+fn meant(survey: &Survey, name: &Name) -> Result<Vec<Entry>> {
+    let found = survey.find(name)?;
+    let how = found.digests().filter_map(|d| name.matches(found.reference.as_ref(), d)).min();
+    if how != Some(Match::Digest) {
         return Ok(vec![found]);
     }
-    let same = |e: &Entry| e.descriptor.digest == found.descriptor.digest;
-    Ok(store.entries()?.into_iter().filter(same).collect())
+    let same = |e: &&Entry| e.descriptor.digest == found.descriptor.digest;
+    Ok(survey.entries().iter().filter(same).cloned().collect())
 }

@@ -6,7 +6,7 @@ use super::{Context, Result, printable};
 use crate::bundle::{self, Bundle, Needs};
 use crate::oci::{Digest, Image};
 use crate::rootfs::{Stale, stale};
-use crate::store::{self, Entry, Plan, Scope, Store, Survey, Usage};
+use crate::store::{self, Area, Entry, Plan, Scope, Store, Survey, Usage};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -53,8 +53,15 @@ pub struct User {
 /// All bundles and containers that need something.
 pub fn users(context: &Context, store: &Store) -> Result<Vec<User>> {
     let mut users = Vec::new();
-    for bundle in Bundle::all(store)? {
-        users.push(User { name: format!("bundle {}", bundle.name()), needs: bundle.needs() });
+    // A store that may only be read has no such folders made.
+    let is_there = |area: Area| store.root().join("shipimg").join(area.name()).exists();
+    if is_there(Area::Bundles) {
+        for bundle in Bundle::all(store)? {
+            users.push(User { name: format!("bundle {}", bundle.name()), needs: bundle.needs() });
+        }
+    }
+    if !is_there(Area::Containers) {
+        return Ok(users);
     }
     for (state, _) in context.runtime()?.list()? {
         if let Some(needs) = bundle::needs_of(&state.bundle)? {
@@ -65,18 +72,19 @@ pub fn users(context: &Context, store: &Store) -> Result<Vec<User>> {
 }
 
 /// Those of `users` that are made from the image of `entry`.
-pub fn users_of<'a>(survey: &Survey, entry: &Entry, users: &'a [User]) -> Result<Vec<&'a str>> {
-    let images = manifests(survey, entry)?;
+pub fn users_of<'a>(survey: &Survey, entry: &Entry, users: &'a [User]) -> Vec<&'a str> {
+    let images = manifests(survey, entry);
     let is_user = |u: &&User| u.needs.image.as_ref().is_some_and(|d| images.contains(d));
-    Ok(users.iter().filter(is_user).map(|u| u.name.as_str()).collect())
+    users.iter().filter(is_user).map(|u| u.name.as_str()).collect()
 }
 
-/// The documents of an entry: its own, and those of an index.
-pub fn manifests(survey: &Survey, entry: &Entry) -> Result<HashSet<Digest>> {
+/// The documents of an entry: its own, and as far as they can be read those of an index.
+pub fn manifests(survey: &Survey, entry: &Entry) -> HashSet<Digest> {
+    let mut manifests: HashSet<Digest> = entry.digests().cloned().collect();
     if entry.descriptor.is_index() {
-        return Ok(survey.documents(entry.digests().cloned())?);
+        manifests.extend(survey.documents(entry.digests().cloned()).unwrap_or_default());
     }
-    Ok(entry.digests().cloned().collect())
+    manifests
 }
 
 /// What will be removed.
@@ -90,23 +98,23 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// What goes where the entries go that `drop` says.
+    /// What goes where the entries go that `drop` says, and what `users` need stays.
     pub fn new(
-        context: &Context,
+        store: &Store,
         survey: &Survey,
         scope: Scope,
         drop: impl Fn(&Entry) -> bool,
+        users: &[User],
     ) -> Result<Self> {
-        let store = context.store()?;
-        let plan = survey.plan(scope, &drop, &[])?;
+        let keep: Vec<Digest> = users.iter().filter_map(|u| u.needs.image.clone()).collect();
+        let plan = survey.plan(scope, &drop, &keep)?;
         let layers = match scope {
             Scope::Dropped => Stale::default(),
             Scope::All => {
-                let lowers: Vec<_> =
-                    users(context, &store)?.into_iter().flat_map(|u| u.needs.lowers).collect();
+                let lowers: Vec<_> = users.iter().flat_map(|u| u.needs.lowers.iter().cloned()).collect();
                 let kept = survey.entries().iter().filter(|e| !drop(e)).flat_map(Entry::digests);
-                let images = images(&store, survey, kept.chain(survey.held()).cloned());
-                stale(&store, images, &lowers)?
+                let images = images(store, survey, kept.chain(survey.held()).chain(&keep).cloned());
+                stale(store, images, &lowers)?
             }
         };
         let mut usage = Usage::default();
@@ -188,14 +196,15 @@ impl Removal {
     }
 }
 
-/// The images that these manifests and indexes are or lead to, as far as they are there and whole.
-pub fn images<'a>(
+/// The images that these manifests and indexes are or lead to, as far as they are there and
+/// whole; looked for when the first is asked for.
+fn images<'a>(
     store: &'a Store,
-    survey: &Survey,
-    roots: impl IntoIterator<Item = Digest>,
+    survey: &'a Survey,
+    roots: impl Iterator<Item = Digest> + 'a,
 ) -> impl Iterator<Item = Image> + 'a {
-    let documents = survey.documents(roots).unwrap_or_default();
-    documents.into_iter().filter_map(|d| store.image_of(&d).ok().flatten())
+    let documents = std::iter::once_with(|| survey.documents(roots).unwrap_or_default()).flatten();
+    documents.filter_map(|d| store.image_of(&d).ok().flatten())
 }
 
 /// Removes what `plan` makes of the store: shows it, asks where `ask` says so, and makes the

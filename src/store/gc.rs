@@ -11,7 +11,7 @@
 //! rest, so that a process killed in between leaves only blobs that nothing names.
 
 use super::{Entry, Error, MAX_DOCUMENT, Result, Store, io_error, list};
-use crate::oci::{Descriptor, Digest, Image, Platform};
+use crate::oci::{Descriptor, Digest, Image, Name, Platform};
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -214,6 +214,14 @@ impl Survey {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The image that `name` means.
+    ///
+    /// # Errors
+    /// Those of [`Store::find`].
+    pub fn find(&self, name: &Name) -> Result<Entry> {
+        self.store.find_in(&self.entries, name)
     }
 
     /// What running commands hold.

@@ -115,27 +115,23 @@ impl Store {
     /// # Errors
     /// [`Error::NoImage`], [`Error::Ambiguous`], and those of [`Store::entries`].
     pub fn find(&self, name: &Name) -> Result<Entry> {
-        let mut found: Vec<(_, Entry)> = Vec::new();
-        for entry in self.entries()? {
-            let how = entry.digests().filter_map(|d| name.matches(entry.reference.as_ref(), d)).min();
-            if let Some(how) = how {
-                found.push((how, entry));
-            }
+        self.find_in(&self.entries()?, name)
+    }
+
+    /// The same, among `entries`.
+    pub(super) fn find_in(&self, entries: &[Entry], name: &Name) -> Result<Entry> {
+        let how = |e: &Entry| e.digests().filter_map(|d| name.matches(e.reference.as_ref(), d)).min();
+        let mut found: Vec<_> = entries.iter().filter_map(|e| Some((how(e)?, e))).collect();
+        let best = found.iter().map(|(how, _)| *how).min();
+        found.retain(|(how, _)| Some(*how) == best);
+        let Some((_, first)) = found.first() else {
+            return Err(Error::NoImage { name: name.to_string(), root: self.root().to_path_buf() });
+        };
+        if found.iter().all(|(_, e)| e.descriptor.digest == first.descriptor.digest) {
+            return Ok((*first).clone());
         }
-        found.sort_by_key(|(how, _)| *how);
-        let best = found.first().map(|(how, _)| *how);
-        found.retain(|(how, e)| Some(*how) == best && !e.descriptor.digest.hex().is_empty());
-        let same = found.windows(2).all(|w| w[0].1.descriptor.digest == w[1].1.descriptor.digest);
-        match found.into_iter().map(|(_, e)| e).collect::<Vec<_>>() {
-            entries if entries.is_empty() => {
-                Err(Error::NoImage { name: name.to_string(), root: self.root().to_path_buf() })
-            }
-            mut entries if same => Ok(entries.swap_remove(0)),
-            entries => Err(Error::Ambiguous {
-                name: name.to_string(),
-                candidates: entries.iter().map(Entry::name).collect(),
-            }),
-        }
+        let candidates = found.iter().map(|(_, e)| e.name()).collect();
+        Err(Error::Ambiguous { name: name.to_string(), candidates })
     }
 
     /// Gives `reference` to the manifest or index of `descriptor`, whose blobs are all in

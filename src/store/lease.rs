@@ -42,6 +42,7 @@ impl Store {
     fn new_lease(&self) -> Result<(PathBuf, File)> {
         let dir = self.leases();
         io_error("create", &dir, fs::create_dir_all(&dir))?;
+        self.sweep_leases();
         let _lock = self.lock(FlockOperation::LockShared)?;
         loop {
             let path = dir.join(format!("{:016x}", RandomState::new().hash_one("lease")));
@@ -52,6 +53,18 @@ impl Store {
                     flock(&file, FlockOperation::LockExclusive, &path)?;
                     return Ok((path, file));
                 }
+            }
+        }
+    }
+
+    /// Removes what killed processes left, where nobody is in the way. One that is just being made
+    /// is not locked yet, its maker holds the store's lock.
+    fn sweep_leases(&self) {
+        if let Ok(_lock) = self.lock(FlockOperation::NonBlockingLockExclusive)
+            && let Ok((_, dead)) = self.held()
+        {
+            for path in dead {
+                let _ = fs::remove_file(path);
             }
         }
     }

@@ -3,20 +3,31 @@
 //! ```text
 //! ROOT/oci-layout                 as the image-spec's image-layout.md says
 //! ROOT/index.json                 names: each entry's org.opencontainers.image.ref.name
-//!                                 is a full reference, docker.io/library/alpine:latest
+//!                                 is a full reference, docker.io/library/alpine:latest;
+//!                                 org.shipimg.tagged when it got it, seconds since 1970;
+//!                                 org.shipimg.original what it stands for (`shadow`)
 //! ROOT/blobs/ALGORITHM/HEX        blobs, read-only, never changed once there
-//! ROOT/shipimg/lock               held exclusively while index.json is replaced
+//! ROOT/shipimg/lock               exclusive: replacing index.json, pruning; shared: holding
+//! ROOT/shipimg/leases/RANDOM      what a running command holds, locked by it (`lease`)
 //! ROOT/shipimg/ingest/ALGO-HEX    a blob that is being written, locked by its writer
+//! ROOT/shipimg/damaged/ALGO-HEX   blobs that `fsck --repair` moved away
+//! ROOT/shipimg/summaries          what `images` shows, by manifest (`summary`)
 //! ROOT/shipimg/tmp/               scratch folders, each locked by its owner
 //! ROOT/shipimg/AREA/              what the rooms above keep here, see [`Area`]
 //! ```
 //!
 //! Invariants: a blob under `blobs/` was whole and had its digest when it was put
 //! there (written under `ingest/`, verified, renamed); `index.json` is replaced by
-//! rename, after one syncfs, and names only manifests whose blobs are there. A killed
-//! process leaves files in `ingest/` and `tmp/` that nobody locks: the next writer of
-//! the blob goes on from them, the next [`Store::open`] removes scratch folders.
-//! Readers take no lock and verify what they read. Locks are flock(2)s.
+//! rename, after one syncfs, and names only manifests whose blobs are there. A blob goes
+//! only in a prune, under the lock, when no entry and no lease leads to it (`gc`): who
+//! holds it first and then finds it there keeps it until it has a name. Documents of
+//! Docker's kind are kept as they came; `index.json` names OCI shadows of them, which
+//! other tools can read. A killed process leaves files in `ingest/` and `leases/` that
+//! nobody locks, blobs that nothing names and folders in `tmp/`: the next writer of a blob
+//! goes on from the first, the next prune removes the others, the next [`Store::open`]
+//! the scratch folders. Readers take no lock and verify what they read. Locks are
+//! flock(2)s, held for no longer than it takes to write a line, an index or, for a prune,
+//! to read the documents and delete.
 //!
 //! It does not know registries, layers' contents or containers.
 

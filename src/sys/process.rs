@@ -9,6 +9,7 @@ use super::{Call, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
+use std::time::{Duration, Instant};
 
 /// A child process: its id and a descriptor that stays its own, whatever becomes of the id.
 #[derive(Debug)]
@@ -61,9 +62,13 @@ fn check(ret: libc::c_long) -> rustix::io::Result<libc::c_long> {
 /// # Errors
 /// `EDEADLK` where this process has more than one thread; the failed clone3(2) call.
 pub fn clone3(options: CloneOptions) -> Result<Fork> {
-    let threads = rustix::fs::stat("/proc/self/task").call(|| "stat(/proc/self/task)".to_string())?;
-    if threads.st_nlink > 3 {
-        return Err(Errno::DEADLK).call(|| "clone3 in a process with several threads".to_string());
+    // Threads of a scope count a moment longer than the scope: until the kernel has ended them.
+    let end = Instant::now() + Duration::from_secs(1);
+    while !is_single()? {
+        if Instant::now() > end {
+            return Err(Errno::DEADLK).call(|| "clone3 in a process with several threads".to_string());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     let mut pidfd: libc::c_int = -1;
     let into = if options.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
@@ -89,6 +94,12 @@ pub fn clone3(options: CloneOptions) -> Result<Fork> {
     // SAFETY: the kernel stored a fresh descriptor that nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Fork::Parent(Child { pid: i32::try_from(pid).unwrap_or(-1), pidfd }))
+}
+
+/// Whether this process has one thread.
+fn is_single() -> Result<bool> {
+    let folder = rustix::fs::stat("/proc/self/task").call(|| "stat(/proc/self/task)".to_string())?;
+    Ok(folder.st_nlink <= 3)
 }
 
 /// Closes the descriptors from `first` on that are not in `keep`.

@@ -183,3 +183,44 @@ fn many_at_once() {
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 16);
     nothing_left(&store, &["tmp", "containers", "bundles", "layers"], "all at once");
 }
+
+#[test]
+fn a_prune() {
+    let store = TestStore::in_memory();
+    store.ok(&["images"]);
+    let layout = Layout::new(store.path());
+    for i in 0..60 {
+        let layer = |name: String| Blob::tar(&Tar::new().file(&name, name.repeat(100).as_bytes()).finish());
+        layout.add(
+            &format!("img:{i}"),
+            &[layer("base".into()), layer(format!("own{i}"))],
+            &serde_json::json!({}),
+        );
+    }
+    let copy = TestStore::in_memory();
+    ok("cp", &["-a", store.path().to_str().unwrap(), copy.path().to_str().unwrap()]);
+    let kept = copy.path().join(store.path().file_name().unwrap());
+    let fresh = || {
+        for part in ["index.json", "blobs", "shipimg"] {
+            let path = store.path().join(part);
+            ok("rm", &["-rf", path.to_str().unwrap()]);
+            ok("cp", &["-a", kept.join(part).to_str().unwrap(), path.to_str().unwrap()]);
+        }
+        store.ok(&["images"]);
+        fs::write(store.path().join("shipimg/ingest/sha256-left"), "part").unwrap();
+        // Half of the names go first, so that a killed prune leaves the others to be checked.
+        let names: Vec<String> = (0..30).map(|i| format!("img:{i}")).collect();
+        store.ok(&[vec!["untag".to_string()], names].concat());
+    };
+    killed(&store, &["prune", "--yes"], fresh, |what| {
+        store.ok(&["fsck"]);
+        assert_eq!(store.ok(&["images", "-q"]).lines().count(), 30, "{what}");
+        store.ok(&["prune", "--yes"]);
+        store.ok(&["fsck"]);
+        let left = |dir: &str| fs::read_dir(store.path().join(dir)).into_iter().flatten().count();
+        assert_eq!(left("blobs/sha256"), 91, "{what}");
+        assert_eq!(left("shipimg/leases"), 0, "{what}");
+        nothing_left(&store, &["ingest", "tmp"], what);
+        assert_eq!(left(""), 4, "{what}: nothing but the layout and shipimg's folder");
+    });
+}

@@ -165,6 +165,20 @@ fn prune_takes_what_nothing_needs() {
 }
 
 #[test]
+fn prune_asks_on_a_terminal() {
+    let (store, layout, _) = two_images();
+    layout.put("x", b"loose");
+    let before = blobs(&store).len();
+    let command = format!("{} --root {} prune", crate::common::bin(), store.path().display());
+    for (answer, left) in [("n", before), ("", before), ("y", before - 1)] {
+        let pipe = format!("echo '{answer}' | script -qec '{command}' /dev/null");
+        let text = ok("sh", &["-c", &pipe]);
+        assert!(text.contains("remove 1 blob") && text.contains("[y/N]"), "{text}");
+        assert_eq!(blobs(&store).len(), left, "{answer}: {text}");
+    }
+}
+
+#[test]
 fn prune_all_keeps_what_is_new() {
     let (store, _, [one, two]) = two_images();
     store.ok(&["tag", "one:1", "one:1"]);
@@ -205,7 +219,13 @@ fn bundles_keep_their_images_and_layers() {
     assert_eq!((count(), done["layers"].as_array().unwrap().len()), (2, 1));
     let file = store.path().join("shipimg/bundles/box/rootfs/one");
     assert_eq!(fs::read(&file).unwrap().len(), 150_000);
+    // A name that moves on takes nothing from a bundle.
+    let index = fs::read(store.path().join("index.json")).unwrap();
+    store.ok(&["untag", "one:1"]);
+    assert_eq!(json_of(&store, &["prune", "-y", "--format", "json"])["blobs"], json!([]));
+    fs::write(store.path().join("index.json"), index).unwrap();
     store.ok(&["rmi", "--force", "one:1"]);
+    assert!(blobs(&store).is_empty());
     store.ok(&["prune", "-y"]);
     assert_eq!((count(), fs::read(&file).unwrap().len()), (2, 150_000), "its lowers are mounted");
     store.ok(&["bundle", "delete", "box"]);
@@ -421,6 +441,48 @@ fn df_tells_blocks() {
     assert!(store.ok(&["df"]).contains("PRUNE --ALL"));
 }
 
+#[test]
+fn a_store_of_thousands() {
+    const MANY: usize = 2000;
+    let store = TestStore::in_memory();
+    store.ok(&["images"]);
+    let layout = Layout::new(store.path());
+    let media = "application/vnd.oci.image.manifest.v1+json";
+    let layers: Vec<Value> = (0..4)
+        .map(|i| layout.put("application/vnd.oci.image.layer.v1.tar", format!("{i}").as_bytes()))
+        .collect();
+    let entries: Vec<Value> = (0..MANY)
+        .map(|i| {
+            let config = json!({"os": "linux", "architecture": "amd64", "created": format!("{i:04}"),
+                "rootfs": {"type": "layers", "diff_ids": ["a", "b", "c", "d"]}});
+            let config =
+                layout.put("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+            let manifest =
+                json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": layers});
+            let mut entry = layout.put(media, manifest.to_string().as_bytes());
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": format!("image:{i}")});
+            entry
+        })
+        .collect();
+    let write = |entries: &[Value]| {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        fs::write(store.path().join("index.json"), index.to_string()).unwrap();
+    };
+    write(&entries);
+    let summaries = || fs::read_to_string(store.path().join("shipimg/summaries")).unwrap().lines().count();
+    for _ in 0..2 {
+        let rows = json_of(&store, &["images", "--sort", "created", "--format", "json"]);
+        assert_eq!(rows.as_array().unwrap().len(), MANY);
+        assert_eq!((&rows[0]["created"], &rows[0]["sharedSize"]), (&json!("1999"), &json!(4)));
+        assert_eq!(summaries(), MANY);
+    }
+    write(&entries[..MANY / 2]);
+    let done = json_of(&store, &["prune", "-y", "--format", "json"]);
+    assert_eq!((done["blobs"].as_array().unwrap().len(), summaries()), (MANY, MANY / 2));
+    assert_eq!(blobs(&store).len(), MANY + 4);
+    assert_eq!(store.ok(&["images", "-q"]).lines().count(), MANY / 2);
+}
+
 /// Nothing in a store that may only be read keeps it from being listed and unpacked.
 #[test]
 fn a_store_that_may_only_be_read() {
@@ -434,9 +496,11 @@ fn a_store_that_may_only_be_read() {
     let listed = run(&["images"]);
     let unpacked = run(&["unpack", "one:1", target.path().join("x").to_str().unwrap()]);
     let checked = run(&["fsck"]);
+    let explained = run(&["df"]);
+    let shown = run(&["prune", "--all", "--dry-run"]);
     let pruned = run(&["prune", "-y"]);
     output("umount", &[path]);
-    for out in [listed, unpacked, checked] {
+    for out in [listed, unpacked, checked, explained, shown] {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
     assert_eq!(pruned.status.code(), Some(8), "{}", String::from_utf8_lossy(&pruned.stderr));
