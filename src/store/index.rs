@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 
 /// The annotation that holds a name (image-spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// One named image of the store.
 #[derive(Debug, Clone)]
@@ -81,8 +81,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Sys`].
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<()> {
-        let root = io_error("open", self.root(), File::open(self.root()))?;
-        rustix::fs::syncfs(&root).call(|| format!("syncfs({})", self.root().display()))?;
+        self.sync()?;
         let mut entry = descriptor.clone();
         entry.annotations = [(REF_NAME.to_string(), reference.to_string())].into();
         let entry = serde_json::to_value(&entry).map_err(io::Error::from);
@@ -94,7 +93,14 @@ impl Store {
         })
     }
 
-    fn update_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
+    /// Brings to disk what was written to the store's filesystem.
+    pub(super) fn sync(&self) -> Result<()> {
+        let root = io_error("open", self.root(), File::open(self.root()))?;
+        rustix::fs::syncfs(&root).call(|| format!("syncfs({})", self.root().display()))?;
+        Ok(())
+    }
+
+    pub(super) fn update_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
         let lock_path = self.root().join("shipimg/lock");
         let lock = io_error("open", &lock_path, File::create(&lock_path))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
@@ -108,7 +114,7 @@ impl Store {
         blob::write_atomic(&self.root().join("index.json"), text.as_bytes())
     }
 
-    fn read_index(&self) -> Result<Value> {
+    pub(super) fn read_index(&self) -> Result<Value> {
         let path = self.root().join("index.json");
         let malformed = |reason: &str| Error::Layout {
             root: self.root().to_path_buf(),

@@ -3,7 +3,8 @@
 //! ```text
 //! ROOT/oci-layout                 as the image-spec's image-layout.md says
 //! ROOT/index.json                 names: each entry's org.opencontainers.image.ref.name
-//!                                 is a full reference, docker.io/library/alpine:latest
+//!                                 is a full reference, docker.io/library/alpine:latest;
+//!                                 nameless ones of a repository, see [`REPOSITORY`]
 //! ROOT/blobs/ALGORITHM/HEX        blobs, read-only, never changed once there
 //! ROOT/shipimg/lock               held exclusively while index.json is replaced
 //! ROOT/shipimg/ingest/ALGO-HEX    a blob that is being written, locked by its writer
@@ -22,10 +23,12 @@
 
 mod blob;
 mod index;
+mod nameless;
 mod scratch;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use index::Entry;
+pub use nameless::REPOSITORY;
 pub use scratch::Scratch;
 
 use crate::error::Kind;
