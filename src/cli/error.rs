@@ -2,7 +2,7 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys};
+use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,8 @@ pub enum Error {
     Debian(#[from] debian::Error),
     /// A filesystem image.
     Disk(#[from] disk::Error),
+    /// The registry server.
+    Serve(#[from] serve::Error),
     /// A recipe.
     Recipe(#[from] recipe::Error),
     /// The arguments of `mkimg`.
@@ -60,6 +62,7 @@ impl Error {
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
+            Self::Serve(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
             Self::Output(e) => Kind::of_io(e),
@@ -112,6 +115,9 @@ impl Error {
                 let package =
                     if name.starts_with("ubuntu") { "ubuntu-keyring" } else { "debian-archive-keyring" };
                 Some(format!("apt-get install {package}"))
+            }
+            Self::Serve(serve::Error::Htpasswd { path, .. } | serve::Error::NoUsers(path)) => {
+                Some(format!("htpasswd -B {} USER", path.display()))
             }
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())

@@ -29,6 +29,7 @@ mod phases;
 mod progress;
 mod pull;
 mod run;
+mod serve;
 mod settings;
 mod spec;
 mod start;
@@ -91,6 +92,8 @@ enum Command {
     List(list::Args),
     /// Write a default config.json
     Spec(spec::Args),
+    /// Serve the store as a registry
+    Serve(serve::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
 }
@@ -157,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => args.run(&context),
         Command::List(args) => args.run(&context),
         Command::Spec(args) => args.run(&context),
+        Command::Serve(args) => args.run(&context),
         Command::Mkimg(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| report(&e))

@@ -47,9 +47,8 @@ impl Store {
     /// [`super::Error::Io`], [`super::Error::Sys`].
     pub fn release(&self, repository: &str, documents: &BTreeSet<&Digest>) -> Result<()> {
         let documents: BTreeSet<String> = documents.iter().map(ToString::to_string).collect();
-        let gone = |m: &Value| {
-            is_kept(m, repository) && m["digest"].as_str().is_some_and(|d| documents.contains(d))
-        };
+        let gone =
+            |m: &Value| is_kept(m, repository) && m["digest"].as_str().is_some_and(|d| documents.contains(d));
         if !self.read_index()?["manifests"].as_array().into_iter().flatten().any(gone) {
             return Ok(());
         }

@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
+pub mod serve;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};

@@ -27,6 +27,8 @@ mod output;
 mod pull;
 mod rootfs;
 mod run;
+mod serve;
+mod serve_conformance;
 mod static_binary;
 mod store;
 mod tour;
