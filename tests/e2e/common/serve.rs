@@ -65,17 +65,13 @@ impl Served {
     /// One request with a connection of its own.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = self.connect();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers.iter().any(|(name, _)| *name == "Host") {
-            head += &format!("Host: {}\r\n", self.host());
-        }
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !body.is_empty() || !matches!(method, "GET" | "HEAD") {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
-        head += "\r\n";
+        let host = (!headers.iter().any(|(name, _)| *name == "Host")).then(|| ("Host", self.host()));
+        let length = (!body.is_empty() || !matches!(method, "GET" | "HEAD"))
+            .then(|| ("Content-Length", body.len().to_string()));
+        let given = headers.iter().map(|(name, value)| (*name, (*value).to_string()));
+        let lines: String =
+            given.chain(host).chain(length).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{lines}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body).unwrap();
         Answer::read(stream, method == "HEAD")
