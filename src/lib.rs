@@ -30,12 +30,16 @@
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.
 //!
 //! ```
-//! use shipimg::{oci::Platform, registry, registry::Remote, rootfs::DriverKind, store::Store};
+//! use shipimg::oci::{Platform, Reference};
+//! use shipimg::transfer::{self, FromRegistry, Options, ToStore};
+//! use shipimg::{rootfs::DriverKind, store::Store};
 //!
 //! fn bundle_of(name: &str) -> Result<(), Box<dyn std::error::Error>> {
 //!     let store = Store::open(&Store::default_root())?;
-//!     let remote = Remote::connect(&name.parse()?, &registry::Options::default())?;
-//!     let image = registry::pull(&store, &remote, Some(&Platform::host()), &|_| ())?;
+//!     let (name, options): (Reference, _) = (name.parse()?, Options::default());
+//!     let source = FromRegistry::connect(&name, &options.registry)?;
+//!     let copied = transfer::copy(&source, &ToStore::new(&store, name), &options, &store, &|_| ())?;
+//!     let image = store.image(&copied.root, &Platform::host())?;
 //!     let origin = shipimg::bundle::Origin::Image(None, Box::new(image));
 //!     let settings = shipimg::bundle::Settings::default();
 //!     let bundle = shipimg::bundle::Bundle::create(&store, "demo", &origin, DriverKind::Overlay, &settings)?;

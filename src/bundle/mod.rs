@@ -25,9 +25,9 @@ pub use settings::{Net, Settings, capability};
 pub use users::Ids;
 
 use crate::error::Kind;
-use crate::oci::{Image, Reference};
+use crate::oci::{Digest, Image, Reference};
 use crate::rootfs::{self, DriverKind, Rootfs, Source};
-use crate::store::{self, Area, Scratch, Store};
+use crate::store::{self, Area, Lease, Scratch, Store};
 use crate::sys;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -164,6 +164,9 @@ impl std::fmt::Display for Origin {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     origin: String,
+    /// The manifest of the image that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<Digest>,
     /// None where the origin, a folder, is the root filesystem itself.
     rootfs: Option<Rootfs>,
 }
@@ -176,6 +179,8 @@ pub struct Bundle {
     record: Record,
     /// Holds a throw-away bundle's folder.
     scratch: Option<Scratch>,
+    /// Holds the image until the record is where a prune finds it, or the bundle is gone.
+    lease: Option<Lease>,
 }
 
 impl Bundle {
@@ -200,6 +205,7 @@ impl Bundle {
         {
             return Err(Error::Exists(name.to_string()));
         }
+        bundle.lease = None;
         Ok(Self { path, ..bundle })
     }
 
@@ -218,13 +224,15 @@ impl Bundle {
         check_name(name)?;
         let scratch = store.scratch()?;
         let path = scratch.path().to_path_buf();
-        let rootfs = driver.map(|d| Rootfs::create(store, d, &origin.source(), &path)).transpose()?;
-        let record = Record { origin: origin.to_string(), rootfs };
-        let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch) };
         let image = match origin {
             Origin::Image(_, image) => Some(&**image),
             Origin::Directory(_) | Origin::File(_) => None,
         };
+        let digest = image.map(|i| i.descriptor.digest.clone());
+        let lease = digest.as_ref().map(|d| store.lease().and_then(|l| l.hold(d).map(|()| l))).transpose()?;
+        let rootfs = driver.map(|d| Rootfs::create(store, d, &origin.source(), &path)).transpose()?;
+        let record = Record { origin: origin.to_string(), image: digest, rootfs };
+        let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch), lease };
         let mut spec = spec_for(&bundle.rootfs(), image)?;
         let root = match (origin, driver) {
             (Origin::Directory(dir), None) => dir.as_path(),
@@ -245,16 +253,8 @@ impl Bundle {
             return Ok(None);
         }
         let path = bundle_path(store, name)?;
-        let file = path.join("bundle.json");
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(e) => return io_error("read", &file, Err(e)),
-        };
-        let record = io_error("parse", &file, serde_json::from_slice(&text).map_err(io::Error::from))?;
-        Ok(Some(Self { name: name.to_string(), path, record, scratch: None }))
+        let record = read_record(&path)?;
+        Ok(record.map(|record| Self { name: name.to_string(), path, record, scratch: None, lease: None }))
     }
 
     /// Opens the bundle `name`, which must be there.
@@ -308,6 +308,12 @@ impl Bundle {
         self.record.rootfs.as_ref().map(|r| r.driver)
     }
 
+    /// What it needs of the store.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        self.record.needs()
+    }
+
     /// Makes the mounts that it needs and that are not there.
     ///
     /// # Errors
@@ -330,6 +336,40 @@ impl Bundle {
     fn write(&self, file: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path.join(file);
         write_json(&path, value)
+    }
+}
+
+/// What a bundle needs of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The manifest of its image.
+    pub image: Option<Digest>,
+    /// Unpacked layers below its root filesystem.
+    pub lowers: Vec<PathBuf>,
+}
+
+impl Record {
+    fn needs(&self) -> Needs {
+        let lowers = self.rootfs.as_ref().map(|r| r.lowers.clone()).unwrap_or_default();
+        Needs { image: self.image.clone(), lowers }
+    }
+}
+
+/// What the bundle in the folder `path`, of whatever name, needs; none where it is not one of
+/// this store's making.
+///
+/// # Errors
+/// [`Error::Io`] where its record is there and cannot be read.
+pub fn needs_of(path: &Path) -> Result<Option<Needs>> {
+    Ok(read_record(path)?.map(|r| r.needs()))
+}
+
+fn read_record(path: &Path) -> Result<Option<Record>> {
+    let file = path.join("bundle.json");
+    match fs::read(&file) {
+        Ok(text) => io_error("parse", &file, serde_json::from_slice(&text).map_err(io::Error::from)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => io_error("read", &file, Err(e)),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
+use crate::transfer;
+use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -12,8 +13,16 @@ pub enum Error {
     Oci(#[from] oci::Error),
     /// A registry.
     Registry(#[from] registry::Error),
+    /// A copy of an image.
+    Transfer(#[from] transfer::Error),
     /// The store.
     Store(#[from] store::Error),
+    /// An archive or folder of images.
+    Archive(#[from] archive::Error),
+    /// The arguments of `import`.
+    Import(#[from] super::import::Error),
+    /// The arguments of `export`.
+    Export(#[from] super::export::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -28,6 +37,10 @@ pub enum Error {
     Launch(Box<Error>),
     /// Options that do not go together.
     Usage(#[from] super::run::Usage),
+    /// A store that is not whole.
+    Broken(#[from] super::fsck::Broken),
+    /// Why nothing is removed.
+    Refusal(#[from] super::sweep::Refusal),
     /// A bundle.
     Bundle(#[from] bundle::Error),
     /// A Debian root.
@@ -52,19 +65,24 @@ impl Error {
         match self {
             Self::Oci(e) => e.kind(),
             Self::Registry(e) => e.kind(),
+            Self::Transfer(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Archive(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) => Kind::Input,
+            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
+                Kind::Input
+            }
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
             Self::Serve(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
+            Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }
     }
@@ -77,7 +95,7 @@ impl Error {
                 Self::Run(e) => e.launch_code(),
                 _ => 125,
             },
-            Self::Output(_) if self.is_unread() => 141,
+            unread if unread.is_unread() => 141,
             other => other.kind().exit_code(),
         }
     }
@@ -86,7 +104,13 @@ impl Error {
     /// that is not worth a message.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+        let (Self::Output(e)
+        | Self::Archive(archive::Error::Write { source: e, .. })
+        | Self::Transfer(transfer::Error::Archive(archive::Error::Write { source: e, .. }))) = self
+        else {
+            return false;
+        };
+        e.kind() == std::io::ErrorKind::BrokenPipe
     }
 
     /// The output of a failed program, shown below the error; empty for most.
@@ -103,10 +127,25 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Registry(e) => registry_hint(e),
+            Self::Registry(e) | Self::Transfer(transfer::Error::Registry(e)) => registry_hint(e),
+            Self::Transfer(transfer::Error::NoPlatform { name, available, .. }) => {
+                available.first().map(|p| format!("shipimg pull --platform {p} {name}"))
+            }
+            Self::Transfer(transfer::Error::Foreign { name, .. }) => {
+                Some(format!("shipimg pull --allow-foreign-layers {name}"))
+            }
             Self::Launch(e) => e.hint(),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
+            Self::Archive(archive::Error::Choose { archive, names, .. }) => {
+                names.first().map(|name| format!("shipimg import {archive} {name}"))
+            }
+            Self::Import(super::import::Error::NoName { archive, .. }) => {
+                Some(format!("shipimg import {archive} NAME"))
+            }
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
+                Some("shipimg fsck --repair".to_string())
+            }
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }
@@ -149,9 +188,6 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         E::NoRoots => Some("apt-get install ca-certificates".to_string()),
         E::NoImage { reference, .. } => {
             Some(format!("skopeo list-tags docker://{}/{}", reference.registry(), reference.repository()))
-        }
-        E::NoPlatform { reference, available, .. } => {
-            available.first().map(|p| format!("shipimg pull --platform {p} {reference}"))
         }
         E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
         _ => None,

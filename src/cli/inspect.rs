@@ -1,7 +1,9 @@
-//! `shipimg inspect`: one image of the store as JSON.
+//! `shipimg inspect`: one image, of the store or at its registry, as JSON.
 
+use super::transfer::{Network, Selection};
 use super::{Context, Result};
-use crate::oci::{self, Image, Name, Platform};
+use crate::oci::{self, Image, Name};
+use crate::transfer::{self, FromRegistry, FromStore, Platforms, Source};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,26 +14,42 @@ pub struct Args {
     /// Image in the store: its name, the end of it, or its digest's first digits
     #[arg(value_name = "IMAGE")]
     name: Name,
-    /// Print the manifest as it is stored
+    /// Print the manifest or index as it is
     #[arg(long)]
     raw: bool,
+    /// Look at the registry, and pull nothing
+    #[arg(long)]
+    remote: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    network: Network,
 }
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        if self.remote {
+            let reference = self.name.reference()?;
+            let source = FromRegistry::connect(&reference, &self.network.options())?;
+            return self.show(&source, Some(&reference.to_string()));
+        }
         let store = context.store()?;
         let entry = store.find(&self.name)?;
+        let reference = entry.reference.as_ref().map(ToString::to_string);
+        self.show(&FromStore::new(&store, entry), reference.as_deref())
+    }
+
+    fn show(&self, source: &dyn Source, reference: Option<&str>) -> Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         if self.raw {
-            out.write_all(&store.document(&entry.descriptor)?)?;
+            out.write_all(&source.root()?.bytes)?;
             out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
-        let image = store.image(&entry.descriptor, &Platform::host())?;
-        let config: Value = serde_json::from_slice(&store.document(&image.config_descriptor)?)
+        let (image, config) = transfer::look(source, &self.selection.platforms(Platforms::Host))?;
+        let config: Value = serde_json::from_slice(&config)
             .map_err(|source| oci::Error::Json { what: "configuration", source })?;
-        let reference = entry.reference.map(|r| r.to_string());
-        writeln!(out, "{:#}", describe(reference.as_deref(), &image, &config))?;
+        writeln!(out, "{:#}", describe(reference, &image, &config))?;
         Ok(ExitCode::SUCCESS)
     }
 }

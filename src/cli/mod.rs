@@ -18,23 +18,34 @@ mod build;
 mod bundle;
 mod create;
 mod delete;
+mod df;
 mod error;
 mod exec;
+mod export;
+mod fsck;
+mod history;
 mod images;
+mod import;
 mod inspect;
 mod kill;
 mod list;
 mod mkimg;
 mod phases;
 mod progress;
+mod prune;
 mod pull;
+mod rmi;
 mod run;
 mod serve;
 mod settings;
 mod spec;
 mod start;
 mod state;
+mod sweep;
+mod table;
+mod tag;
 mod target;
+mod transfer;
 mod unpack;
 
 pub use error::Error;
@@ -68,6 +79,24 @@ enum Command {
     Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
+    /// Remove images of the store by name
+    Rmi(rmi::Args),
+    /// Remove what nothing needs any more: blobs, partial downloads, unpacked layers
+    Prune(prune::Args),
+    /// Check that all blobs of the store are whole
+    Fsck(fsck::Args),
+    /// Explain what the store takes on disk
+    Df(df::Args),
+    /// Show how an image of the store was made
+    History(history::Args),
+    /// Give an image of the store more names
+    Tag(tag::Args),
+    /// Take names away
+    Untag(tag::Untag),
+    /// Take images from an archive, a folder of images or a tar of files into the store
+    Import(import::Args),
+    /// Write images of the store as an archive or a folder, or their files as a tar
+    Export(export::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Build what a recipe says
@@ -148,6 +177,15 @@ pub fn main() -> ExitCode {
         Command::Images(args) => args.run(&context),
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
+        Command::Rmi(args) => args.run(&context),
+        Command::Prune(args) => args.run(&context),
+        Command::Fsck(args) => args.run(&context),
+        Command::Df(args) => args.run(&context),
+        Command::History(args) => args.run(&context),
+        Command::Tag(args) => args.run(&context),
+        Command::Untag(args) => args.run(&context),
+        Command::Import(args) => args.run(&context),
+        Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),

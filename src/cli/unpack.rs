@@ -42,6 +42,8 @@ impl Args {
     fn unpack(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
         let entry = store.find(&self.name)?;
+        let lease = store.lease()?;
+        lease.hold(&entry.descriptor.digest)?;
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let image = store.image(&entry.descriptor, &platform)?;
         let dir = target(&self.dir)?;

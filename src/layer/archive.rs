@@ -375,13 +375,13 @@ impl<'a> Archive<'a> {
     }
 }
 
-const fn padding(size: u64) -> u64 {
+pub(crate) const fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
 /// The size by header and PAX record. A header whose field is too small for the size holds
 /// nothing, all sevens or the lower bits, by the writer; all else is a contradiction.
-fn stored_size(header: u64, pax: Option<u64>) -> std::result::Result<u64, Malformed> {
+pub(crate) fn stored_size(header: u64, pax: Option<u64>) -> std::result::Result<u64, Malformed> {
     const FIELD: u64 = 0o77_777_777_777;
     let size = match pax {
         None => header,
@@ -393,7 +393,7 @@ fn stored_size(header: u64, pax: Option<u64>) -> std::result::Result<u64, Malfor
 }
 
 /// A number field that may not be negative.
-fn number(field: &[u8], what: &'static str) -> std::result::Result<u64, Malformed> {
+pub(crate) fn number(field: &[u8], what: &'static str) -> std::result::Result<u64, Malformed> {
     signed(field, what).and_then(|n| u64::try_from(n).map_err(|_| Malformed::Number(what)))
 }
 

@@ -33,8 +33,8 @@ impl<R: Read> Decoder<R> {
     /// # Errors
     /// Where the zstd library cannot be set up.
     pub fn new(inner: R, compression: Compression, zstd_window_log: u32) -> io::Result<Self> {
-        let inner = BufReader::with_capacity(BUFFER, inner);
-        Ok(Self(match compression {
+        let mut inner = BufReader::with_capacity(BUFFER, inner);
+        Ok(Self(match actual(compression, inner.fill_buf()?) {
             Compression::None => State::Plain(inner),
             Compression::Gzip => {
                 State::Gzip(Gzip { member: Some(flate2::bufread::GzDecoder::new(inner)), rest: None })
@@ -85,6 +85,17 @@ impl<R: Read> Read for Decoder<R> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
             Err(e) => Err(self.blame(e)),
         }
+    }
+}
+
+/// How a stream that begins so is compressed. containers/image declares gzip for layers that it
+/// leaves uncompressed, as in `podman save --format docker-dir`; what tells is the tar's magic.
+fn actual(declared: Compression, start: &[u8]) -> Compression {
+    match declared {
+        Compression::Gzip if start.get(257..262) == Some(b"ustar") && !start.starts_with(b"\x1f\x8b") => {
+            Compression::None
+        }
+        declared => declared,
     }
 }
 
@@ -241,6 +252,16 @@ impl<W: Write> Write for Encoder<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tar_declared_as_gzip_is_read() {
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        let mut back = Vec::new();
+        Decoder::new(&tar[..], Compression::Gzip, 24).unwrap().read_to_end(&mut back).unwrap();
+        assert_eq!(back, tar);
+        assert!(Decoder::new(&tar[..100], Compression::Gzip, 24).unwrap().read_to_end(&mut back).is_err());
+    }
 
     #[test]
     fn there_and_back() {

@@ -207,6 +207,11 @@ pub(super) fn meta_of(fd: impl rustix::fd::AsFd) -> sys::Result<Meta> {
     Ok(meta_from(&stat, xattrs))
 }
 
+/// The metadata of `name`, which is not followed and for which `stat` has been read.
+pub(super) fn meta_at(dir: &Dir, name: &OsStr, stat: &Stat) -> sys::Result<Meta> {
+    Ok(meta_from(stat, xattr::all_at(dir, name)?))
+}
+
 fn meta_from(stat: &Stat, xattrs: Vec<xattr::Xattr>) -> Meta {
     Meta {
         mode: stat.st_mode & 0o7777,
@@ -230,7 +235,7 @@ pub(super) fn copy_node(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> sys:
         copy::file(&source, &file, u64::try_from(stat.st_size).unwrap_or(0))?;
         return finish_file(&file, &meta_of(&source)?);
     }
-    let meta = meta_from(&stat, xattr::all_at(from, name)?);
+    let meta = meta_at(from, name, &stat)?;
     match kind {
         FileType::Symlink => to.symlink(new, &from.readlink(name)?)?,
         kind => {

@@ -1,4 +1,4 @@
-//! Layers: a compressed tar to entries, entries to a directory.
+//! Layers: a compressed tar to entries, entries to a directory, and a directory to a tar.
 //!
 //! ```text
 //! blob ─ stream ─ archive ─ stage ─┬─ settle ─ merge → one tree      (unpack, apply_layer)
@@ -23,10 +23,16 @@ mod merge;
 mod pax;
 mod stage;
 mod stream;
+mod write;
 
 pub use archive::Malformed;
 pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
 pub use copy::{copy_meta, copy_tree};
+pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
+pub(crate) use {
+    archive::{number, padding, stored_size},
+    pax::parse as parse_pax,
+};
 
 use crate::error::Kind;
 use crate::oci::{self, Digest, Image, Layer};
@@ -206,6 +212,12 @@ pub enum Error {
         /// Digest of the blob.
         layer: Digest,
     },
+    /// A tar could not be written.
+    #[error("write a tar: {0}")]
+    Output(io::Error),
+    /// The process was asked to end while it wrote.
+    #[error("interrupted")]
+    Stopped,
     /// A syscall failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -227,7 +239,8 @@ impl Error {
             | Self::Name { .. }
             | Self::Entry { .. }
             | Self::Limit { .. } => Kind::Integrity,
-            Self::Interrupted { .. } => Kind::Internal,
+            Self::Interrupted { .. } | Self::Stopped => Kind::Internal,
+            Self::Output(e) => Kind::of_io(e),
             Self::Make { source, .. } | Self::Sys(source) => source.kind(),
         }
     }

@@ -8,10 +8,10 @@ type Result<T> = std::result::Result<T, Malformed>;
 
 /// The records that mean something here; an empty value takes a record back.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Records {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) linkpath: Option<Vec<u8>>,
-    pub(super) size: Option<u64>,
+pub(crate) struct Records {
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) linkpath: Option<Vec<u8>>,
+    pub(crate) size: Option<u64>,
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
@@ -29,7 +29,7 @@ pub(super) struct Sparse {
 }
 
 /// Reads all records.
-pub(super) fn parse(mut bytes: &[u8]) -> Result<Records> {
+pub(crate) fn parse(mut bytes: &[u8]) -> Result<Records> {
     let mut records = Records::default();
     let mut offset = None;
     while !bytes.is_empty() {

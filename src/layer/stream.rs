@@ -9,7 +9,7 @@
 use super::codec::Decoder;
 use super::{Error, Limits, Result};
 use crate::oci::{Compression, Digest, Hasher, Layer};
-use crate::store::{BlobReader, Store, VerifyError};
+use crate::store::{Store, VerifyError};
 use crate::sys::signal;
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -46,7 +46,17 @@ impl<'a> Tar<'a> {
         limits: &'a Limits,
     ) -> Result<Self> {
         let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
-        let blob = store.blob(&layer.descriptor)?;
+        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, layer, limits))
+    }
+
+    /// Starts to inflate `blob`, which is called `layer` in errors, on a thread of `scope`.
+    pub(super) fn over<'s>(
+        scope: &'s Scope<'s, '_>,
+        blob: impl Read + Send + 's,
+        compression: Compression,
+        layer: &'a Layer,
+        limits: &'a Limits,
+    ) -> Self {
         let window = limits.zstd_window_log;
         let (full, filled) = sync_channel(BUFFERS);
         let (empty, free) = channel();
@@ -60,7 +70,7 @@ impl<'a> Tar<'a> {
             }
         });
         let hasher = Hasher::new(layer.diff_id.algorithm());
-        Ok(Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, hasher })
+        Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, hasher }
     }
 
     /// The digest of the layer's blob, for messages.
@@ -142,7 +152,7 @@ impl<'a> Tar<'a> {
 
 /// Inflates `blob` into buffers of `free`, sent to `full`; ends early when nobody listens.
 fn inflate(
-    blob: BlobReader,
+    blob: impl Read,
     compression: Compression,
     window: u32,
     free: &Receiver<Vec<u8>>,

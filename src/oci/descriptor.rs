@@ -30,6 +30,17 @@ pub mod media_type {
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
     /// Docker layer, zstd.
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// OCI's name for a type of Docker's layers; other types are their own.
+    #[must_use]
+    pub fn oci_layer(media_type: &str) -> &str {
+        match media_type {
+            DOCKER_LAYER => LAYER,
+            DOCKER_LAYER_GZIP => LAYER_GZIP,
+            DOCKER_LAYER_ZSTD => LAYER_ZSTD,
+            other => other,
+        }
+    }
+
     /// What manifests of images and indexes may be, for an Accept header.
     pub const DOCUMENTS: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 }

@@ -82,9 +82,19 @@ impl Document {
 }
 
 impl Manifest {
-    /// The OCI manifest that says what the Docker schema 2 manifest `bytes` says: the same
+    /// Whether it is of a container image: a configuration of one and tar layers. Anything else
+    /// is an artifact (image-spec, manifest.md, "Guidelines for Artifact Usage").
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        // Docker's earliest schema 2 manifests call their configuration octet-stream.
+        let configs = [media_type::CONFIG, media_type::DOCKER_CONFIG, "application/octet-stream"];
+        configs.contains(&self.config.media_type.as_str())
+            && self.layers.iter().all(|l| l.layer_compression().is_ok())
+    }
+
+    /// The OCI document that says what the Docker schema 2 manifest or list `bytes` says: the same
     /// blobs under OCI's media types, which are compatible (image-spec, media-types.md,
-    /// "Compatibility Matrix").
+    /// "Compatibility Matrix"). The manifests that a list names keep their types.
     ///
     /// # Errors
     /// [`Error::Json`] where `bytes` are no JSON.
@@ -92,16 +102,15 @@ impl Manifest {
         use media_type as m;
         let json = |source| Error::Json { what: "manifest", source };
         let mut document: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
+        if document["manifests"].is_array() {
+            document["mediaType"] = m::INDEX.into();
+            return serde_json::to_vec(&document).map_err(json);
+        }
         document["mediaType"] = m::MANIFEST.into();
         document["config"]["mediaType"] = m::CONFIG.into();
         for layer in document["layers"].as_array_mut().into_iter().flatten() {
-            layer["mediaType"] = match layer["mediaType"].as_str().unwrap_or_default() {
-                m::DOCKER_LAYER => m::LAYER,
-                m::DOCKER_LAYER_GZIP => m::LAYER_GZIP,
-                m::DOCKER_LAYER_ZSTD => m::LAYER_ZSTD,
-                _ => continue,
-            }
-            .into();
+            let docker = layer["mediaType"].as_str().unwrap_or_default();
+            layer["mediaType"] = m::oci_layer(docker).to_string().into();
         }
         serde_json::to_vec(&document).map_err(json)
     }

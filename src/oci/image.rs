@@ -34,9 +34,14 @@ impl Image {
     /// Puts manifest and configuration together.
     ///
     /// # Errors
-    /// [`Error::Json`] where `config` is none, [`Error::Document`] where it lists another
+    /// [`Error::NotImage`] where the manifest is an artifact's, [`Error::Json`] where `config` is none, [`Error::Document`] where it lists another
     /// number of diff ids than the manifest has layers.
     pub fn new(descriptor: Descriptor, manifest: Manifest, config: &[u8]) -> Result<Self> {
+        if !manifest.is_image() {
+            let layer = manifest.layers.iter().find(|l| l.layer_compression().is_err());
+            let media_type = layer.unwrap_or(&manifest.config).media_type.chars().take(200).collect();
+            return Err(Error::NotImage { media_type });
+        }
         let config: ImageConfig =
             serde_json::from_slice(config).map_err(|source| Error::Json { what: "image config", source })?;
         let diff_ids = config.rootfs().diff_ids();

@@ -11,13 +11,15 @@ mod document;
 mod image;
 mod platform;
 mod reference;
+mod time;
 
 pub use descriptor::{Compression, Descriptor, media_type};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use document::{Document, Index, Manifest};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
-pub use reference::{Name, Reference};
+pub use reference::{Match, Name, Reference};
+pub use time::rfc3339;
 
 use crate::error::Kind;
 
@@ -64,6 +66,12 @@ pub enum Error {
         /// The broken rule.
         reason: String,
     },
+    /// An artifact that is no container image.
+    #[error("it is no container image: it holds {media_type}")]
+    NotImage {
+        /// The media type that images do not have.
+        media_type: String,
+    },
     /// A media type that shipimg does not read.
     #[error("unsupported media type {0:?}")]
     MediaType(String),
@@ -79,7 +87,7 @@ impl Error {
         match self {
             Self::Digest { .. } | Self::Reference { .. } | Self::Platform { .. } => Kind::Input,
             Self::Json { .. } | Self::Document { .. } => Kind::Integrity,
-            Self::MediaType(_) => Kind::Unsupported,
+            Self::NotImage { .. } | Self::MediaType(_) => Kind::Unsupported,
         }
     }
 }

@@ -48,6 +48,20 @@ impl Reference {
         self.tag.as_deref()
     }
 
+    /// Whether `text` says in which registry the image is.
+    #[must_use]
+    pub fn names_registry(text: &str) -> bool {
+        text.split_once('/').is_some_and(|(first, _)| is_registry(first))
+    }
+
+    /// `text` in two: the name, and the tag and digest with their `:` and `@`.
+    #[must_use]
+    pub fn split_name(text: &str) -> (&str, &str) {
+        let end = text.find('@').unwrap_or(text.len());
+        let colon = text[..end].rfind(':').filter(|at| !text[*at..end].contains('/'));
+        text.split_at(colon.unwrap_or(end))
+    }
+
     /// The digest that the manifest must have.
     #[must_use]
     pub const fn digest(&self) -> Option<&Digest> {

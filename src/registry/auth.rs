@@ -10,11 +10,13 @@
 //! tampered answer names elsewhere gets nothing. Another realm is asked anonymously.
 
 use super::client::{Answer, Client, host_port, is_local};
+use super::connection::is_read;
 use super::{Credentials, Error, Result, credentials};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 /// The most that a token answer may hold, in bytes.
@@ -32,6 +34,8 @@ pub(super) struct Auth {
 #[derive(Debug, Default)]
 struct State {
     authorization: Option<HeaderValue>,
+    /// What the token is good for, so that the next one is good for that and more.
+    scopes: BTreeSet<String>,
     withheld: Option<String>,
 }
 
@@ -46,6 +50,11 @@ impl Auth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).authorization.clone()
     }
 
+    /// What access is wanted to: the repository, or the registry where there is none.
+    pub(super) fn wanted(&self) -> &str {
+        if self.repository.is_empty() { &self.registry } else { &self.repository }
+    }
+
     /// The realm's host that did not get the credentials.
     pub(super) fn withheld(&self) -> Option<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).withheld.clone()
@@ -57,6 +66,7 @@ impl Auth {
         &self,
         client: &Client,
         base: &Url,
+        method: &Method,
         answer: &Answer,
         used: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>> {
@@ -76,7 +86,10 @@ impl Auth {
                     state.withheld = known.map(|_| host_port(&realm));
                     None
                 };
-                Some(self.token(client, realm, challenge, known.as_ref())?)
+                let scopes = state.scopes.union(&self.scopes(challenge, method)).cloned().collect();
+                let token = self.token(client, realm, challenge, &scopes, known.as_ref())?;
+                state.scopes = scopes;
+                Some(token)
             }
             (None, true) => match self.credentials()? {
                 Some(Credentials::Password { user, password }) => Some(basic(base, &user, &password)?),
@@ -98,6 +111,22 @@ impl Auth {
         }
     }
 
+    /// What a token is wanted for: what the challenge says, else what `method` does.
+    fn scopes(&self, challenge: &Challenge, method: &Method) -> BTreeSet<String> {
+        match challenge.get("scope") {
+            Some(scopes) => scopes.split_ascii_whitespace().map(str::to_string).collect(),
+            None if self.repository.is_empty() => BTreeSet::new(),
+            None => {
+                let actions = match method {
+                    &Method::DELETE => "delete",
+                    m if is_read(m) => "pull",
+                    _ => "pull,push",
+                };
+                BTreeSet::from([format!("repository:{}:{actions}", self.repository)])
+            }
+        }
+    }
+
     fn realm(&self, base: &Url, challenge: &Challenge) -> Result<Url> {
         let fail = |reason| Error::Token { host: self.registry.clone(), reason };
         let realm: Url = challenge
@@ -114,14 +143,15 @@ impl Auth {
         client: &Client,
         mut realm: Url,
         challenge: &Challenge,
+        scopes: &BTreeSet<String>,
         credentials: Option<&Credentials>,
     ) -> Result<HeaderValue> {
-        let own_scope = format!("repository:{}:pull", self.repository);
-        let mut fields = vec![("scope", challenge.get("scope").unwrap_or(&own_scope))];
-        fields.extend(challenge.get("service").map(|s| ("service", s)));
+        let mut fields: Vec<_> = challenge.get("service").map(|s| ("service", s)).into_iter().collect();
         let shown = realm.clone();
         let request = if let Some(Credentials::IdentityToken(token)) = credentials {
+            let scope = &scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
             fields.extend([
+                ("scope", scope.as_str()),
                 ("grant_type", "refresh_token"),
                 ("client_id", "shipimg"),
                 ("refresh_token", token.as_str()),
@@ -132,6 +162,7 @@ impl Auth {
             let request = client.request(Method::POST, &realm)?;
             request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
         } else {
+            fields.extend(scopes.iter().map(|s| ("scope", s.as_str())));
             realm.query_pairs_mut().extend_pairs(fields);
             let request = client.request(Method::GET, &realm)?;
             match credentials {
@@ -146,7 +177,7 @@ impl Auth {
         if !answer.status().is_success() {
             return Err(match answer.into_status_error() {
                 Error::Status { host, status, message, .. } if matches!(status.as_u16(), 400 | 401 | 403) => {
-                    let (repository, withheld) = (self.repository.clone(), None);
+                    let (repository, withheld) = (self.wanted().to_string(), None);
                     Error::Unauthorized { host, repository, status, message, withheld }
                 }
                 other => other,

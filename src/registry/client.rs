@@ -1,9 +1,12 @@
 //! One HTTP exchange: which client, how answers are read.
 
+use super::certs::Certificates;
 use super::http::{self, NoSuchName};
 use super::{Error, Options, Result};
 use reqwest::blocking;
 use reqwest::{StatusCode, Url};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::error::Error as StdError;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
@@ -16,48 +19,75 @@ const TRICKLE: u64 = 4096;
 /// How much of an error's body is read, in bytes.
 const ERROR_BODY: u64 = 64 << 10;
 
-/// The two HTTP clients, each made when first needed: one knows no root certificates and
-/// costs nothing, the other one is for https.
+/// The HTTP clients, each made when first needed: one knows no root certificates and costs
+/// nothing, one is for https, and hosts with certificates of their own have one each.
 #[derive(Debug)]
 pub(super) struct Client {
     tls_verify: bool,
     stall: Duration,
-    plain: Mutex<Option<blocking::Client>>,
-    tls: Mutex<Option<blocking::Client>>,
+    made: Mutex<BTreeMap<For, blocking::Client>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum For {
+    /// Plain http, to this machine or elsewhere.
+    Plain(bool),
+    /// https, to this machine or elsewhere.
+    Https(bool),
+    Host(String),
 }
 
 impl Client {
     pub(super) fn new(options: &Options) -> Self {
-        let (tls_verify, stall) = (options.tls_verify, options.stall);
-        Self { tls_verify, stall, plain: Mutex::default(), tls: Mutex::default() }
+        Self { tls_verify: options.tls_verify, stall: options.stall, made: Mutex::default() }
     }
 
-    /// A request to `url`, by the client for its scheme.
+    /// A request to `url`, by the client for it.
     pub(super) fn request(&self, method: reqwest::Method, url: &Url) -> Result<blocking::RequestBuilder> {
-        let https = url.scheme() == "https";
-        let slot = if https { &self.tls } else { &self.plain };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = match &mut *slot {
-            Some(client) => client,
-            empty => empty.insert(self.build(url, https)?),
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = For::Host(url.host_str().map(|h| certs_name(h, url)).unwrap_or_default());
+        let (kind, certificates) = match (url.scheme() == "https", &host) {
+            (false, _) => (For::Plain(is_local(url)), None),
+            (true, host) if made.contains_key(host) => (host.clone(), None),
+            (true, For::Host(name)) => match Certificates::find(name)? {
+                Some(found) => (host, Some(found)),
+                None => (For::Https(is_local(url)), None),
+            },
+            (true, _) => (For::Https(is_local(url)), None),
+        };
+        let client = match made.entry(kind) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(slot) => slot.insert(self.build(url, certificates)?),
         };
         Ok(client.request(method, url.clone()))
     }
 
     /// Sends a request once; any status is an answer.
     pub(super) fn send(&self, url: &Url, request: blocking::RequestBuilder) -> Result<Answer> {
+        self.answer(url, request.send())
+    }
+
+    /// How long nothing may happen.
+    pub(super) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// What `url` answered.
+    pub(super) fn answer(&self, url: &Url, sent: reqwest::Result<blocking::Response>) -> Result<Answer> {
         let host = host_port(url);
-        let response = request.send().map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
+        let response = sent.map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
         Ok(Answer { response, host, stall: self.stall, window: Instant::now(), came: 0 })
     }
 
-    fn build(&self, url: &Url, https: bool) -> Result<blocking::Client> {
-        let mut builder = http::builder(https, self.tls_verify)?
+    fn build(&self, url: &Url, certificates: Option<Certificates>) -> Result<blocking::Client> {
+        let https = url.scheme() == "https";
+        let mut builder = http::builder_with(https, self.tls_verify, certificates)?
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT.min(self.stall))
-            .timeout(self.stall);
-        if !https && is_local(url) {
+            .timeout(self.stall)
+            .tcp_user_timeout(self.stall);
+        if is_local(url) {
             builder = builder.no_proxy();
         }
         builder.build().map_err(Error::Client)
@@ -97,6 +127,11 @@ fn find_cause<E: StdError + 'static>(e: &reqwest::Error) -> Option<&E> {
         };
     }
     None
+}
+
+/// The folder's name in `certs.d`: the port is in it unless it is the scheme's own.
+fn certs_name(host: &str, url: &Url) -> String {
+    url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
 /// Host and port, as errors show them.

@@ -1,8 +1,8 @@
-//! Registries: the distribution-spec over HTTP, and `pull` into the store.
+//! Registries: the distribution-spec over HTTP.
 //!
 //! ```text
-//! Reference ─ Remote::connect ─ pull ─→ manifest → configuration → layers (4 at once)
-//!                  │                    → store.ingest, verified → store.tag, last
+//! Reference ─ Remote::connect ─┬─ root, document, blob
+//!                  │           └─ …
 //!      client ─ auth ─ credentials
 //! ```
 //!
@@ -29,19 +29,29 @@
 //! It does not fetch foreign layers from their URLs, read schema 1 manifests, or print.
 
 mod auth;
+mod body;
+mod certs;
 mod client;
+mod config;
+mod connection;
 mod credentials;
+mod foreign;
 pub mod http;
-mod pull;
+mod places;
 mod remote;
 mod retry;
+mod send;
+mod upload;
 
+pub use body::BlobBody;
+pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
-pub use pull::{Event, pull};
-pub use remote::{Fetched, Remote};
+pub use foreign::Foreign;
+pub use remote::Remote;
+pub use upload::Open;
 
 use crate::error::Kind;
-use crate::oci::{self, Digest, Platform, Reference};
+use crate::oci::{self, Digest, Reference};
 use crate::{store, sys};
 use std::error::Error as StdError;
 use std::io;
@@ -238,44 +248,51 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
-    /// A manifest, an index or a configuration is malformed.
-    #[error("{reference}: {source}")]
-    Document {
-        /// The image.
-        reference: Box<Reference>,
-        /// What is wrong.
-        source: oci::Error,
+    /// What is to be sent cannot be read.
+    #[error("read what goes to {host}: {source}")]
+    Content {
+        /// Host and port.
+        host: String,
+        /// What the reader said.
+        source: io::Error,
     },
-    /// An artifact that is no image.
-    #[error("{reference} is no container image: it holds {media_type}")]
-    NotImage {
-        /// The artifact.
-        reference: Box<Reference>,
-        /// The media type that images do not have.
-        media_type: String,
-    },
-    /// A layer that lies elsewhere.
-    #[error(
-        "{reference}: layer {digest} lies outside the registry, at {url:?}, and is not fetched from there"
-    )]
-    Foreign {
-        /// The image.
-        reference: Box<Reference>,
-        /// The layer.
+    /// An upload that goes astray.
+    #[error("{host}: upload of {digest}: {reason}")]
+    Upload {
+        /// Host and port.
+        host: String,
+        /// Which blob.
         digest: Digest,
-        /// The first of its URLs.
-        url: String,
+        /// What is wrong.
+        reason: &'static str,
     },
-    /// The image is not made for the platform.
-    #[error("{reference} has nothing for platform {platform}, only for {}", available.join(", "))]
-    NoPlatform {
-        /// The image.
+    /// A registry that the configuration forbids.
+    #[error("{reference}: registries.conf blocks {prefix}")]
+    Blocked {
+        /// What was asked for.
         reference: Box<Reference>,
-        /// The wanted platform.
-        platform: Platform,
-        /// What there is.
-        available: Vec<String>,
+        /// The blocked prefix.
+        prefix: String,
     },
+    /// A `registries.conf` that cannot be used.
+    #[error("registries in {}: {reason}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate or key that cannot be used.
+    #[error("certificate {}: {reason}", path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A reference, of the caller or of the configuration.
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
     /// A credential helper that is none, or failed.
     #[error("credential helper {helper:?}: {reason}")]
     Helper {
@@ -321,20 +338,33 @@ impl Error {
             | Self::Status { .. }
             | Self::Token { .. }
             | Self::Redirect { .. }
+            | Self::Upload { .. }
             | Self::Range { .. } => Kind::Network,
-            Self::NoRoots | Self::NotImage { .. } | Self::Foreign { .. } => Kind::Unsupported,
+            Self::NoRoots => Kind::Unsupported,
+            Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } => Kind::Privilege,
-            Self::Length { .. }
-            | Self::TooLarge { .. }
-            | Self::Digest { .. }
-            | Self::Document { source: oci::Error::Digest { .. }, .. } => Kind::Integrity,
-            Self::NoImage { .. } | Self::NoPlatform { .. } => Kind::Missing,
-            Self::Document { source, .. } => source.kind(),
-            Self::Helper { .. } | Self::CredentialsFile { .. } | Self::Credentials => Kind::Input,
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Integrity,
+            Self::NoImage { .. } => Kind::Missing,
+            Self::Helper { .. }
+            | Self::CredentialsFile { .. }
+            | Self::ConfigFile { .. }
+            | Self::CertificateFile { .. }
+            | Self::Credentials => Kind::Input,
+            Self::Blocked { .. } => Kind::Privilege,
+            Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }
+    }
+
+    /// Whether the server answered that it does not have it.
+    fn is_missing(&self) -> bool {
+        let status = match self {
+            Self::Status { status, .. } => status.as_u16(),
+            _ => 0,
+        };
+        matches!(self, Self::NoImage { .. }) || status == 404
     }
 
     /// Whether the same request may succeed a little later.
@@ -357,6 +387,14 @@ fn root_cause(e: &(dyn StdError + 'static)) -> String {
         at = source;
     }
     at.to_string()
+}
+
+/// The kind of a reader's failure: that of what it carries.
+fn content_kind(e: &io::Error) -> Kind {
+    match e.get_ref() {
+        Some(inner) if inner.is::<store::VerifyError>() => Kind::Integrity,
+        inner => inner.and_then(|i| i.downcast_ref::<Error>()).map_or_else(|| Kind::of_io(e), Error::kind),
+    }
 }
 
 fn colon(message: &str) -> String {

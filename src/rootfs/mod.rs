@@ -23,6 +23,8 @@
 //! layers/btrfs-HEX        btrfs: a read-only subvolume by chain id
 //! ```
 //!
+//! [`stale`] finds those that neither an image nor a bundle needs.
+//!
 //! Folders there are published by rename, whole, after one syncfs.
 
 mod area;
@@ -30,6 +32,9 @@ mod btrfs;
 mod copy;
 mod image;
 mod overlay;
+mod stale;
+
+pub use stale::{Stale, stale};
 
 use crate::error::Kind;
 use crate::layer;

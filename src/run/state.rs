@@ -186,20 +186,7 @@ pub fn check_id(id: &str) -> Result<()> {
 #[must_use]
 pub fn now() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    rfc3339(now.as_secs(), now.subsec_nanos())
-}
-
-/// Days to a date: H. Hinnant's `civil_from_days`.
-fn rfc3339(seconds: u64, nanos: u32) -> String {
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (date, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    crate::oci::rfc3339(now.as_secs(), now.subsec_nanos())
 }
 
 /// Makes this process unable to be looked into by others of the container while it waits.
@@ -239,13 +226,6 @@ mod tests {
         for bad in ["", ".", "..", "../x", "a/b", "a b", "a\n", "ä", &"n".repeat(256)] {
             assert!(matches!(check_id(bad), Err(Error::BadId { .. })), "{bad}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
-        assert_eq!(rfc3339(1_735_689_599, 0), "2024-12-31T23:59:59.000000000Z");
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn forget_all(app: &App, place: &Place, own: &[&Item], descriptor: &Descriptor) 
 
 fn forget(app: &App, place: &Place, tag: &str, descriptor: &Descriptor) -> Result<(), Refusal> {
     if let Some(reference) = place.tagged(tag) {
-        app.store.forget(&reference, &descriptor.digest)?;
+        app.store.untag_from(&reference, &descriptor.digest)?;
     }
     Ok(())
 }
@@ -66,7 +66,12 @@ pub fn blob(app: &App, digest: &str) -> Answer {
     let unknown = || Refusal::new(Code::BlobUnknown, format!("no blob {digest} here"));
     let digest: Digest = digest.parse().map_err(|_| unknown())?;
     app.store.size(&digest)?.ok_or_else(unknown)?;
-    if walk::needed(&app.store)?.contains(&digest) {
+    // What this server holds for a push to come does not count: the client knows better.
+    let own = app.holds.count(&digest);
+    // Under the lock of the store nobody takes hold of it meanwhile.
+    let survey = app.store.pruning()?;
+    let held = survey.held().iter().filter(|d| **d == digest).count();
+    if held > own || walk::needed(&app.store, survey.entries())?.contains(&digest) {
         return Err(Refusal::new(Code::Unsupported, format!("an image needs {digest}")));
     }
     std::fs::remove_file(app.store.blob_path(&digest))?;

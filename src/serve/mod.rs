@@ -16,11 +16,12 @@
 //!
 //! Digests. A manifest is served by digest where an entry of the repository is it, or an index
 //! of the repository lists it. What no tag leads to is an entry without a name
-//! ([`store::REPOSITORY`]): manifests pushed by digest until an index lists them, and those
+//! (`store/nameless.rs`): manifests pushed by digest until an index lists them, and those
 //! whose tag has moved or was deleted. Blobs belong to no repository: whoever may read, may read
 //! every blob of the store whose digest he knows, and a mount succeeds where the blob exists.
 //! There is no authorization per repository that this could circumvent. A blob is deleted
-//! only when no entry of `index.json` needs it.
+//! only when no entry of `index.json` needs it and no command holds it. What is pushed or asked
+//! for by HEAD is held for an hour, so that a `prune` before the manifest comes does not take it.
 //!
 //! Uploads are files of one scratch folder, hashed while they grow, one writer each; the
 //! closing PUT verifies, syncs and renames. They end with the server; those of a killed server
@@ -36,6 +37,7 @@ mod auth;
 mod body;
 mod delete;
 mod discover;
+mod holds;
 mod names;
 mod pull;
 mod push;

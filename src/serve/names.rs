@@ -161,7 +161,7 @@ mod tests {
     fn item(name: &str, content: &str) -> Item {
         let reference: Reference = name.parse().unwrap();
         let descriptor = Descriptor::of("x", content.as_bytes());
-        Item::new(Entry { reference: Some(reference), descriptor }).unwrap()
+        Item::new(Entry { reference: Some(reference), descriptor, shadow: None, tagged: None }).unwrap()
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub fn manifest(app: &App, place: &Place, reference: &str, headers: &HeaderMap) 
 pub fn blob(app: &App, method: &Method, digest: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let unknown = || Refusal::new(Code::BlobUnknown, format!("no blob {digest} here"));
     let digest: Digest = digest.parse().map_err(|_| unknown())?;
+    if method == Method::HEAD {
+        app.hold(&digest)?;
+    }
     let size = app.store.size(&digest)?.ok_or_else(unknown)?;
     if is_known(headers, &digest) {
         return Ok(described(answer::empty(StatusCode::NOT_MODIFIED), &digest));

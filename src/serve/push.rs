@@ -24,6 +24,7 @@ type Answer = Result<Response, Refusal>;
 pub async fn start(app: Arc<App>, place: Place, params: Params, headers: &HeaderMap, body: Body) -> Answer {
     if let Some(mount) = &params.mount {
         let digest = digest(mount)?;
+        app.hold(&digest)?;
         if app.store.size(&digest)?.is_some() {
             return Ok(answer::created(&blob_location(&place, &digest), &digest));
         }
@@ -61,8 +62,12 @@ pub async fn finish(
 ) -> Answer {
     let digest = digest(params.digest.as_deref().unwrap_or_default())?;
     let upload = append(app.uploads()?, &place, id, headers, body).await?;
-    let (store, wanted) = (app.store.clone(), digest.clone());
-    let published = blocking(move || upload.publish(&store, &wanted)).await;
+    let (held, wanted) = (Arc::clone(&app), digest.clone());
+    let published = blocking(move || {
+        held.hold(&wanted)?;
+        upload.publish(&held.store, &wanted)
+    });
+    let published = published.await;
     let _ = app.uploads()?.end(place.name(), id);
     published?;
     Ok(answer::created(&blob_location(&place, &digest), &digest))
@@ -192,15 +197,12 @@ fn store_manifest(app: &App, place: &Place, reference: &str, declared: &str, byt
     Ok(response)
 }
 
-/// A manifest's blobs must be here, but for those that lie elsewhere by design; an index may
+/// A manifest's blobs must be here, but for foreign layers, which lie at their URLs; an index may
 /// list images that are not here, as when one platform of many is copied.
 fn check_blobs(app: &App, document: &Document) -> Result<(), Refusal> {
     let Document::Manifest(manifest) = document else { return Ok(()) };
     for blob in manifest.layers.iter().chain([&manifest.config]) {
-        let elsewhere = !blob.urls.is_empty()
-            || blob.media_type.contains(".nondistributable.")
-            || blob.media_type.contains(".foreign.");
-        if !elsewhere && !app.store.has(blob)? {
+        if blob.urls.is_empty() && !app.store.has(blob)? {
             let message = format!("no blob {} of {} bytes here", blob.digest, blob.size);
             return Err(Refusal::new(Code::ManifestBlobUnknown, message));
         }

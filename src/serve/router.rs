@@ -2,10 +2,12 @@
 
 use super::answer::{self, Code, Refusal};
 use super::auth::Users;
+use super::holds::Holds;
 use super::names::{Item, Place, own_registry};
 use super::route::Route;
 use super::uploads::Uploads;
 use super::{delete, discover, pull, push};
+use crate::oci::Digest;
 use crate::store::Store;
 use axum::Router;
 use axum::body::HttpBody;
@@ -31,6 +33,8 @@ pub struct App {
     users: Option<Arc<Users>>,
     /// None where nothing may be pushed.
     uploads: Option<Uploads>,
+    /// What pushes need until their manifests come.
+    pub holds: Holds,
     items: Mutex<Option<(Stamp, Arc<Vec<Item>>)>>,
 }
 
@@ -58,12 +62,17 @@ pub struct Params {
 impl App {
     /// Over `store`, for clients that connect to `port`.
     pub fn new(store: Store, port: u16, users: Option<Arc<Users>>, uploads: Option<Uploads>) -> Self {
-        Self { store, port, users, uploads, items: Mutex::default() }
+        Self { store, port, users, uploads, holds: Holds::default(), items: Mutex::default() }
     }
 
     /// The open uploads.
     pub fn uploads(&self) -> Result<&Uploads, Refusal> {
         self.uploads.as_ref().ok_or_else(read_only)
+    }
+
+    /// Keeps `digest` from being pruned until the manifest that a push ends with is here.
+    pub fn hold(&self, digest: &Digest) -> Result<(), Refusal> {
+        if self.uploads.is_some() { Ok(self.holds.add(&self.store, digest)?) } else { Ok(()) }
     }
 
     /// The entries of the store as they are now.

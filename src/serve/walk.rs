@@ -1,7 +1,7 @@
 //! From entries to everything that they lead to.
 
 use crate::oci::{Descriptor, Digest, Document, media_type};
-use crate::store::{Error, Result, Store};
+use crate::store::{Entry, Error, Result, Store};
 use std::collections::BTreeSet;
 
 /// `roots` and, through indexes, all manifests that they lead to and that are in the store;
@@ -30,12 +30,12 @@ pub fn documents(store: &Store, roots: impl IntoIterator<Item = Descriptor>) -> 
     Ok(found)
 }
 
-/// Every blob that an entry of the store needs.
+/// Every blob that `entries` need.
 ///
 /// # Errors
 /// Those of the store, where a document cannot be read: then nobody knows what it needs.
-pub fn needed(store: &Store) -> Result<BTreeSet<Digest>> {
-    let roots = store.entries()?.into_iter().map(|e| e.descriptor);
+pub fn needed(store: &Store, entries: &[Entry]) -> Result<BTreeSet<Digest>> {
+    let roots = entries.iter().flat_map(|e| std::iter::once(&e.descriptor).chain(&e.shadow)).cloned();
     let mut needed = BTreeSet::new();
     for descriptor in documents(store, roots)? {
         match read(store, &descriptor)? {

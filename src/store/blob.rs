@@ -315,25 +315,45 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Sys`].
     pub fn put_reader(&self, media_type: &str, content: &mut dyn Read) -> Result<Descriptor> {
+        self.put_with(media_type, |out| {
+            let mut buf = vec![0; CHUNK];
+            loop {
+                match content.read(&mut buf) {
+                    Ok(0) => return Ok(()),
+                    Ok(n) => out.write_all(&buf[..n])?,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        })
+    }
+
+    /// Puts what `write` writes, of whatever size and digest, into the store.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also for what `write` fails with; [`Error::Verify`], [`Error::Sys`].
+    pub fn put_with(
+        &self,
+        media_type: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Descriptor> {
+        self.put_known(media_type, write, |_| Ok(()))
+    }
+
+    /// The same; `known` is called with the digest before the blob is published.
+    pub(super) fn put_known(
+        &self,
+        media_type: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        known: impl FnOnce(&Digest) -> Result<()>,
+    ) -> Result<Descriptor> {
         let scratch = self.scratch()?;
         let path = scratch.path().join("blob");
-        let mut file = io_error("create", &path, File::create(&path))?;
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut buf = vec![0; CHUNK];
-        let mut size = 0;
-        loop {
-            let n = match content.read(&mut buf) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(unwrap_verify("read for", &path, e)),
-            };
-            hasher.update(&buf[..n]);
-            io_error("write", &path, file.write_all(&buf[..n]))?;
-            size += n as u64;
-        }
-        let descriptor = Descriptor::new(media_type, hasher.finish(), size);
-        drop(file);
+        let file = io_error("create", &path, File::create(&path))?;
+        let mut out = Hashed { file, hasher: Hasher::new(Algorithm::Sha256), len: 0 };
+        write(&mut out).map_err(|e| unwrap_verify("write", &path, e))?;
+        let descriptor = Descriptor::new(media_type, out.hasher.finish(), out.len);
+        known(&descriptor.digest)?;
         self.publish(&path, &descriptor.digest)?;
         Ok(descriptor)
     }
@@ -362,6 +382,26 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => io_error("stat", &path, Err(e)),
         }
+    }
+}
+
+/// A file that is hashed while it is written.
+struct Hashed {
+    file: File,
+    hasher: Hasher,
+    len: u64,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(buf)?;
+        self.hasher.update(&buf[..n]);
+        self.len += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,23 +1,102 @@
 //! Names: `index.json`, read by anyone, replaced under the lock.
 
-use super::{Error, Result, Store, blob, io_error};
-use crate::oci::{Descriptor, Name, Reference, media_type};
+use super::{Error, Lease, Result, Store, blob, io_error, shadow};
+use crate::oci::{Descriptor, Digest, Name, Platform, Reference, media_type};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The annotation that holds a name (image-spec, annotations.md).
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// One named image of the store.
+/// The annotation that holds when the name was given, in seconds since 1970.
+const TAGGED: &str = "org.shipimg.tagged";
+
+/// One image of the store, by one of its names.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Its name; none where another tool put it here without one, or with one that is no reference.
     pub reference: Option<Reference>,
-    /// Its manifest or index.
+    /// Its manifest or index, as it came from the registry.
     pub descriptor: Descriptor,
+    /// What stands for it in `index.json`, where that is not the same (module `shadow`).
+    pub shadow: Option<Descriptor>,
+    /// When it got its name; none where another tool named it.
+    pub tagged: Option<SystemTime>,
+}
+
+impl Entry {
+    /// Its digest, and that of what stands for it.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.descriptor).chain(&self.shadow).map(|d| &d.digest)
+    }
+
+    /// Its name, or its digest where it has none.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.reference.as_ref().map_or_else(|| self.descriptor.digest.to_string(), ToString::to_string)
+    }
+}
+
+/// What is read of `index.json`.
+#[derive(Deserialize)]
+struct Layout<'a> {
+    #[serde(borrow, default)]
+    manifests: Option<Vec<Item<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    #[serde(borrow)]
+    media_type: Cow<'a, str>,
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    platform: Option<ItemPlatform>,
+    #[serde(default)]
+    artifact_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ItemPlatform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl From<Item<'_>> for Entry {
+    fn from(item: Item<'_>) -> Self {
+        let mut annotations = item.annotations.unwrap_or_default();
+        let reference = annotations.remove(REF_NAME).and_then(|n| n.parse().ok());
+        let original = annotations.remove(shadow::ORIGINAL).and_then(|text| shadow::original(&text));
+        let seconds = annotations.remove(TAGGED).and_then(|t| t.parse().ok());
+        let tagged = seconds.and_then(|s| UNIX_EPOCH.checked_add(Duration::from_secs(s)));
+        let platform =
+            item.platform.map(|p| Platform { os: p.os, architecture: p.architecture, variant: p.variant });
+        let artifact_type = item.artifact_type;
+        let named = Descriptor {
+            annotations,
+            platform,
+            artifact_type,
+            ..Descriptor::new(item.media_type, item.digest, item.size)
+        };
+        match original {
+            None => Self { reference, descriptor: named, shadow: None, tagged },
+            Some(original) => {
+                let descriptor = Descriptor { platform: named.platform.clone(), ..original };
+                Self { reference, descriptor, shadow: Some(named), tagged }
+            }
+        }
+    }
 }
 
 impl Store {
@@ -26,18 +105,9 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Layout`] where it is malformed.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let index = self.read_index()?;
-        let malformed = |reason: String| Error::Layout { root: self.root().to_path_buf(), reason };
-        let mut entries = Vec::new();
-        for value in index["manifests"].as_array().into_iter().flatten() {
-            let spec: oci_spec::image::Descriptor =
-                serde_json::from_value(value.clone()).map_err(|e| malformed(format!("index.json: {e}")))?;
-            let descriptor =
-                Descriptor::try_from(&spec).map_err(|e| malformed(format!("index.json: {e}")))?;
-            let reference = descriptor.annotations.get(REF_NAME).and_then(|n| n.parse().ok());
-            entries.push(Entry { reference, descriptor });
-        }
-        Ok(entries)
+        let Some(text) = self.index_text()? else { return Ok(Vec::new()) };
+        let layout: Layout<'_> = serde_json::from_slice(&text).map_err(|e| self.malformed(&e.to_string()))?;
+        Ok(layout.manifests.into_iter().flatten().map(Entry::from).collect())
     }
 
     /// The image that `name` means: by full reference, by digest, or by the end of its name.
@@ -47,7 +117,8 @@ impl Store {
     pub fn find(&self, name: &Name) -> Result<Entry> {
         let mut found: Vec<(_, Entry)> = Vec::new();
         for entry in self.entries()? {
-            if let Some(how) = name.matches(entry.reference.as_ref(), &entry.descriptor.digest) {
+            let how = entry.digests().filter_map(|d| name.matches(entry.reference.as_ref(), d)).min();
+            if let Some(how) = how {
                 found.push((how, entry));
             }
         }
@@ -62,14 +133,7 @@ impl Store {
             mut entries if same => Ok(entries.swap_remove(0)),
             entries => Err(Error::Ambiguous {
                 name: name.to_string(),
-                candidates: entries
-                    .iter()
-                    .map(|e| {
-                        e.reference
-                            .as_ref()
-                            .map_or_else(|| e.descriptor.digest.to_string(), ToString::to_string)
-                    })
-                    .collect(),
+                candidates: entries.iter().map(Entry::name).collect(),
             }),
         }
     }
@@ -79,17 +143,28 @@ impl Store {
     /// a name never outlives its blobs in a crash.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Sys`].
+    /// [`Error::NoBlob`] where a blob of it is not there, [`Error::Io`], [`Error::Sys`].
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<()> {
+        let lease = self.lease()?;
+        let entry = self.new_entry(&lease, (REF_NAME, reference.to_string()), descriptor)?;
         self.sync()?;
-        let mut entry = descriptor.clone();
-        entry.annotations = [(REF_NAME.to_string(), reference.to_string())].into();
-        let entry = serde_json::to_value(&entry).map_err(io::Error::from);
-        let path = self.root().join("index.json");
-        let entry = io_error("write", &path, entry)?;
         self.update_index(|manifests| {
+            // Under the lock: nothing can be pruned any more.
+            self.check_whole(descriptor)?;
             manifests.retain(|m| !is_named(m, reference));
             manifests.push(entry);
+            Ok(())
+        })
+    }
+
+    /// Takes names away; what only they led to stays until it is pruned.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Sys`].
+    pub fn untag(&self, references: &[Reference]) -> Result<()> {
+        self.update_index(|manifests| {
+            manifests.retain(|m| !references.iter().any(|r| is_named(m, r)));
+            Ok(())
         })
     }
 
@@ -100,45 +175,87 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn update_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
-        let lock_path = self.root().join("shipimg/lock");
-        let lock = io_error("open", &lock_path, File::create(&lock_path))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-            .call(|| format!("flock({})", lock_path.display()))?;
+    /// An entry of `index.json` with the annotation `key`, which says what it is here for.
+    pub(super) fn new_entry(
+        &self,
+        lease: &Lease,
+        key: (&str, String),
+        descriptor: &Descriptor,
+    ) -> Result<Value> {
+        let shadow = self.put_shadow(lease, descriptor)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut annotations =
+            BTreeMap::from([(key.0.to_string(), key.1), (TAGGED.to_string(), now.to_string())]);
+        if shadow.is_some() {
+            annotations.insert(shadow::ORIGINAL.to_string(), shadow::annotation(descriptor));
+        }
+        let entry = Descriptor { annotations, ..shadow.unwrap_or_else(|| descriptor.clone()) };
+        let path = self.root().join("index.json");
+        io_error("write", &path, serde_json::to_value(&entry).map_err(io::Error::from))
+    }
+
+    pub(super) fn update_index(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        self.update_locked(change)
+    }
+
+    /// Removes `entries` from `index.json`, whose lock the caller holds.
+    pub(super) fn drop_entries(&self, entries: &[Entry]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let key = |e: &Entry| (e.reference.clone(), e.descriptor.digest.clone());
+        let gone: HashSet<_> = entries.iter().map(key).collect();
+        self.update_locked(|manifests| {
+            manifests.retain(|m| !entry_of(m).is_some_and(|e| gone.contains(&key(&e))));
+            Ok(())
+        })
+    }
+
+    fn update_locked(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
         let mut index = self.read_index()?;
         if let Some(manifests) = index["manifests"].as_array_mut() {
-            change(manifests);
+            change(manifests)?;
         }
         let mut text = serde_json::to_string_pretty(&index).unwrap_or_default();
         text.push('\n');
         blob::write_atomic(&self.root().join("index.json"), text.as_bytes())
     }
 
-    pub(super) fn read_index(&self) -> Result<Value> {
+    fn malformed(&self, reason: &str) -> Error {
+        Error::Layout { root: self.root().to_path_buf(), reason: format!("index.json: {reason}") }
+    }
+
+    fn index_text(&self) -> Result<Option<Vec<u8>>> {
         let path = self.root().join("index.json");
-        let malformed = |reason: &str| Error::Layout {
-            root: self.root().to_path_buf(),
-            reason: format!("index.json: {reason}"),
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => io_error("read", &path, Err(e)),
+        }
+    }
+
+    pub(super) fn read_index(&self) -> Result<Value> {
+        let Some(text) = self.index_text()? else {
+            return Ok(json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": []}));
         };
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Ok(json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": []}));
-            }
-            Err(e) => return io_error("read", &path, Err(e)),
-        };
-        let mut index: Value = serde_json::from_slice(&text).map_err(|e| malformed(&e.to_string()))?;
+        let mut index: Value = serde_json::from_slice(&text).map_err(|e| self.malformed(&e.to_string()))?;
         if !index.is_object() {
-            return Err(malformed("not an object"));
+            return Err(self.malformed("not an object"));
         }
         if index["manifests"].is_null() {
             index["manifests"] = json!([]);
         }
         if !index["manifests"].is_array() {
-            return Err(malformed("manifests is no list"));
+            return Err(self.malformed("manifests is no list"));
         }
         Ok(index)
     }
+}
+
+/// The entry that `value` is; none where it is malformed.
+pub(super) fn entry_of(value: &Value) -> Option<Entry> {
+    Item::deserialize(value).map(Entry::from).ok()
 }
 
 /// Whether the entry bears this name, however another tool may have written it.

@@ -4,7 +4,7 @@
 //! ROOT/oci-layout                 as the image-spec's image-layout.md says
 //! ROOT/index.json                 names: each entry's org.opencontainers.image.ref.name
 //!                                 is a full reference, docker.io/library/alpine:latest;
-//!                                 nameless ones of a repository, see [`REPOSITORY`]
+//!                                 nameless ones say of which repository they are
 //! ROOT/blobs/ALGORITHM/HEX        blobs, read-only, never changed once there
 //! ROOT/shipimg/lock               held exclusively while index.json is replaced
 //! ROOT/shipimg/ingest/ALGO-HEX    a blob that is being written, locked by its writer
@@ -22,14 +22,24 @@
 //! It does not know registries, layers' contents or containers.
 
 mod blob;
+mod fsck;
+mod gc;
 mod index;
+mod lease;
 mod nameless;
 mod scratch;
+mod shadow;
+mod summary;
+mod usage;
 
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
+pub use fsck::{Damage, Fault};
+pub use gc::{Plan, Scope, Survey, Waste};
 pub use index::Entry;
-pub use nameless::REPOSITORY;
+pub use lease::Lease;
 pub use scratch::Scratch;
+pub use summary::Summary;
+pub use usage::Usage;
 
 use crate::error::Kind;
 use crate::oci::{self, Descriptor, Digest, Document, Image, Platform};
@@ -144,6 +154,14 @@ fn io_error<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Resu
     result.map_err(|source| Error::Io { action, path: path.to_path_buf(), source })
 }
 
+/// The paths of what lies in the folder `dir`; nothing where it is not there.
+fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => io_error("list", dir, read)?.map(|e| Ok(io_error("list", dir, e)?.path())).collect(),
+    }
+}
+
 /// A part of the store that belongs to one of the rooms above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Area {
@@ -158,7 +176,9 @@ pub enum Area {
 }
 
 impl Area {
-    const fn name(self) -> &'static str {
+    /// Its folder below `shipimg/`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Layers => "layers",
             Self::Bundles => "bundles",

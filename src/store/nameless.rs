@@ -4,22 +4,30 @@
 //! the members of an index that comes later. Such a one is an entry like any other, with the
 //! annotation [`REPOSITORY`] in place of a name.
 
-use super::index::REF_NAME;
-use super::{Entry, Result, Store, io_error};
+use super::index::entry_of;
+use super::{Entry, Result, Store};
 use crate::oci::{Descriptor, Digest, Reference};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io;
 
 /// The annotation that says which repository holds a nameless document: `localhost:5000/lab/app`.
-pub const REPOSITORY: &str = "dev.shipimg.repository";
+const REPOSITORY: &str = "org.shipimg.repository";
 
 impl Entry {
-    /// Registry and repository that the entry belongs to, by its name or by [`REPOSITORY`].
+    /// Registry and repository that the entry belongs to, by its name or by its annotation.
     #[must_use]
     pub fn home(&self) -> Option<Reference> {
-        let annotation = || self.descriptor.annotations.get(REPOSITORY)?.parse().ok();
-        self.reference.clone().or_else(annotation)
+        self.reference.clone().or_else(|| self.keeper()?.parse().ok())
+    }
+
+    /// The repository that holds it without a name.
+    fn keeper(&self) -> Option<&str> {
+        let entry = self.shadow.as_ref().unwrap_or(&self.descriptor);
+        entry.annotations.get(REPOSITORY).filter(|_| self.reference.is_none()).map(String::as_str)
+    }
+
+    fn is_kept(&self, repository: &str, digest: impl FnOnce(&Digest) -> bool) -> bool {
+        self.keeper() == Some(repository) && digest(&self.descriptor.digest)
     }
 }
 
@@ -30,14 +38,16 @@ impl Store {
     /// # Errors
     /// [`super::Error::Io`], [`super::Error::Sys`].
     pub fn keep(&self, repository: &str, descriptor: &Descriptor) -> Result<()> {
+        let lease = self.lease()?;
+        let entry = self.new_entry(&lease, (REPOSITORY, repository.to_string()), descriptor)?;
         self.sync()?;
-        let mut entry = descriptor.clone();
-        entry.annotations = [(REPOSITORY.to_string(), repository.to_string())].into();
-        let path = self.root().join("index.json");
-        let entry = io_error("write", &path, serde_json::to_value(&entry).map_err(io::Error::from))?;
         self.update_index(|manifests| {
-            manifests.retain(|m| !is_kept(m, repository) || m["digest"] != entry["digest"]);
+            self.check_whole(descriptor)?;
+            let same =
+                |m: &Value| entry_of(m).is_some_and(|e| e.is_kept(repository, |d| *d == descriptor.digest));
+            manifests.retain(|m| !same(m));
             manifests.push(entry);
+            Ok(())
         })
     }
 
@@ -46,33 +56,30 @@ impl Store {
     /// # Errors
     /// [`super::Error::Io`], [`super::Error::Sys`].
     pub fn release(&self, repository: &str, documents: &BTreeSet<&Digest>) -> Result<()> {
-        let documents: BTreeSet<String> = documents.iter().map(ToString::to_string).collect();
-        let gone =
-            |m: &Value| is_kept(m, repository) && m["digest"].as_str().is_some_and(|d| documents.contains(d));
+        let gone = |m: &Value| entry_of(m).is_some_and(|e| e.is_kept(repository, |d| documents.contains(d)));
         if !self.read_index()?["manifests"].as_array().into_iter().flatten().any(gone) {
             return Ok(());
         }
-        self.update_index(|manifests| manifests.retain(|m| !gone(m)))
+        self.update_index(|manifests| {
+            manifests.retain(|m| !gone(m));
+            Ok(())
+        })
     }
 
     /// Takes the name `reference` away while it leads to `digest`; the blobs stay.
     ///
     /// # Errors
     /// [`super::Error::Io`], [`super::Error::Sys`].
-    pub fn forget(&self, reference: &Reference, digest: &Digest) -> Result<()> {
-        let digest = digest.to_string();
+    pub fn untag_from(&self, reference: &Reference, digest: &Digest) -> Result<()> {
+        let gone = |m: &Value| {
+            entry_of(m)
+                .is_some_and(|e| e.reference.as_ref() == Some(reference) && e.descriptor.digest == *digest)
+        };
         self.update_index(|manifests| {
-            manifests.retain(|m| {
-                let name = m["annotations"][REF_NAME].as_str().and_then(|n| n.parse::<Reference>().ok());
-                name.as_ref() != Some(reference) || m["digest"].as_str() != Some(&digest)
-            });
+            manifests.retain(|m| !gone(m));
+            Ok(())
         })
     }
-}
-
-fn is_kept(entry: &Value, repository: &str) -> bool {
-    let annotations = &entry["annotations"];
-    annotations[REF_NAME].is_null() && annotations[REPOSITORY].as_str() == Some(repository)
 }
 
 #[cfg(test)]
@@ -97,9 +104,9 @@ mod tests {
         assert_eq!((home.registry(), home.repository()), ("localhost:5000", "a"));
         store.release("localhost:5000/a", &[&d.digest].into()).unwrap();
         assert_eq!(count(), 2);
-        store.forget(&name, &Digest::of(b"other")).unwrap();
+        store.untag_from(&name, &Digest::of(b"other")).unwrap();
         assert_eq!(count(), 2);
-        store.forget(&name, &d.digest).unwrap();
+        store.untag_from(&name, &d.digest).unwrap();
         assert_eq!(count(), 1);
         assert!(store.has(&d).unwrap());
     }

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod docker;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
@@ -109,6 +110,14 @@ impl TestStore {
         let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(stderr.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{stderr}");
         stderr
+    }
+}
+
+impl TestStore {
+    /// Runs shipimg, which must refuse the command line.
+    pub fn fails_usage<A: AsRef<OsStr>>(&self, args: &[A]) {
+        let out = self.output(args);
+        assert_eq!(out.status.code(), Some(2), "{}", describe("shipimg", args, &out));
     }
 }
 

@@ -96,7 +96,7 @@ fn blobs_of_another_size_or_digest() {
         liar.refused(9, &[words, &layer]);
     }
     // The configuration, by the same rules.
-    for (change, words) in [(7, "its descriptor says 7"), (5_000_000, "more than 4194304 bytes")] {
+    for (change, words) in [(7, "its descriptor says 7"), (5_000_000, "the limit of a document is 4194304")] {
         let mut liar = Liar::default();
         liar.image(|m| m["config"]["size"] = json!(change), &[&diff_id()]).refused(9, &[words]);
     }
@@ -189,18 +189,24 @@ fn a_huge_configuration() {
     let digest = liar.blob(&config);
     let size = config.len();
     let change = |m: &mut Value| m["config"] = json!({"mediaType": CONFIG, "digest": digest, "size": size});
-    liar.image(change, &[&diff_id()]).refused(9, &["more than 4194304 bytes for configuration"]);
+    liar.image(change, &[&diff_id()]).refused(9, &["the limit of a document is 4194304"]);
 }
 
 #[test]
-fn what_is_no_image() {
+fn what_is_no_image_is_pulled_as_it_is_and_never_unpacked() {
+    let pulled = |liar: &mut Liar, what: &str| {
+        let proxy = liar.start();
+        let (store, name) = (TestStore::new(), format!("{}/img:1", proxy.host()));
+        store.ok(&["pull", "-q", &name]);
+        let target = store.path().join("unpacked");
+        let e = store.fails(7, &["unpack", &name, target.to_str().unwrap()]);
+        assert!(e.contains("is no container image") && e.contains(what), "{e}");
+        assert!(!target.exists());
+    };
     let helm = "application/vnd.cncf.helm.config.v1+json";
-    Liar::default()
-        .image(|m| m["config"]["mediaType"] = json!(helm), &[&diff_id()])
-        .refused(7, &["is no container image", helm]);
-    Liar::default()
-        .image(|m| m["layers"][0]["mediaType"] = json!("application/zip"), &[&diff_id()])
-        .refused(7, &["is no container image", "application/zip"]);
+    pulled(Liar::default().image(|m| m["config"]["mediaType"] = json!(helm), &[&diff_id()]), helm);
+    let zip = "application/zip";
+    pulled(Liar::default().image(|m| m["layers"][0]["mediaType"] = json!(zip), &[&diff_id()]), zip);
 }
 
 #[test]

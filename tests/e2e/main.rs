@@ -6,6 +6,8 @@
 mod common;
 mod conformance;
 
+mod archives;
+mod archives_hostile;
 mod bad_input;
 mod bundle;
 mod debian_http;
@@ -25,6 +27,7 @@ mod killed;
 mod mkimg;
 mod output;
 mod pull;
+mod registry_upload;
 mod rootfs;
 mod run;
 mod serve;

@@ -292,6 +292,7 @@ fn pushes_manifests() {
     assert_eq!(server.push_manifest("lab/app", "bare", MANIFEST, bare.to_string().as_bytes()).status, 201);
     let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
     bare["layers"] = json!([descriptor(foreign, b"not here")]);
+    bare["layers"][0]["urls"] = json!(["https://example.com/layer"]);
     assert_eq!(server.push_manifest("lab/app", "f", MANIFEST, bare.to_string().as_bytes()).status, 201);
 }
 

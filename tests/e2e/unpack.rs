@@ -14,7 +14,7 @@ use tar::EntryType as T;
 
 /// Everything that a tree is, by path: type, mode, owner, size, device, time, link target,
 /// attributes, hash of the content, first of the names that a file has.
-fn describe(root: &Path) -> BTreeMap<OsString, String> {
+pub fn describe(root: &Path) -> BTreeMap<OsString, String> {
     let mut tree = BTreeMap::new();
     let mut names = BTreeMap::new();
     let mut work = vec![root.to_path_buf()];
@@ -63,7 +63,7 @@ fn debian_tar() -> Vec<u8> {
     std::process::Command::new("tar").args(args).output().unwrap().stdout
 }
 
-fn device(name: &str, kind: T, major: u32, minor: u32) -> Vec<u8> {
+pub fn device(name: &str, kind: T, major: u32, minor: u32) -> Vec<u8> {
     let mut h = tar::Header::new_gnu();
     h.set_entry_type(kind);
     h.set_mode(0o660);

@@ -50,6 +50,13 @@ impl Blob {
     }
 }
 
+impl Blob {
+    /// `sha256:…` of the blob.
+    pub fn digest(&self) -> String {
+        sha256(&self.bytes)
+    }
+}
+
 /// `sha256:…` of `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();

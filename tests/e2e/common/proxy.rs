@@ -10,6 +10,7 @@ use std::time::Duration;
 /// What one request was.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
@@ -37,6 +38,8 @@ pub enum Fault {
     ContentRange(&'static str),
     /// One byte of the body is another one.
     Corrupt,
+    /// The registry sees so many bytes of the request's body, then both connections are closed.
+    CutUpload(usize),
     /// The registry is not asked: status line, header lines, body.
     Answer(&'static str, Vec<String>, String),
 }
@@ -132,13 +135,14 @@ fn serve(
     };
     let mut sent = vec![0; header("content-length").map_or(0, |l| l.parse().unwrap_or(0))];
     client.read_exact(&mut sent)?;
-    let path = head.split(' ').nth(1).unwrap_or_default().to_string();
+    let mut words = head.split(' ').map(ToString::to_string);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let request = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|r| r.path == path).count();
         let body = String::from_utf8_lossy(&sent).into_owned();
         let (range, authorization) = (header("range"), header("authorization"));
-        log.push(Request { path, range, authorization, body, before });
+        log.push(Request { method, path, range, authorization, body, before });
         log.last().unwrap().clone()
     };
     let fault = decide(&request);
@@ -158,6 +162,13 @@ fn serve(
     let forwarded: Vec<&str> = head.split("\r\n").filter(keep).collect();
     let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
     server.write_all(format!("{}\r\nConnection: close\r\n\r\n", forwarded.join("\r\n")).as_bytes())?;
+    if let Fault::CutUpload(n) = fault {
+        server.write_all(&sent[..n.min(sent.len())])?;
+        // The registry takes what came before it sees the end.
+        std::thread::sleep(Duration::from_millis(200));
+        return Ok(());
+    }
+    server.write_all(&sent)?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     let split = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |p| p + 4);

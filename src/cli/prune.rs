@@ -1,0 +1,120 @@
+//! `shipimg prune`: what nothing needs any more goes.
+
+use super::sweep::{self, Options, Refusal, Removal};
+use super::{Context, Result};
+use crate::oci::Digest;
+use crate::store::{Scope, Store, Survey};
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+/// Arguments of `prune`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Remove the images, too, that no bundle and no container uses
+    #[arg(short, long)]
+    all: bool,
+    /// Keep images that were pulled or tagged within this time, as 12h, 7d or 2w
+    #[arg(long, value_name = "TIME")]
+    keep_since: Option<Span>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// A span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Refusal> {
+        let fail = || Refusal::Time(text.chars().take(100).collect());
+        let unit = text.chars().last().ok_or_else(fail)?;
+        let seconds: u64 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return Err(fail()),
+        };
+        let number: u64 = text[..text.len() - 1].parse().map_err(|_| fail())?;
+        Ok(Self(Duration::from_secs(number.checked_mul(seconds).ok_or_else(fail)?)))
+    }
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let store = context.store()?;
+        let ask = !self.yes && !self.options.dry_run;
+        if ask && !sweep::can_ask() {
+            return Err(Refusal::Unasked.into());
+        }
+        let since =
+            self.keep_since.map(|s| SystemTime::now().checked_sub(s.0).unwrap_or(SystemTime::UNIX_EPOCH));
+        sweep::remove(&store, &self.options, ask, |survey| {
+            removal(context, &store, survey, self.all, since)
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a prune removes: entries without a name or, with `all`, without a use, unless they
+/// were named after `since`; and all that nothing leads to then.
+pub fn removal(
+    context: &Context,
+    store: &Store,
+    survey: &Survey,
+    all: bool,
+    since: Option<SystemTime>,
+) -> Result<Removal> {
+    let used = if all { used(context, store, survey)? } else { HashSet::new() };
+    Removal::new(context, survey, Scope::All, |e| {
+        (all || e.reference.is_none())
+            && !e.digests().any(|d| used.contains(d))
+            && since.is_none_or(|s| store.named_at(e) < s)
+    })
+}
+
+/// The manifests of what bundles, containers and running commands use, and the indexes that
+/// lead to one of them.
+fn used(context: &Context, store: &Store, survey: &Survey) -> Result<HashSet<Digest>> {
+    let users = sweep::users(context, store)?.into_iter().filter_map(|u| u.needs.image);
+    let mut used: HashSet<Digest> = users.chain(survey.held().iter().cloned()).collect();
+    for entry in survey.entries().iter().filter(|e| e.descriptor.is_index()) {
+        if sweep::manifests(survey, entry)?.iter().any(|d| used.contains(d)) {
+            used.insert(entry.descriptor.digest.clone());
+        }
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let span = |t: &str| t.parse::<Span>().map(|s| s.0.as_secs()).ok();
+        for (text, want) in [
+            ("7d", Some(604_800)),
+            ("0s", Some(0)),
+            ("2w", Some(1_209_600)),
+            ("90m", Some(5400)),
+            ("", None),
+            ("d", None),
+            ("7", None),
+            ("-1d", None),
+            ("7é", None),
+            ("99999999999999999999d", None),
+            ("18446744073709551615w", None),
+        ] {
+            assert_eq!(span(text), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The options of commands that transfer images.
+
+use super::progress::{Progress, Style};
+use super::{Context, Result};
+use crate::layer::Coding;
+use crate::oci::Platform;
+use crate::registry::{self, Credentials};
+use crate::transfer::{self, Copied, Options, Platforms, Sink, Source};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which images of an index.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Take the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Take the index and the images for all platforms
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+}
+
+impl Selection {
+    /// The platforms; without any option `default`.
+    pub fn platforms(&self, default: Platforms) -> Platforms {
+        match (&self.platform, self.all_platforms) {
+            (Some(platform), _) => Platforms::One(platform.clone()),
+            (None, true) => Platforms::All,
+            (None, false) => default,
+        }
+    }
+}
+
+/// How servers are spoken to.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Network {
+    /// Log in with these instead of the credentials in podman's and docker's files
+    #[arg(long, value_name = "USER:PASSWORD", env = "SHIPIMG_CREDS", hide_env_values = true)]
+    creds: Option<Credentials>,
+    /// With false: accept any certificate, and plain http from any host
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    tls_verify: bool,
+    /// Give up on a connection that brings nothing for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    stall_timeout: u64,
+}
+
+impl Network {
+    /// The options of the registry room.
+    pub fn options(&self) -> registry::Options {
+        registry::Options {
+            credentials: self.creds.clone(),
+            tls_verify: self.tls_verify,
+            stall: Duration::from_secs(self.stall_timeout),
+        }
+    }
+}
+
+/// What a transfer shows and writes.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, default_value_t = Style::Auto, value_name = "STYLE")]
+    progress: Style,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Write the digest of the result into this file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// One line: name and digest
+    Text,
+    /// An object, see docs/json.md
+    Json,
+}
+
+/// What is copied and how.
+pub struct Plan {
+    /// What of an index.
+    pub platforms: Platforms,
+    /// Another compression.
+    pub coding: Option<Coding>,
+    /// Whether foreign layers are fetched.
+    pub foreign_layers: bool,
+    /// How servers of foreign layers are spoken to.
+    pub network: registry::Options,
+}
+
+impl Report {
+    /// Copies, with progress, and prints the result, which is called `name`; to standard error
+    /// where standard output is the image's.
+    pub fn copy(
+        &self,
+        context: &Context,
+        source: &dyn Source,
+        sink: &dyn Sink,
+        plan: Plan,
+        name: &str,
+        to_stdout: bool,
+    ) -> Result<Copied> {
+        let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
+        let options = Options {
+            platforms: plan.platforms,
+            coding: plan.coding,
+            foreign_layers: plan.foreign_layers,
+            registry: plan.network,
+        };
+        let store = context.store()?;
+        let copied = transfer::copy(source, sink, &options, &store, &|event| progress.show(&event));
+        progress.clear();
+        let copied = copied?;
+        if let Some(file) = &self.digestfile {
+            std::fs::write(file, format!("{}\n", copied.root.digest)).map_err(|source| {
+                let path = file.clone();
+                crate::store::Error::Io { action: "write", path, source }
+            })?;
+        }
+        let text = match self.format {
+            Format::Text => format!("{name} {}", copied.root.digest),
+            Format::Json => format!("{:#}", describe(name, &copied)),
+        };
+        if to_stdout {
+            say!("{text}");
+        } else {
+            writeln!(std::io::stdout(), "{text}")?;
+        }
+        Ok(copied)
+    }
+}
+
+fn describe(name: &str, copied: &Copied) -> Value {
+    json!({
+        "name": name,
+        "digest": copied.root.digest,
+        "mediaType": copied.root.media_type,
+        "blobs": copied.blobs,
+        "size": copied.size,
+        "transferred": copied.transferred,
+    })
+}

@@ -1,0 +1,444 @@
+//! Tar archives written: entries, and whole trees of files.
+//!
+//! What is written is POSIX's pax form and the same bytes for the same files: names sorted, no
+//! owners' names, no times but that of modification. A PAX header stands before an entry only
+//! where the plain header has no room: names above 100 bytes, large numbers, parts of a second,
+//! extended attributes. Names are bytes and stay as they are. Formats: pax(1), "pax Interchange
+//! Format"; attributes as `SCHILY.xattr.NAME`, which star, GNU tar and container tools read.
+
+use super::{Error, Limits, Result, archive::Archive, merge::meta_at, stream::Tar};
+use crate::oci::{Compression, Layer};
+use crate::sys::{Call, dir::Dir, signal};
+use crate::tree::{Entry, Kind, Meta, Name, Time, TreePath};
+use rustix::fs::{FileType, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::thread;
+
+/// How many bytes of a file are copied at once.
+const CHUNK: usize = 256 << 10;
+
+/// Zeros for holes and padding.
+static ZEROS: [u8; 4096] = [0; 4096];
+
+/// Writes a tar, entry by entry. After [`TarWriter::entry`] of a file exactly its bytes are to be
+/// written.
+#[derive(Debug)]
+pub struct TarWriter<W> {
+    out: W,
+    left: u64,
+    padding: usize,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// An archive without entries.
+    pub const fn new(out: W) -> Self {
+        Self { out, left: 0, padding: 0 }
+    }
+
+    /// Begins an entry; a file has `size` bytes of content.
+    ///
+    /// # Errors
+    /// Those of the stream below; where the entry before is incomplete, or `kind` is a socket,
+    /// which no tar can hold.
+    pub fn entry(&mut self, path: &TreePath, kind: &Kind, meta: &Meta, size: u64) -> io::Result<()> {
+        self.end_entry()?;
+        let mut name = if path.is_root() { b"./".to_vec() } else { path.as_bytes().to_vec() };
+        if *kind == Kind::Directory && !path.is_root() {
+            name.push(b'/');
+        }
+        let none = TreePath::root();
+        let (flag, link, device) = match kind {
+            Kind::File => (b'0', &b""[..], (0, 0)),
+            Kind::Link(target) => (b'1', target.as_bytes(), (0, 0)),
+            Kind::Symlink(target) => (b'2', target.as_slice(), (0, 0)),
+            Kind::Char(major, minor) => (b'3', none.as_bytes(), (*major, *minor)),
+            Kind::Block(major, minor) => (b'4', none.as_bytes(), (*major, *minor)),
+            Kind::Directory => (b'5', none.as_bytes(), (0, 0)),
+            Kind::Fifo => (b'6', none.as_bytes(), (0, 0)),
+            Kind::Socket => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket in a tar")),
+        };
+        let size = if *kind == Kind::File { size } else { 0 };
+        let mut pax = Pax::default();
+        let mut header = tar::Header::new_ustar();
+        pax.text(&mut header.as_old_mut().name, "path", &name);
+        pax.text(&mut header.as_old_mut().linkname, "linkpath", link);
+        pax.number(&mut header.as_old_mut().size, "size", size);
+        pax.number(&mut header.as_old_mut().uid, "uid", meta.uid.into());
+        pax.number(&mut header.as_old_mut().gid, "gid", meta.gid.into());
+        pax.time(&mut header.as_old_mut().mtime, meta.mtime);
+        let mut xattrs: Vec<_> = meta.xattrs.iter().collect();
+        xattrs.sort();
+        for (name, value) in xattrs {
+            pax.record(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+        }
+        header.set_mode(meta.mode);
+        header.as_old_mut().linkflag = [flag];
+        if matches!(kind, Kind::Char(..) | Kind::Block(..)) {
+            header.set_device_major(device.0)?;
+            header.set_device_minor(device.1)?;
+        }
+        if !pax.0.is_empty() {
+            self.extended(&pax.0)?;
+        }
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())?;
+        (self.left, self.padding) = (size, padding(size));
+        Ok(())
+    }
+
+    /// The PAX header before an entry.
+    fn extended(&mut self, records: &[u8]) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..10].copy_from_slice(b"PaxHeaders");
+        header.as_old_mut().linkflag = [b'x'];
+        header.set_size(records.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())?;
+        self.out.write_all(records)?;
+        self.out.write_all(&ZEROS[..padding(records.len() as u64)])
+    }
+
+    fn end_entry(&mut self) -> io::Result<()> {
+        if self.left > 0 {
+            let e = format!("{} bytes less than the size in its header", self.left);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, e));
+        }
+        self.out.write_all(&ZEROS[..std::mem::take(&mut self.padding)])
+    }
+
+    /// Zeros as the next `count` bytes of the entry's content.
+    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
+        while count > 0 {
+            let n = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.write_all(&ZEROS[..n])?;
+            count -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Ends the archive; gives what it was written into.
+    ///
+    /// # Errors
+    /// Those of the stream below; where the last entry is incomplete.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.end_entry()?;
+        self.out.write_all(&ZEROS[..1024])?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+impl<W: Write> Write for TarWriter<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if buf.len() as u64 > self.left {
+            let e = "more bytes than the size in the entry's header";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, e));
+        }
+        let n = self.out.write(buf)?;
+        self.left -= n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn padding(size: u64) -> usize {
+    usize::try_from(size.wrapping_neg() % 512).unwrap_or(0)
+}
+
+/// The records of an entry, and what its plain header can hold of them.
+#[derive(Default)]
+struct Pax(Vec<u8>);
+
+impl Pax {
+    fn record(&mut self, key: &[u8], value: &[u8]) {
+        // The length counts its own digits.
+        let rest = key.len() + value.len() + 3;
+        let digits = |n: usize| n.to_string().len();
+        let mut len = rest + digits(rest);
+        if digits(len) > digits(rest) {
+            len = rest + digits(len);
+        }
+        self.0.extend_from_slice(format!("{len} ").as_bytes());
+        self.0.extend_from_slice(key);
+        self.0.push(b'=');
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+    }
+
+    fn text(&mut self, field: &mut [u8], key: &str, value: &[u8]) {
+        if value.len() > field.len() {
+            self.record(key.as_bytes(), value);
+        }
+        let n = value.len().min(field.len());
+        field[..n].copy_from_slice(&value[..n]);
+    }
+
+    fn number(&mut self, field: &mut [u8], key: &str, value: u64) {
+        let digits = field.len() - 1;
+        let fits = value >> (3 * digits) == 0;
+        if !fits {
+            self.record(key.as_bytes(), value.to_string().as_bytes());
+        }
+        let text = format!("{:0digits$o}\0", if fits { value } else { 0 });
+        field.copy_from_slice(text.as_bytes());
+    }
+
+    fn time(&mut self, field: &mut [u8], time: Time) {
+        let whole = u64::try_from(time.seconds).ok().filter(|s| s >> 33 == 0);
+        let text = match (whole, time.nanos) {
+            (Some(_), 0) => None,
+            (_, 0) => Some(time.seconds.to_string()),
+            (_, nanos) if time.seconds < 0 => Some(format!(
+                "-{}.{}",
+                -(time.seconds + 1),
+                format!("{:09}", 1_000_000_000 - nanos).trim_end_matches('0')
+            )),
+            (_, nanos) => Some(format!("{}.{}", time.seconds, format!("{nanos:09}").trim_end_matches('0'))),
+        };
+        if let Some(text) = text {
+            self.record(b"mtime", text.as_bytes());
+        }
+        field.copy_from_slice(format!("{:011o}\0", whole.unwrap_or(0)).as_bytes());
+    }
+}
+
+/// How a tree is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// No file is newer than this many seconds since 1970, as `SOURCE_DATE_EPOCH` asks for.
+    pub latest: Option<i64>,
+}
+
+/// Writes all that is in the directory `dir`, and itself as `./`, to `out` as a tar. Links are
+/// written, never followed; sockets and other filesystems mounted below are left out, holes are
+/// written as zeros. Gives how many entries there are.
+///
+/// # Errors
+/// The first failed call; [`Error::Output`] where `out` fails.
+pub fn write_tree<W: Write>(dir: &Path, out: &mut TarWriter<W>, options: &WriteOptions) -> Result<u64> {
+    let top = Dir::open(dir)?;
+    let device = top.stat_self()?.st_dev;
+    let mut tree = Tree { out, options, named: HashMap::new(), entries: 0 };
+    let root = OsStr::new(".");
+    if let Some(stat) = top.stat(root)? {
+        tree.node(&top, root, &TreePath::root(), &stat)?;
+    }
+    let mut work = vec![TreePath::root()];
+    while let Some(path) = work.pop() {
+        let dir = top.below(path.as_path())?;
+        let mut listed = dir.list()?;
+        listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let first_new = work.len();
+        for (name, _) in listed {
+            let Some(stat) = dir.stat(&name)? else { continue };
+            let child = path.join(&name);
+            tree.node(&dir, &name, &child, &stat)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == device {
+                work.push(child);
+            }
+        }
+        // The last is taken first.
+        work[first_new..].reverse();
+    }
+    Ok(tree.entries)
+}
+
+struct Tree<'a, W> {
+    out: &'a mut TarWriter<W>,
+    options: &'a WriteOptions,
+    /// Files with several names: the first of them.
+    named: HashMap<(u64, u64), TreePath>,
+    entries: u64,
+}
+
+impl<W: Write> Tree<'_, W> {
+    fn node(&mut self, dir: &Dir, name: &OsStr, path: &TreePath, stat: &Stat) -> Result<()> {
+        if signal::pending().is_some() {
+            return Err(Error::Stopped);
+        }
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let mut kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => {
+                Kind::Symlink(std::os::unix::ffi::OsStringExt::into_vec(dir.readlink(name)?))
+            }
+            FileType::CharacterDevice => Kind::Char(major, minor),
+            FileType::BlockDevice => Kind::Block(major, minor),
+            FileType::Fifo => Kind::Fifo,
+            _ => return Ok(()),
+        };
+        if stat.st_nlink > 1 && kind != Kind::Directory {
+            match self.named.get(&(stat.st_dev, stat.st_ino)) {
+                Some(first) => kind = Kind::Link(first.clone()),
+                None => drop(self.named.insert((stat.st_dev, stat.st_ino), path.clone())),
+            }
+        }
+        let mut meta = meta_at(dir, name, stat)?;
+        meta.xattrs.retain(|(n, _)| n != b"security.selinux");
+        if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
+            meta.mtime = Time { seconds: latest, nanos: 0 };
+        }
+        self.entries += 1;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        self.out.entry(path, &kind, &meta, size).map_err(Error::Output)?;
+        if kind == Kind::File {
+            let file = dir.file(name)?;
+            self.content(file, size, &dir.path().join(name))?;
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, file: std::fs::File, size: u64, path: &Path) -> Result<()> {
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
+        let mut source = file.take(size);
+        while self.out.left > 0 {
+            let read = source.read(&mut buffer).and_then(|n| match n {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                n => Ok(n),
+            });
+            let n = read.call(|| format!("read({})", path.display()))?;
+            self.out.write_all(&buffer[..n]).map_err(Error::Output)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the entries of the uncompressed tar `source` again under the names that `rename` gives
+/// them, leaving out those for which it gives none, whiteouts and sockets. `layer` is named in
+/// errors; its diff id has to be that of `source`.
+///
+/// # Errors
+/// Any [`Error`], as from unpacking a layer; [`Error::Output`] where `out` fails.
+pub fn rewrite<W: Write>(
+    source: impl Read + Send,
+    layer: &Layer,
+    limits: &Limits,
+    out: &mut TarWriter<W>,
+    rename: &dyn Fn(&TreePath) -> Option<TreePath>,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let mut archive = Archive::new(Tar::over(scope, source, Compression::None, layer, limits));
+        while let Some(Entry { name, mut kind, meta, size }) = archive.next()? {
+            let Name::Entry(path) = name else { continue };
+            let Some(new) = rename(&path).filter(|_| kind != Kind::Socket) else { continue };
+            if let Kind::Link(target) = &kind {
+                let reason = super::Reason::LinkToNothing(target.clone());
+                let missing = || Error::Entry { layer: layer.descriptor.digest.clone(), path, reason };
+                kind = Kind::Link(rename(target).ok_or_else(missing)?);
+            }
+            out.entry(&new, &kind, &meta, size).map_err(Error::Output)?;
+            if kind == Kind::File {
+                let mut at = 0;
+                archive.content(|offset, bytes| {
+                    let filled = out.zeros(offset - at).and_then(|()| out.write_all(bytes));
+                    at = offset + bytes.len() as u64;
+                    filled.map_err(Error::Output)
+                })?;
+                out.zeros(size - at).map_err(Error::Output)?;
+            }
+        }
+        archive.tar.finish().map(drop)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::parse_pax;
+
+    /// The PAX records and the header of one entry.
+    fn written(path: &[u8], kind: &Kind, meta: &Meta, size: u64) -> (Vec<u8>, tar::Header) {
+        let mut out = TarWriter::new(Vec::new());
+        out.entry(&TreePath::parse(path).unwrap(), kind, meta, size).unwrap();
+        let at = out.out.len() - 512;
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(&out.out[at..]);
+        let records = if at == 0 { Vec::new() } else { out.out[512..at].to_vec() };
+        (records, header)
+    }
+
+    #[test]
+    fn pax_only_where_needed() {
+        let plain =
+            Meta { mode: 0o4755, uid: 1, gid: 2, mtime: Time { seconds: 3, nanos: 0 }, xattrs: vec![] };
+        let (records, header) = written(b"a/b", &Kind::File, &plain, 5);
+        assert!(records.is_empty());
+        assert_eq!((header.mode().unwrap(), header.size().unwrap(), header.mtime().unwrap()), (0o4755, 5, 3));
+        assert_eq!(written(b"d", &Kind::Directory, &plain, 0).1.path_bytes(), &b"d/"[..]);
+        assert_eq!(written(b"./", &Kind::Directory, &plain, 0).1.path_bytes(), &b"./"[..]);
+
+        let name = [&b"x".repeat(90)[..], b"/", &b"\xff\n".repeat(10)].concat();
+        let link = b"l".repeat(101);
+        let times = [(-2, 750_000_000), (-100, 0), (1 << 33, 0), (0, 5), (1, 100_000_000)];
+        for (seconds, nanos) in times {
+            let xattrs = vec![(b"user.b".to_vec(), b"2\n".to_vec()), (b"user.a".to_vec(), b"1\0".to_vec())];
+            let mtime = Time { seconds, nanos };
+            let meta =
+                Meta { uid: 3_000_000_000, gid: 4_000_000_000, mtime, xattrs: xattrs.clone(), mode: 0 };
+            let (records, _) = written(&name, &Kind::Symlink(link.clone()), &meta, 0);
+            let r = parse_pax(&records).unwrap();
+            assert_eq!((r.path.unwrap(), r.linkpath.unwrap()), (name.clone(), link.clone()));
+            assert_eq!((r.uid, r.gid, r.mtime), (Some(3_000_000_000), Some(4_000_000_000), Some(mtime)));
+            assert_eq!(r.xattrs, [xattrs[1].clone(), xattrs[0].clone()], "sorted");
+        }
+        let (records, header) = written(b"f", &Kind::File, &plain, 1 << 33);
+        assert_eq!((parse_pax(&records).unwrap().size, header.size().unwrap()), (Some(1 << 33), 0));
+        for len in [1, 87, 88, 89, 90, 91, 92, 990, 991, 992, 993, 994] {
+            let mut pax = Pax::default();
+            pax.record(b"path", &b"p".repeat(len));
+            assert_eq!(parse_pax(&pax.0).unwrap().path.unwrap().len(), len);
+        }
+    }
+
+    #[test]
+    fn content_has_the_size_of_its_header() {
+        let meta = Meta::default();
+        let mut out = TarWriter::new(Vec::new());
+        let path = TreePath::parse(b"f").unwrap();
+        out.entry(&path, &Kind::File, &meta, 3).unwrap();
+        assert!(out.write_all(b"four").is_err());
+        out.write_all(b"ab").unwrap();
+        assert!(out.entry(&path, &Kind::File, &meta, 0).is_err());
+        out.write_all(b"c").unwrap();
+        assert_eq!(out.finish().unwrap().len(), 512 + 512 + 1024);
+        assert!(TarWriter::new(Vec::new()).entry(&path, &Kind::Socket, &meta, 0).is_err());
+    }
+
+    #[test]
+    fn a_tree_is_written_sorted_with_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("b/c")).unwrap();
+        std::fs::write(at("b/c/z"), "content").unwrap();
+        std::fs::hard_link(at("b/c/z"), at("z")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", at("a")).unwrap();
+        let write = || {
+            let mut out = TarWriter::new(Vec::new());
+            let options = WriteOptions { latest: Some(7) };
+            assert_eq!(write_tree(dir.path(), &mut out, &options).unwrap(), 6);
+            out.finish().unwrap()
+        };
+        let bytes = write();
+        assert_eq!(bytes, write());
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap().map(|e| {
+            let e = e.unwrap();
+            assert_eq!(e.header().mtime().unwrap(), 7);
+            let link = e.link_name().unwrap().map(|l| l.display().to_string()).unwrap_or_default();
+            format!("{} {link}", e.path().unwrap().display())
+        });
+        let want = ["./ ", "a /nowhere", "b/ ", "z ", "b/c/ ", "b/c/z z"];
+        assert_eq!(entries.collect::<Vec<_>>(), want);
+    }
+}
