@@ -33,6 +33,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// Whether an OCI image layout is written.
+    pub(super) fn is_layout(&self) -> bool {
+        self.kind == Kind::Oci
+    }
+
     pub(super) fn create(kind: Kind, target: &Path) -> Result<Self> {
         let (target, images) = (target.to_path_buf(), Mutex::default());
         if kind == Kind::Oci && is_layout(&target)? {

@@ -25,7 +25,7 @@
 //! A layout that is there already gets blobs first, then its `index.json` is replaced, under a
 //! lock. The same puts in the same order give the same bytes: no times, no owners.
 //!
-//! It does not know registries, and of the store only its scratch folder.
+//! It does not know registries, nor what is in a store.
 
 mod aci;
 mod docker;

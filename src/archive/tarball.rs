@@ -43,6 +43,11 @@ struct State {
 }
 
 impl Tarball {
+    /// Whether an OCI image layout is written.
+    pub(super) fn is_layout(&self) -> bool {
+        self.kind == Kind::OciArchive
+    }
+
     pub(super) fn create(kind: Kind, target: &Target, scratch: &Path, time: i64) -> Result<Self> {
         let state = State {
             out: TarWriter::new(Output::create(target)?),

@@ -83,6 +83,15 @@ impl Writer {
         }
     }
 
+    /// Whether its readers know OCI documents only, no Docker ones: the layouts.
+    #[must_use]
+    pub fn wants_oci(&self) -> bool {
+        match &self.0 {
+            Form::Folder(f) => f.is_layout(),
+            Form::Tarball(t) => t.is_layout(),
+        }
+    }
+
     /// Whether blobs lie one after the other as they are put: a put then waits for the one before.
     #[must_use]
     pub const fn is_stream(&self) -> bool {

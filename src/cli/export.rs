@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::sys::signal;
 use crate::transfer::{self, FromStore, Platforms, ToArchive};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What is wrong with the arguments of `export`.
@@ -47,16 +47,20 @@ pub struct Args {
     progress: Style,
 }
 
+/// Where `path` is; `-` stands for standard output, which must not be a terminal.
+pub(super) fn archive_target(path: &Path) -> Result<Target> {
+    if path.as_os_str() != "-" {
+        return Ok(Target::Path(path.to_path_buf()));
+    }
+    if std::io::stdout().is_terminal() { Err(Error::Terminal.into()) } else { Ok(Target::Stdout) }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         if self.names.len() > 1 && matches!(self.kind, Kind::Dir | Kind::Rootfs) {
             return Err(Error::OneImage(self.kind).into());
         }
-        let target = match &self.output {
-            Some(path) if path.as_os_str() != "-" => Target::Path(path.clone()),
-            _ if std::io::stdout().is_terminal() => return Err(Error::Terminal.into()),
-            _ => Target::Stdout,
-        };
+        let target = archive_target(self.output.as_deref().unwrap_or(Path::new("-")))?;
         // The workspace lies in a folder of the user's, where no later command may come to sweep.
         signal::put_off();
         let store = context.store()?;

@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::transfer::{self, FromArchive, Platforms, ToStore};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -159,13 +159,17 @@ pub fn platforms(
     Ok(Platforms::All)
 }
 
+/// What `path` is; `-` stands for standard input, which must not be a terminal.
+pub(super) fn archive_source(path: &Path) -> Result<Source> {
+    if path.as_os_str() != "-" {
+        return Ok(Source::Path(path.to_path_buf()));
+    }
+    if std::io::stdin().is_terminal() { Err(Error::Terminal.into()) } else { Ok(Source::Stdin) }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        let source = match self.source.as_os_str() {
-            dash if dash == "-" && std::io::stdin().is_terminal() => return Err(Error::Terminal.into()),
-            dash if dash == "-" => Source::Stdin,
-            path => Source::Path(path.into()),
-        };
+        let source = archive_source(&self.source)?;
         let store = context.store()?;
         let scratch = store.scratch()?;
         let options = Options {

@@ -16,6 +16,7 @@ macro_rules! say {
 
 mod build;
 mod bundle;
+mod copy;
 mod create;
 mod delete;
 mod df;
@@ -26,6 +27,7 @@ mod fsck;
 mod history;
 mod images;
 mod import;
+mod index;
 mod inspect;
 mod kill;
 mod list;
@@ -34,6 +36,7 @@ mod phases;
 mod progress;
 mod prune;
 mod pull;
+mod push;
 mod rmi;
 mod run;
 mod serve;
@@ -79,6 +82,12 @@ enum Command {
     Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
+    /// Push an image of the store to a registry
+    Push(push::Args),
+    /// Copy an image between registries, archives, folders and the store
+    Copy(copy::Args),
+    /// Put images for several platforms under one name
+    Index(index::Args),
     /// Remove images of the store by name
     Rmi(rmi::Args),
     /// Remove what nothing needs any more: blobs, partial downloads, unpacked layers
@@ -177,6 +186,9 @@ pub fn main() -> ExitCode {
         Command::Images(args) => args.run(&context),
         Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
+        Command::Push(args) => args.run(&context),
+        Command::Copy(args) => args.run(&context),
+        Command::Index(args) => args.run(&context),
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),

@@ -1,9 +1,9 @@
 //! `shipimg pull`: an image from a registry into the store.
 
-use super::transfer::{Network, Plan, Report, Selection};
+use super::transfer::{Network, Report, Selection};
 use super::{Context, Result};
 use crate::oci::Reference;
-use crate::transfer::{FromRegistry, Platforms, ToStore};
+use crate::transfer::{FromRegistry, Options, Platforms, ToStore};
 use std::process::ExitCode;
 
 /// Arguments of `pull`.
@@ -29,13 +29,14 @@ impl Args {
         let network = self.network.options();
         let source = FromRegistry::connect(&self.reference, &network)?;
         let sink = ToStore::new(&store, self.reference.clone());
-        let plan = Plan {
+        let options = Options {
             platforms: self.selection.platforms(Platforms::Host),
             coding: None,
             foreign_layers: self.allow_foreign_layers,
-            network,
+            registry: network,
         };
-        self.report.copy(context, &source, &sink, plan, &self.reference.to_string(), false)?;
+        let copied = self.report.copy(&store, &source, &sink, &options)?;
+        self.report.print(&self.reference.to_string(), &copied, false)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,10 +1,10 @@
 //! The options of commands that transfer images.
 
+use super::Result;
 use super::progress::{Progress, Style};
-use super::{Context, Result};
-use crate::layer::Coding;
 use crate::oci::Platform;
 use crate::registry::{self, Credentials};
+use crate::store::{self, Store};
 use crate::transfer::{self, Copied, Options, Platforms, Sink, Source};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -83,57 +83,39 @@ enum Format {
     Json,
 }
 
-/// What is copied and how.
-pub struct Plan {
-    /// What of an index.
-    pub platforms: Platforms,
-    /// Another compression.
-    pub coding: Option<Coding>,
-    /// Whether foreign layers are fetched.
-    pub foreign_layers: bool,
-    /// How servers of foreign layers are spoken to.
-    pub network: registry::Options,
-}
-
 impl Report {
-    /// Copies, with progress, and prints the result, which is called `name`; to standard error
-    /// where standard output is the image's.
+    /// Copies, with progress.
     pub fn copy(
         &self,
-        context: &Context,
+        store: &Store,
         source: &dyn Source,
         sink: &dyn Sink,
-        plan: Plan,
-        name: &str,
-        to_stdout: bool,
+        options: &Options,
     ) -> Result<Copied> {
         let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
-        let options = Options {
-            platforms: plan.platforms,
-            coding: plan.coding,
-            foreign_layers: plan.foreign_layers,
-            registry: plan.network,
-        };
-        let store = context.store()?;
-        let copied = transfer::copy(source, sink, &options, &store, &|event| progress.show(&event));
+        let copied = transfer::copy(source, sink, options, store, &|event| progress.show(&event));
         progress.clear();
-        let copied = copied?;
+        Ok(copied?)
+    }
+
+    /// Prints what was copied to `name`; to standard error where standard output is the image's.
+    pub fn print(&self, name: &str, copied: &Copied, to_stderr: bool) -> Result<()> {
         if let Some(file) = &self.digestfile {
             std::fs::write(file, format!("{}\n", copied.root.digest)).map_err(|source| {
                 let path = file.clone();
-                crate::store::Error::Io { action: "write", path, source }
+                store::Error::Io { action: "write", path, source }
             })?;
         }
         let text = match self.format {
             Format::Text => format!("{name} {}", copied.root.digest),
-            Format::Json => format!("{:#}", describe(name, &copied)),
+            Format::Json => format!("{:#}", describe(name, copied)),
         };
-        if to_stdout {
+        if to_stderr {
             say!("{text}");
         } else {
             writeln!(std::io::stdout(), "{text}")?;
         }
-        Ok(copied)
+        Ok(())
     }
 }
 

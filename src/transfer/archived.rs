@@ -72,6 +72,10 @@ impl<'a> ToArchive<'a> {
 }
 
 impl Sink for ToArchive<'_> {
+    fn wants_oci(&self) -> bool {
+        self.writer.wants_oci()
+    }
+
     fn in_order(&self) -> bool {
         self.writer.is_stream()
     }

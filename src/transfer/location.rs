@@ -1,6 +1,7 @@
 //! Places that images are copied from and to (containers-transports(5)).
 
 use super::{Error, Result};
+use crate::archive::Kind;
 use crate::oci::Name;
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ pub enum Location {
     Registry(String),
     /// A file or folder.
     Archive {
-        /// What it is or shall be.
+        /// What it is or shall be; `rootfs` and `aci` are read only.
         kind: Kind,
         /// Where; `-` for standard input or output.
         path: PathBuf,
@@ -26,28 +27,17 @@ pub enum Location {
     Store(Name),
 }
 
-/// The kinds of files and folders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// An OCI image layout.
-    Oci,
-    /// The tar of one.
-    OciArchive,
-    /// The tar of `docker save`.
-    DockerArchive,
-    /// A folder of one image's blobs.
-    Dir,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Oci, Self::OciArchive, Self::DockerArchive, Self::Dir];
-
-    const fn name(self) -> &'static str {
+impl Location {
+    /// The name in the store.
+    ///
+    /// # Errors
+    /// [`Error::Location`] for other places.
+    pub fn in_store(&self) -> Result<Name> {
         match self {
-            Self::Oci => "oci",
-            Self::OciArchive => "oci-archive",
-            Self::DockerArchive => "docker-archive",
-            Self::Dir => "dir",
+            Self::Store(name) => Ok(name.clone()),
+            Self::Registry(_) | Self::Archive { .. } => {
+                Err(Error::Location { text: self.to_string(), reason: "it is not in the store" })
+            }
         }
     }
 }
@@ -60,10 +50,9 @@ impl FromStr for Location {
         if let Some(reference) = text.strip_prefix("docker://") {
             return Ok(Self::Registry(reference.to_string()));
         }
-        for kind in Kind::ALL {
-            let Some(rest) = text.strip_prefix(kind.name()).and_then(|r| r.strip_prefix(':')) else {
-                continue;
-            };
+        if let Some((kind, rest)) = text.split_once(':')
+            && let Ok(kind) = kind.parse::<Kind>()
+        {
             // A path with a colon cannot be typed; nor can it with other tools.
             let (path, name) = match rest.split_once(':') {
                 Some((path, name)) if kind != Kind::Dir => (path, Some(name.to_string())),
@@ -85,7 +74,7 @@ impl fmt::Display for Location {
         match self {
             Self::Registry(reference) => write!(f, "docker://{reference}"),
             Self::Archive { kind, path, name } => {
-                write!(f, "{}:{}", kind.name(), path.display())?;
+                write!(f, "{kind}:{}", path.display())?;
                 name.as_ref().map_or(Ok(()), |n| write!(f, ":{n}"))
             }
             Self::Store(name) => name.fmt(f),
@@ -101,8 +90,8 @@ mod tests {
     fn places() {
         for (text, shown) in [
             ("docker://localhost:5000/a:b", "Registry"),
-            ("oci:/tmp/x:latest", "Oci, path: \"/tmp/x\", name: Some(\"latest\")"),
-            ("oci-archive:x.tar", "OciArchive, path: \"x.tar\", name: None"),
+            ("oci:/tmp/x:latest", "kind: Oci, path: \"/tmp/x\", name: Some(\"latest\")"),
+            ("oci-archive:x.tar", "kind: OciArchive, path: \"x.tar\", name: None"),
             (
                 "docker-archive:-:debian:bookworm",
                 "DockerArchive, path: \"-\", name: Some(\"debian:bookworm\")",

@@ -28,7 +28,7 @@ pub use archived::{FromArchive, ToArchive};
 pub use copy::{Copied, Options, Platforms, copy};
 pub use index::{Member, create_index, edit_index};
 pub use location::Location;
-pub use remote::FromRegistry;
+pub use remote::{FromRegistry, ToRegistry};
 pub use select::look;
 pub use stored::{FromStore, ToStore};
 

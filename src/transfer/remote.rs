@@ -1,9 +1,11 @@
-//! Registries as source.
+//! Registries as source and sink.
 
-use super::{Content, Event, Result, Source, Watch};
+use super::copy::check_digest;
+use super::{Content, Event, Open, Put, Result, Sink, Source, Watch};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::registry::{self, Options, Remote};
-use std::io::Read;
+use crate::store::Verified;
+use std::io::{self, Read};
 
 /// An image at a registry.
 #[derive(Debug)]
@@ -48,5 +50,63 @@ impl Source for FromRegistry {
     fn repository(&self, registry: &str, _: &Digest) -> Option<String> {
         let reference = self.remote.reference();
         (reference.registry() == registry).then(|| reference.repository().to_string())
+    }
+}
+
+/// A name at a registry.
+#[derive(Debug)]
+pub struct ToRegistry {
+    remote: Remote,
+}
+
+impl ToRegistry {
+    /// The image will be called `reference`.
+    ///
+    /// # Errors
+    /// Those of [`Remote::connect`].
+    pub fn connect(reference: &Reference, options: &Options) -> Result<Self> {
+        Ok(Self { remote: Remote::connect(reference, options)? })
+    }
+
+    /// Whether the blob is there now because another repository of the registry has it.
+    fn mounted(&self, descriptor: &Descriptor, source: &dyn Source) -> Result<bool> {
+        let here = self.remote.reference();
+        match source.repository(here.registry(), &descriptor.digest) {
+            Some(there) if there != here.repository() => Ok(self.remote.mount_blob(descriptor, &there)?),
+            _ => Ok(false),
+        }
+    }
+}
+
+impl Sink for ToRegistry {
+    fn put_blob(&self, descriptor: &Descriptor, open: Open<'_>, source: &dyn Source) -> Result<Put> {
+        if self.remote.has_blob(descriptor)? || self.mounted(descriptor, source)? {
+            return Ok(Put::Present);
+        }
+        let content = |from| -> io::Result<Box<dyn Read + Send + '_>> {
+            let inner = open(from).map_err(io::Error::other)?;
+            // What goes on in the middle is verified by the registry alone.
+            Ok(if from == 0 { Box::new(Verified::new(inner, descriptor)) } else { inner })
+        };
+        self.remote.upload_blob(descriptor, &content, &|_| ())?;
+        Ok(Put::Written)
+    }
+
+    fn put_document(&self, content: &Content) -> Result<()> {
+        let name = content.descriptor.digest.to_string();
+        self.remote.put_document(&content.descriptor, &content.bytes, &name)?;
+        Ok(())
+    }
+
+    fn finish(&self, root: &Content) -> Result<()> {
+        let reference = self.remote.reference();
+        check_digest(reference, reference.digest(), &root.descriptor.digest)?;
+        match reference.tag() {
+            Some(tag) => {
+                self.remote.put_document(&root.descriptor, &root.bytes, tag)?;
+                Ok(())
+            }
+            None => self.put_document(root),
+        }
     }
 }

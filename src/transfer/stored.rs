@@ -34,8 +34,9 @@ impl<'a> FromStore<'a> {
         for entry in self.store.entries().unwrap_or_default() {
             let Some(reference) = entry.reference else { continue };
             let Ok(image) = self.store.image(&entry.descriptor, &Platform::host()) else { continue };
-            for layer in image.layers {
-                origins.entry(layer.descriptor.digest).or_default().push(reference.clone());
+            let layers = image.layers.into_iter().map(|l| l.descriptor.digest);
+            for digest in layers.chain([image.config_descriptor.digest]) {
+                origins.entry(digest).or_default().push(reference.clone());
             }
         }
         origins

@@ -56,6 +56,21 @@ fn names_and_links_of_members() {
     let case = Case::new(&good);
     case.store.ok(&["import", case.dir.path().join("archive").to_str().unwrap()]);
 
+    // Names in every form that a tar has for them, and links that stay inside.
+    let long = format!("{}/l.tar", "long".repeat(50));
+    let pax = Tar::new().pax(&[("path", b"p/l.tar")]).file("x", &layer()).finish();
+    for (archive, name) in [
+        (one(|a| a.file(&long, &layer()), &long), long.as_str()),
+        (one(|a| a.file("./a//l.tar", &layer()), "a/l.tar"), "a/l.tar"),
+        (one(|a| a.file("l.tar", &layer()).link("b/l.tar", "l.tar"), "b/l.tar"), "a hard link"),
+        (one(|a| a.file("l.tar", &layer()).symlink("b/l.tar", "../x").symlink("x", "l.tar"), "b/l.tar"), "x"),
+        ([&pax[..pax.len() - 1024], &one(|a| a, "p/l.tar")].concat(), "by a PAX record"),
+    ] {
+        let case = Case::new(&archive);
+        let out = case.store.output(&["import", case.dir.path().join("archive").to_str().unwrap()]);
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
     refused(&one(|a| a.file("../l.tar", &layer()), "../l.tar"), "with a .. component");
     refused(&one(|a| a.file("/l.tar", &layer()), "/l.tar"), "absolute name");
     refused(
@@ -239,4 +254,50 @@ fn a_folder_that_is_written_to_keeps_what_it_has() {
     assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
     fs::write(target.join("oci-layout"), "{\"imageLayoutVersion\": \"2.0.0\"}").unwrap();
     assert!(store.fails(7, &export).contains("not of version 1.0.0"));
+}
+
+/// Archives with a few bytes changed are read or refused; what is read is what it was.
+#[test]
+fn changed_bytes_make_no_panic() {
+    use shipimg::archive::{Options, Reader, Source};
+    use shipimg::store::Verified;
+    use std::io::Read;
+    let layout = tempfile::tempdir_in("/dev/shm").unwrap();
+    Layout::new(layout.path()).add("x:1", &[Blob::gzip(&layer())], &json!({}));
+    let args = ["-C".as_ref(), layout.path().as_os_str(), "-c".as_ref(), ".".as_ref()];
+    let oci = std::process::Command::new("tar").args(args).output().unwrap().stdout;
+    let docker = one(|a| a.file(&format!("{}/l.tar", "l".repeat(101)), &layer()).symlink("s", "l.tar"), "s");
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = scratch.path().join("archive");
+    let mut random = 1u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    let (mut opened, mut refused) = (0, 0);
+    for round in 0..600 {
+        let mut bytes = if round % 2 == 0 { oci.clone() } else { docker.clone() };
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            bytes[at] = u8::try_from(next(256)).unwrap();
+        }
+        fs::write(&path, &bytes).unwrap();
+        let Ok(reader) = Reader::open(&Source::Path(path.clone()), scratch.path(), &Options::default())
+        else {
+            refused += 1;
+            continue;
+        };
+        opened += 1;
+        for found in reader.images() {
+            let Ok(document) = reader.document(&found.descriptor) else { continue };
+            assert_eq!(sha256(&document), found.descriptor.digest.to_string());
+            let _ = reader.blob(&found.descriptor, 3).and_then(|b| {
+                let mut rest = Vec::new();
+                let _ = Verified::new(b, &found.descriptor).read_to_end(&mut rest);
+                assert!(rest.len() <= document.len());
+                reader.image(None)
+            });
+        }
+    }
+    assert!(opened > 50 && refused > 50, "{opened} opened, {refused} refused");
 }

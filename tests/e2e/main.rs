@@ -35,4 +35,5 @@ mod serve_conformance;
 mod static_binary;
 mod store;
 mod tour;
+mod transfer;
 mod unpack;

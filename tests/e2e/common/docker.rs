@@ -34,6 +34,11 @@ impl DockerArchive {
         Self { tar: self.tar.symlink(name, target), ..self }
     }
 
+    /// A hard link to another member.
+    pub fn link(self, name: &str, target: &str) -> Self {
+        Self { tar: self.tar.link(name, target), ..self }
+    }
+
     /// An image as docker wrote it until version 24: a folder for each layer.
     pub fn old(mut self, tags: &[&str], layers: &[Vec<u8>]) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|l| sha256(l)).collect();
