@@ -3,7 +3,7 @@
 use super::sweep::{self, Options, Refusal, Removal};
 use super::{Context, Result};
 use crate::oci::Digest;
-use crate::store::{Scope, Store, Survey};
+use crate::store::{Entry, Scope, Store, Survey};
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -64,7 +64,7 @@ impl Args {
     }
 }
 
-/// What a prune removes: entries without a name or, with `all`, without a use, unless they
+/// What a prune removes: entries without a name that refer to nothing that stays or, with `all`, without a use, unless they
 /// were named after `since`; and all that nothing leads to then.
 pub fn removal(
     context: &Context,
@@ -74,9 +74,17 @@ pub fn removal(
     since: Option<SystemTime>,
 ) -> Result<Removal> {
     let used = if all { used(context, store, survey)? } else { HashSet::new() };
+    let named = survey.entries().iter().filter(|e| !all && e.reference.is_some()).flat_map(Entry::digests);
+    let kept = survey.documents(named.chain(&used).cloned())?;
+    // Signatures and the like have no name and go with what they are about.
+    let refers = |e: &Entry| {
+        e.reference.is_none()
+            && matches!(store.subject(&e.descriptor.digest), Ok(Some(s)) if kept.contains(&s))
+    };
     Removal::new(context, survey, Scope::All, |e| {
         (all || e.reference.is_none())
             && !e.digests().any(|d| used.contains(d))
+            && !refers(e)
             && since.is_none_or(|s| store.named_at(e) < s)
     })
 }

@@ -540,3 +540,24 @@ fn read_only_means_405() {
     assert_eq!(server.get(&blob).body, b"layer");
     assert_eq!(server.get("/v2/a/tags/list").json()["tags"], json!(["1"]));
 }
+
+#[test]
+fn pruning_takes_nothing_that_a_repository_or_a_push_needs() {
+    let (store, server) = served();
+    let digest = push(&server, "a", "1", b"layer");
+    let (signature, signed) = referrer(&server, "a", &digest, Some("x/signature"));
+    let signature = signature.to_string();
+    assert_eq!(server.push_manifest("a", &signed, MANIFEST, signature.as_bytes()).status, 201);
+    let loose = push(&server, "a", "2", b"loose");
+    assert_eq!(server.delete("/v2/a/manifests/2").status, 202);
+    let late = image(&server, "b", b"on its way");
+    store.ok(&["prune", "--yes"]);
+    assert_eq!(server.push_manifest("b", "1", MANIFEST, &late).status, 201, "its blobs were held");
+    for reference in ["1", &digest, &signed] {
+        assert_eq!(server.get(&format!("/v2/a/manifests/{reference}")).status, 200, "{reference}");
+    }
+    let list = server.get(&format!("/v2/a/referrers/{digest}")).json();
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 1);
+    assert_eq!(server.get(&format!("/v2/a/manifests/{loose}")).status, 404, "nobody leads to it");
+    store.ok(&["fsck"]);
+}
