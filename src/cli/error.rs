@@ -2,7 +2,8 @@
 
 use super::unpack::NotEmpty;
 use crate::error::Kind;
-use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, store, sys, transfer};
+use crate::transfer;
+use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum Error {
     Debian(#[from] debian::Error),
     /// A filesystem image.
     Disk(#[from] disk::Error),
+    /// The registry server.
+    Serve(#[from] serve::Error),
     /// A recipe.
     Recipe(#[from] recipe::Error),
     /// The arguments of `mkimg`.
@@ -79,6 +82,7 @@ impl Error {
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
+            Self::Serve(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
             Self::Broken(_) => Kind::Integrity,
@@ -153,6 +157,9 @@ impl Error {
                 let package =
                     if name.starts_with("ubuntu") { "ubuntu-keyring" } else { "debian-archive-keyring" };
                 Some(format!("apt-get install {package}"))
+            }
+            Self::Serve(serve::Error::Htpasswd { path, .. } | serve::Error::NoUsers(path)) => {
+                Some(format!("htpasswd -B {} USER", path.display()))
             }
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())

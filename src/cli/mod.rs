@@ -43,6 +43,7 @@ mod referrers;
 mod rmi;
 mod run;
 mod search;
+mod serve;
 mod settings;
 mod spec;
 mod start;
@@ -144,6 +145,8 @@ enum Command {
     Search(search::Args),
     /// List what refers to an image: signatures, SBOMs
     Referrers(referrers::Args),
+    /// Serve the store as a registry
+    Serve(serve::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
 }
@@ -222,6 +225,7 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => args.run(&context),
         Command::List(args) => args.run(&context),
         Command::Spec(args) => args.run(&context),
+        Command::Serve(args) => args.run(&context),
         Command::Mkimg(args) => args.run(&context),
         Command::Login(args) => args.run(),
         Command::Logout(args) => args.run(),

@@ -64,8 +64,9 @@ impl Args {
     }
 }
 
-/// What a prune removes: entries without a name or, with `all`, of any, that nobody uses and that
-/// were not named after `since`; and all that nothing leads to then.
+/// What a prune removes: entries without a name that refer to nothing that stays or, with `all`,
+/// entries of any name; those of them that nobody uses and that were not named after `since`; and
+/// all that nothing leads to then.
 pub fn removal(
     context: &Context,
     store: &Store,
@@ -75,9 +76,17 @@ pub fn removal(
 ) -> Result<Removal> {
     let users = sweep::users(context, store)?;
     let used = used(survey, &users);
+    let named = survey.entries().iter().filter(|e| !all && e.reference.is_some()).flat_map(Entry::digests);
+    let kept = survey.documents(named.chain(&used).cloned())?;
+    // Signatures and the like have no name and go with what they are about.
+    let refers = |e: &Entry| {
+        e.reference.is_none()
+            && matches!(store.subject(&e.descriptor.digest), Ok(Some(s)) if kept.contains(&s))
+    };
     let drop = |e: &Entry| {
         (all || e.reference.is_none())
             && !e.digests().any(|d| used.contains(d))
+            && !refers(e)
             && since.is_none_or(|s| store.named_at(e) < s)
     };
     Removal::new(store, survey, Scope::All, drop, &users)

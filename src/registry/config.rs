@@ -155,7 +155,7 @@ impl Config {
     /// its alias says, else the name in each registry of the search list.
     ///
     /// # Errors
-    /// [`Error::Reference`].
+    /// [`Error::Oci`].
     pub fn resolve(&self, text: &str) -> Result<Vec<Reference>> {
         if Reference::names_registry(text) {
             return Ok(vec![text.parse()?]);
@@ -188,7 +188,7 @@ impl Config {
     /// Where the image is read from, in order; the last one is where it is written to.
     ///
     /// # Errors
-    /// [`Error::Blocked`], [`Error::Reference`].
+    /// [`Error::Blocked`], [`Error::Oci`].
     pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let full = reference.to_string();
         let Some((registry, length)) = self.find(reference, &full) else {

@@ -228,12 +228,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn has(&self, descriptor: &Descriptor) -> Result<bool> {
-        let path = self.blob_path(&descriptor.digest);
-        match fs::symlink_metadata(&path) {
-            Ok(m) => Ok(m.is_file() && m.len() == descriptor.size),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => io_error("stat", &path, Err(e)),
-        }
+        Ok(self.size(&descriptor.digest)? == Some(descriptor.size))
     }
 
     /// Opens a blob; the reader fails where it is not what `descriptor` says.
@@ -359,12 +354,34 @@ impl Store {
         write(&mut out).map_err(|e| unwrap_verify("write", &path, e))?;
         let descriptor = Descriptor::new(media_type, out.hasher.finish(), out.len);
         known(&descriptor.digest)?;
-        let target = self.blob_path(&descriptor.digest);
-        io_error("chmod", &path, out.file.set_permissions(fs::Permissions::from_mode(0o444)))?;
-        if !self.has(&descriptor)? {
-            io_error("publish", &target, fs::rename(&path, &target))?;
-        }
+        self.publish(&path, &descriptor.digest)?;
         Ok(descriptor)
+    }
+
+    /// Moves the file `path` of a scratch folder, whose content has this digest, to its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn publish(&self, path: &Path, digest: &Digest) -> Result<()> {
+        let target = self.blob_path(digest);
+        if let Some(dir) = target.parent() {
+            io_error("create", dir, fs::create_dir_all(dir))?;
+        }
+        io_error("chmod", path, fs::set_permissions(path, fs::Permissions::from_mode(0o444)))?;
+        io_error("publish", &target, fs::rename(path, &target))
+    }
+
+    /// The size in bytes of the blob of this digest; none where it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.blob_path(digest);
+        match fs::symlink_metadata(&path) {
+            Ok(m) => Ok(m.is_file().then_some(m.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => io_error("stat", &path, Err(e)),
+        }
     }
 }
 

@@ -146,6 +146,14 @@ impl Store {
         Ok(())
     }
 
+    /// What the document `digest` is a referrer of; none where it is none or not there.
+    ///
+    /// # Errors
+    /// [`Error::Verify`] where it is damaged, [`Error::Io`].
+    pub fn subject(&self, digest: &Digest) -> Result<Option<Digest>> {
+        Ok(self.links(digest)?.and_then(|l| l.subject).map(|s| s.digest))
+    }
+
     /// What the document `digest` leads to; none where it is not there or is no document.
     pub(super) fn links(&self, digest: &Digest) -> Result<Option<Links>> {
         let path = self.blob_path(digest);

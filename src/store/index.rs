@@ -142,9 +142,8 @@ impl Store {
     /// [`Error::NoBlob`] where a blob of it is not there, [`Error::Io`], [`Error::Sys`].
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<()> {
         let lease = self.lease()?;
-        let entry = self.new_entry(&lease, reference, descriptor)?;
-        let root = io_error("open", self.root(), File::open(self.root()))?;
-        rustix::fs::syncfs(&root).call(|| format!("syncfs({})", self.root().display()))?;
+        let entry = self.new_entry(&lease, (REF_NAME, reference.to_string()), descriptor)?;
+        self.sync()?;
         self.update_index(|manifests| {
             // Under the lock: nothing can be pruned any more.
             self.check_whole(descriptor)?;
@@ -165,13 +164,24 @@ impl Store {
         })
     }
 
-    fn new_entry(&self, lease: &Lease, reference: &Reference, descriptor: &Descriptor) -> Result<Value> {
+    /// Brings to disk what was written to the store's filesystem.
+    pub(super) fn sync(&self) -> Result<()> {
+        let root = io_error("open", self.root(), File::open(self.root()))?;
+        rustix::fs::syncfs(&root).call(|| format!("syncfs({})", self.root().display()))?;
+        Ok(())
+    }
+
+    /// An entry of `index.json` with the annotation `key`, which says what it is here for.
+    pub(super) fn new_entry(
+        &self,
+        lease: &Lease,
+        key: (&str, String),
+        descriptor: &Descriptor,
+    ) -> Result<Value> {
         let shadow = self.put_shadow(lease, descriptor)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut annotations = BTreeMap::from([
-            (REF_NAME.to_string(), reference.to_string()),
-            (TAGGED.to_string(), now.to_string()),
-        ]);
+        let mut annotations =
+            BTreeMap::from([(key.0.to_string(), key.1), (TAGGED.to_string(), now.to_string())]);
         if shadow.is_some() {
             annotations.insert(shadow::ORIGINAL.to_string(), shadow::annotation(descriptor));
         }
@@ -180,7 +190,7 @@ impl Store {
         io_error("write", &path, serde_json::to_value(&entry).map_err(io::Error::from))
     }
 
-    fn update_index(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
+    pub(super) fn update_index(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         self.update_locked(change)
     }
@@ -193,10 +203,7 @@ impl Store {
         let key = |e: &Entry| (e.reference.clone(), e.descriptor.digest.clone());
         let gone: HashSet<_> = entries.iter().map(key).collect();
         self.update_locked(|manifests| {
-            manifests.retain(|m| {
-                let item = Item::deserialize(m).map(Entry::from);
-                !item.is_ok_and(|e| gone.contains(&key(&e)))
-            });
+            manifests.retain(|m| !entry_of(m).is_some_and(|e| gone.contains(&key(&e))));
             Ok(())
         })
     }
@@ -224,7 +231,7 @@ impl Store {
         }
     }
 
-    fn read_index(&self) -> Result<Value> {
+    pub(super) fn read_index(&self) -> Result<Value> {
         let Some(text) = self.index_text()? else {
             return Ok(json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": []}));
         };
@@ -240,6 +247,11 @@ impl Store {
         }
         Ok(index)
     }
+}
+
+/// The entry that `value` is; none where it is malformed.
+pub(super) fn entry_of(value: &Value) -> Option<Entry> {
+    Item::deserialize(value).map(Entry::from).ok()
 }
 
 /// Whether the entry bears this name, however another tool may have written it.

@@ -5,7 +5,8 @@
 //! ROOT/index.json                 names: each entry's org.opencontainers.image.ref.name
 //!                                 is a full reference, docker.io/library/alpine:latest;
 //!                                 org.shipimg.tagged when it got it, seconds since 1970;
-//!                                 org.shipimg.original what it stands for (`shadow`)
+//!                                 org.shipimg.original what it stands for (`shadow`);
+//!                                 org.shipimg.repository whose it is without a name (`nameless`)
 //! ROOT/blobs/ALGORITHM/HEX        blobs, read-only, never changed once there
 //! ROOT/shipimg/lock               exclusive: replacing index.json, pruning; shared: holding
 //! ROOT/shipimg/leases/RANDOM      what a running command holds, locked by it (`lease`)
@@ -36,6 +37,7 @@ mod fsck;
 mod gc;
 mod index;
 mod lease;
+mod nameless;
 mod scratch;
 mod shadow;
 mod summary;

@@ -7,6 +7,7 @@ pub mod docker;
 pub mod layout;
 pub mod proxy;
 pub mod registry;
+pub mod serve;
 pub mod server;
 pub mod tls;
 

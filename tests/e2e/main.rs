@@ -33,6 +33,8 @@ mod registry_login;
 mod registry_upload;
 mod rootfs;
 mod run;
+mod serve;
+mod serve_conformance;
 mod static_binary;
 mod store;
 mod tour;
