@@ -175,7 +175,7 @@ fn rows(store: &Store) -> Result<Vec<Row>> {
     let mut seen = BTreeSet::new();
     for l in &listed {
         if seen.insert(&l.entry.descriptor.digest) {
-            for digest in blobs(l, &summaries).into_keys() {
+            for (digest, _) in blobs(l, &summaries) {
                 *users.entry(digest).or_default() += 1;
             }
         }
@@ -203,16 +203,21 @@ fn members(store: &Store, index: &Descriptor) -> Vec<Descriptor> {
 }
 
 /// The blobs of an image, each once, and their sizes.
-fn blobs<'a>(listed: &'a Listed, summaries: &'a HashMap<Digest, Summary>) -> HashMap<&'a Digest, u64> {
+fn blobs<'a>(listed: &'a Listed, summaries: &'a HashMap<Digest, Summary>) -> Vec<&'a (Digest, u64)> {
     let found = listed.manifests.iter().filter_map(|m| summaries.get(&m.digest));
-    found.flat_map(|s| &s.blobs).map(|(d, size)| (d, *size)).collect()
+    let mut blobs: Vec<_> = found.flat_map(|s| &s.blobs).collect();
+    if listed.manifests.len() > 1 {
+        blobs.sort_unstable();
+        blobs.dedup_by(|a, b| a.0 == b.0);
+    }
+    blobs
 }
 
 fn row(l: &Listed, summaries: &HashMap<Digest, Summary>, users: &HashMap<&Digest, u32>) -> Row {
     let found: Vec<&Summary> = l.manifests.iter().filter_map(|m| summaries.get(&m.digest)).collect();
     let blobs = blobs(l, summaries);
     let sum = |least: u32| {
-        let counted = blobs.iter().filter(|(d, _)| users.get(*d).is_some_and(|n| *n >= least));
+        let counted = blobs.iter().filter(|(d, _)| least < 2 || users.get(d).is_some_and(|n| *n >= least));
         counted.fold(0u64, |sum, (_, size)| sum.saturating_add(*size))
     };
     let own = if l.entry.descriptor.is_index() { l.entry.descriptor.size } else { 0 };
