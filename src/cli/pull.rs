@@ -2,7 +2,7 @@
 
 use super::transfer::{Network, Report, Selection};
 use super::{Context, Result};
-use crate::oci::Reference;
+use crate::registry::Config;
 use crate::transfer::{FromRegistry, Options, Platforms, ToStore};
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub struct Args {
     /// Image, as alpine, debian:bookworm, localhost:5000/app:1.2 or quay.io/org/app@sha256:…
     #[arg(value_name = "IMAGE")]
-    reference: Reference,
+    reference: String,
     #[command(flatten)]
     selection: Selection,
     /// Fetch layers that lie outside the registry from their URLs, without credentials
@@ -27,8 +27,9 @@ impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
         let network = self.network.options();
-        let source = FromRegistry::connect(&self.reference, &network)?;
-        let sink = ToStore::new(&store, self.reference.clone());
+        let reference = Config::load()?.locate(&self.reference, &network)?;
+        let source = FromRegistry::connect(&reference, &network)?;
+        let sink = ToStore::new(&store, reference.clone());
         let options = Options {
             platforms: self.selection.platforms(Platforms::Host),
             coding: None,
@@ -36,7 +37,7 @@ impl Args {
             registry: network,
         };
         let copied = self.report.copy(&store, &source, &sink, &options)?;
-        self.report.print(&self.reference.to_string(), &copied, false)?;
+        self.report.print(&reference.to_string(), &copied, false)?;
         Ok(ExitCode::SUCCESS)
     }
 }
