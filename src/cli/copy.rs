@@ -72,7 +72,7 @@ impl Args {
             (Location::Archive { name, .. }, Some(reader)) => {
                 Box::new(FromArchive::new(reader, reader.image(name.as_deref())?))
             }
-            (Location::Registry(name), _) => Box::new(FromRegistry::connect(&name.parse()?, &network)?),
+            (Location::Registry(name), _) => Box::new(FromRegistry::find(name, &network)?.1),
             (from, _) => Box::new(FromStore::new(&store, store.find(&from.in_store()?)?)),
         };
         let there = self.options(self.dest_creds.as_ref(), self.dest_tls_verify);

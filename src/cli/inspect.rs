@@ -29,8 +29,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         if self.remote {
-            let reference = self.name.reference()?;
-            let source = FromRegistry::connect(&reference, &self.network.options())?;
+            let (reference, source) = FromRegistry::find(self.name.as_str(), &self.network.options())?;
             return self.show(&source, Some(&reference.to_string()));
         }
         let store = context.store()?;

@@ -1,9 +1,8 @@
 //! `shipimg pull`: an image from a registry into the store.
 
-use super::transfer::{Network, Report, Selection};
+use super::transfer::{Network, Report, Selection, Wanted};
 use super::{Context, Result};
-use crate::registry::Config;
-use crate::transfer::{FromRegistry, Options, Platforms, ToStore};
+use crate::transfer::{Options, Platforms, ToStore};
 use std::process::ExitCode;
 
 /// Arguments of `pull`.
@@ -11,7 +10,7 @@ use std::process::ExitCode;
 pub struct Args {
     /// Image, as alpine, debian:bookworm, localhost:5000/app:1.2 or quay.io/org/app@sha256:…
     #[arg(value_name = "IMAGE")]
-    reference: String,
+    wanted: Wanted,
     #[command(flatten)]
     selection: Selection,
     /// Fetch layers that lie outside the registry from their URLs, without credentials
@@ -27,8 +26,7 @@ impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
         let network = self.network.options();
-        let reference = Config::load()?.locate(&self.reference, &network)?;
-        let source = FromRegistry::connect(&reference, &network)?;
+        let (reference, source) = self.wanted.find(&network)?;
         let sink = ToStore::new(&store, reference.clone());
         let options = Options {
             platforms: self.selection.platforms(Platforms::Host),

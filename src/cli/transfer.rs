@@ -2,14 +2,34 @@
 
 use super::Result;
 use super::progress::{Progress, Style};
-use crate::oci::Platform;
+use crate::oci::{self, Platform, Reference};
 use crate::registry::{self, Credentials};
 use crate::store::{self, Store};
-use crate::transfer::{self, Copied, Options, Platforms, Sink, Source};
+use crate::transfer::{self, Copied, FromRegistry, Options, Platforms, Sink, Source};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+
+/// An image at a registry, as typed: a reference, which may be a short name.
+#[derive(Debug, Clone)]
+pub struct Wanted(String);
+
+impl FromStr for Wanted {
+    type Err = oci::Error;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.parse::<Reference>().map(|_| Self(text.to_string()))
+    }
+}
+
+impl Wanted {
+    /// The image, found by the machine's `registries.conf`, and its full name.
+    pub fn find(&self, options: &registry::Options) -> Result<(Reference, FromRegistry)> {
+        Ok(FromRegistry::find(&self.0, options)?)
+    }
+}
 
 /// Which images of an index.
 #[derive(Debug, clap::Args)]

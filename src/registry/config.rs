@@ -11,7 +11,7 @@
 //! Its mirrors are read in the order of the file, then the registry itself; what is written
 //! goes to the registry itself. Keys that are not known here are named in a warning.
 
-use super::{Error, Options, Remote, Result};
+use super::{Error, Result};
 use crate::oci::Reference;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -167,21 +167,6 @@ impl Config {
             return Ok(vec![format!("{full}{suffix}").parse()?]);
         }
         self.search_list().iter().map(|r| Ok(format!("{r}/{text}").parse()?)).collect()
-    }
-
-    /// What `text` means: where it may mean several, the first that is there.
-    ///
-    /// # Errors
-    /// [`Error::Oci`], or why the last one is not there.
-    pub fn locate(&self, text: &str, options: &Options) -> Result<Reference> {
-        let mut candidates = self.resolve(text)?;
-        if candidates.len() == 1 {
-            return Ok(candidates.remove(0));
-        }
-        self.first(text, |reference| {
-            Remote::connect(reference, options)?.root()?;
-            Ok(reference.clone())
-        })
     }
 
     /// What `attempt` gives for the first of [`Config::resolve`]'s references that does not fail.

@@ -7,6 +7,7 @@ use super::{Error, Options, Result};
 use reqwest::blocking::RequestBuilder;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How many redirects are followed.
 pub(super) const MAX_REDIRECTS: usize = 10;
@@ -16,7 +17,10 @@ pub(super) const MAX_REDIRECTS: usize = 10;
 pub(super) struct Connection {
     pub(super) client: Client,
     auth: Auth,
-    base: Url,
+    /// Where it may be: over one protocol, or over the second one where the first is not spoken.
+    bases: Vec<Url>,
+    chosen: OnceLock<usize>,
+    choosing: Mutex<()>,
 }
 
 /// Adds headers and body to a request for a URL, and sends it.
@@ -24,7 +28,7 @@ pub(super) type Send<'a> = dyn Fn(&Url, RequestBuilder) -> Result<Answer> + 'a;
 
 impl Connection {
     /// The origin of `registry`; `repository` is what credentials and tokens are wanted for.
-    /// Makes a connection only where it has to find out whether the registry speaks https.
+    /// Whether it speaks https shows with the first request.
     pub(super) fn open(registry: &str, repository: &str, options: &Options) -> Result<Self> {
         let client = Client::new(options);
         let host = match registry {
@@ -39,30 +43,34 @@ impl Connection {
             })
         };
         let (http, https) = (url("http")?, url("https")?);
-        let base = match (is_local(&http), options.tls_verify) {
-            (true, _) => first_that_answers(&client, [http, https])?,
-            (false, true) => https,
-            (false, false) => first_that_answers(&client, [https, http])?,
+        let bases = match (is_local(&http), options.tls_verify) {
+            (true, _) => vec![http, https],
+            (false, true) => vec![https],
+            (false, false) => vec![https, http],
         };
         let auth = Auth::new(registry, repository, options.credentials.clone());
-        Ok(Self { client, auth, base })
+        Ok(Self { client, auth, bases, chosen: OnceLock::new(), choosing: Mutex::new(()) })
+    }
+
+    fn base(&self) -> &Url {
+        &self.bases[self.chosen.get().copied().unwrap_or_default()]
     }
 
     /// Host and port.
     pub(super) fn host(&self) -> String {
-        host_port(&self.base)
+        host_port(self.base())
     }
 
     /// The URL of `path` there.
     pub(super) fn url(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
+        let mut url = self.base().clone();
         url.set_path(path);
         url
     }
 
     /// Whether `url` is of this very origin.
     pub(super) fn owns(&self, url: &Url) -> bool {
-        same_origin(url, &self.base)
+        same_origin(url, self.base())
     }
 
     /// Asks `url`, logged in where that is asked for; GET and HEAD go through redirects.
@@ -72,12 +80,12 @@ impl Connection {
     /// Any answer that is not a success.
     pub(super) fn exchange(&self, method: &Method, url: &Url, send: &Send<'_>) -> Result<Answer> {
         let mut used = self.auth.current();
-        let mut answer = self.follow(method, url, used.as_ref(), send)?;
+        let (url, mut answer) = self.first(method, url, used.as_ref(), send)?;
         if answer.status() == StatusCode::UNAUTHORIZED && self.owns(answer.url()) {
-            let renewed = self.auth.renew(&self.client, &self.base, method, &answer, used.as_ref())?;
+            let renewed = self.auth.renew(&self.client, self.base(), method, &answer, used.as_ref())?;
             if renewed.is_some() {
                 used = renewed;
-                answer = self.follow(method, url, used.as_ref(), send)?;
+                answer = self.follow(method, &url, used.as_ref(), send)?;
             }
         }
         if answer.status().is_success() {
@@ -90,6 +98,49 @@ impl Connection {
             }
             other => other,
         })
+    }
+
+    /// The answer to the request, and its URL, which is another one where this very first request
+    /// shows that the second protocol is the one to speak.
+    fn first(
+        &self,
+        method: &Method,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        send: &Send<'_>,
+    ) -> Result<(Url, Answer)> {
+        let guard = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+        let [first, second] = &self.bases[..] else {
+            drop(guard);
+            return Ok((url.clone(), self.follow(method, url, authorization, send)?));
+        };
+        if let Some(&chosen) = self.chosen.get() {
+            drop(guard);
+            // Built before it was known which.
+            let url = if same_origin(url, first) && chosen == 1 { moved(url, second) } else { url.clone() };
+            let answer = self.follow(method, &url, authorization, send)?;
+            return Ok((url, answer));
+        }
+        let tried = self.follow(method, url, authorization, send);
+        // Go's TLS servers answer plain http by 400.
+        let spoken =
+            tried.as_ref().is_ok_and(|a| a.status() != StatusCode::BAD_REQUEST || first.scheme() == "https");
+        if !spoken {
+            let other = moved(url, second);
+            match self.follow(method, &other, authorization, send) {
+                Ok(answer) => {
+                    tracing::debug!("{} speaks {}", host_port(second), second.scheme());
+                    let _ = self.chosen.set(1);
+                    return Ok((other, answer));
+                }
+                // It speaks TLS, which says more than what it makes of plain http.
+                Err(e) if tried.is_ok() || matches!(e, Error::Untrusted { .. }) => return Err(e),
+                Err(_) => {}
+            }
+        }
+        let answer = tried?;
+        let _ = self.chosen.set(0);
+        Ok((url.clone(), answer))
     }
 
     fn follow(
@@ -140,22 +191,12 @@ pub(super) fn retried<T>(mut op: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// The first URL that is answered in its own protocol. Go's TLS servers answer plain http by 400.
-fn first_that_answers(client: &Client, urls: [Url; 2]) -> Result<Url> {
-    let ask = |url: &Url| {
-        let answer = client.send(url, client.request(Method::GET, url)?)?;
-        Ok(answer.status() != StatusCode::BAD_REQUEST || url.scheme() == "https")
-    };
-    let [first, second] = urls;
-    match ask(&first) {
-        Ok(true) => Ok(first),
-        Ok(false) => Ok(second),
-        Err(e) if matches!(ask(&second), Ok(true)) => {
-            tracing::debug!("{e}; using {}", second.scheme());
-            Ok(second)
-        }
-        Err(e) => Err(e),
-    }
+/// The same URL below another origin.
+fn moved(url: &Url, base: &Url) -> Url {
+    let mut moved = base.clone();
+    moved.set_path(url.path());
+    moved.set_query(url.query());
+    moved
 }
 
 fn same_origin(a: &Url, b: &Url) -> bool {

@@ -85,9 +85,6 @@ impl Places {
         let own =
             || Place::new(Endpoint { reference: reference.clone(), insecure: false }, reference, options);
         let upstream = places.pop().unwrap_or_else(own);
-        if places.is_empty() {
-            upstream.connection()?;
-        }
         Ok(Self { mirrors: places, upstream })
     }
 

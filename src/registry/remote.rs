@@ -16,11 +16,10 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The repository of `reference`, with the mirrors of `registries.conf`. Makes a connection
-    /// only where it has to find out whether the registry speaks https.
+    /// The repository of `reference`, with the mirrors of `registries.conf`; nothing is asked yet.
     ///
     /// # Errors
-    /// [`Error::Blocked`], [`Error::ConfigFile`], [`Error::Unreachable`], [`Error::Untrusted`], [`Error::Stalled`].
+    /// [`Error::Blocked`], [`Error::ConfigFile`].
     pub fn connect(reference: &Reference, options: &Options) -> Result<Self> {
         Ok(Self { places: Places::of(reference, options)?, reference: reference.clone() })
     }

@@ -3,14 +3,17 @@
 use super::copy::check_digest;
 use super::{Content, Event, Open, Put, Result, Sink, Source, Watch};
 use crate::oci::{Descriptor, Digest, Reference};
-use crate::registry::{self, Options, Remote};
+use crate::registry::{self, Config, Options, Remote};
 use crate::store::Verified;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 /// An image at a registry.
 #[derive(Debug)]
 pub struct FromRegistry {
     remote: Remote,
+    /// The root, once it has been asked for.
+    root: OnceLock<Content>,
 }
 
 impl FromRegistry {
@@ -19,7 +22,32 @@ impl FromRegistry {
     /// # Errors
     /// Those of [`Remote::connect`].
     pub fn connect(reference: &Reference, options: &Options) -> Result<Self> {
-        Ok(Self { remote: Remote::connect(reference, options)? })
+        Ok(Self { remote: Remote::connect(reference, options)?, root: OnceLock::new() })
+    }
+
+    /// The image that `text`, a short or full name, means by the machine's `registries.conf`: of
+    /// several candidates the first one that is there.
+    ///
+    /// # Errors
+    /// Those of [`Config::resolve`]; where none is there, the first one's failure.
+    pub fn find(text: &str, options: &Options) -> Result<(Reference, Self)> {
+        let candidates = Config::load()?.resolve(text)?;
+        let mut failure = None;
+        for candidate in &candidates {
+            let source = Self::connect(candidate, options)?;
+            if candidates.len() == 1 {
+                return Ok((candidate.clone(), source));
+            }
+            match source.root() {
+                Ok(_) => return Ok((candidate.clone(), source)),
+                Err(e) => {
+                    tracing::debug!("{candidate}: {e}; trying the next registry");
+                    failure.get_or_insert(e);
+                }
+            }
+        }
+        let none = crate::oci::Error::Document { what: "short name", reason: "it means nothing".into() };
+        Err(failure.unwrap_or(super::Error::Document { name: text.to_string(), source: none }))
     }
 }
 
@@ -29,8 +57,11 @@ impl Source for FromRegistry {
     }
 
     fn root(&self) -> Result<Content> {
+        if let Some(root) = self.root.get() {
+            return Ok(root.clone());
+        }
         let (descriptor, bytes) = self.remote.root()?;
-        Ok(Content { descriptor, bytes })
+        Ok(self.root.get_or_init(|| Content { descriptor, bytes }).clone())
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

@@ -92,7 +92,7 @@ fn short_names_by_alias_and_search_list() {
     home.fails(10, &["tags", "deep/none"]);
     assert!(home.ok(&["pull", "short:1"]).starts_with(&format!("{host}/deep/app:1 sha256:")));
     assert!(home.ok(&["pull", "deep/app:1"]).starts_with(&format!("{host}/deep/app:1 sha256:")));
-    home.fails(10, &["pull", "deep/app:2"]);
+    home.fails(6, &["pull", "deep/app:2"]);
 }
 
 #[test]

@@ -303,3 +303,19 @@ fn progress_as_json_lines() {
     let sum: u64 = done.iter().map(|l| l["size"].as_u64().unwrap()).sum();
     assert_eq!(json!(sum), lines[0]["size"]);
 }
+
+#[test]
+fn an_image_that_is_there_takes_one_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    image(&layout, "image:1");
+    let registry = Registry::start();
+    registry.fill(&layout, "image:1");
+    let proxy = Proxy::start(registry.port(), |_| Fault::None);
+    let (store, reference) = (TestStore::new(), format!("{}/image:1", proxy.host()));
+    store.ok(&["pull", "-q", &reference]);
+    let before = proxy.requests("").len();
+    store.ok(&["pull", "-q", &reference]);
+    let paths: Vec<_> = proxy.requests("")[before..].iter().map(|r| r.path.clone()).collect();
+    assert_eq!(paths, ["/v2/image/manifests/1"]);
+}
