@@ -206,7 +206,7 @@ fn index_pages(connection: &Connection, url: Url) -> Result<Vec<Descriptor>> {
     for _ in 0..MAX_PAGES {
         let Some(url) = next.take() else { break };
         let answer = get(connection, &url)?;
-        next = next_page(connection, &url, &answer)?;
+        next = next_page(connection, &answer)?;
         let bytes = answer.read_all(MAX_DOCUMENT, "referrers")?;
         if let Document::Index(index) = Document::parse(&bytes, media_type::INDEX)? {
             found.extend(index.manifests);
@@ -226,7 +226,7 @@ fn pages<T: for<'a> Deserialize<'a>>(
     for _ in 0..MAX_PAGES {
         let Some(url) = next.take() else { break };
         let answer = get(connection, &url)?;
-        next = next_page(connection, &url, &answer)?;
+        next = next_page(connection, &answer)?;
         if !take(json(connection, answer, what)?) {
             break;
         }
@@ -252,7 +252,8 @@ fn json<T: for<'a> Deserialize<'a>>(
     serde_json::from_slice(&bytes).map_err(|source| Error::Json { host: connection.host(), what, source })
 }
 
-fn next_page(connection: &Connection, from: &Url, answer: &Answer) -> Result<Option<Url>> {
+fn next_page(connection: &Connection, answer: &Answer) -> Result<Option<Url>> {
+    let from = answer.url();
     let Some(link) = answer.headers("link").find_map(next_link) else { return Ok(None) };
     let reason = match from.join(link) {
         Ok(next) if next == *from => "the next page is this page",

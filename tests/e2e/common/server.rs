@@ -113,8 +113,8 @@ fn serve(
     log.lock().unwrap().push(asked.clone());
     let Some((status, headers, body)) = answer(&asked) else { return Ok(()) };
     let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
-    let length = if asked.method == "HEAD" { 0 } else { body.len() };
+    let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
     client.write_all(head.as_bytes())?;
-    client.write_all(&body[..length])
+    if asked.method == "HEAD" { Ok(()) } else { client.write_all(&body) }
 }
