@@ -14,6 +14,7 @@ mod debian_http;
 mod debian_keys;
 mod debian_scripts;
 mod faults;
+mod faults_push;
 mod flow_classroom;
 mod flow_demo;
 mod flow_network_lab;
