@@ -12,13 +12,16 @@ use std::ops::Range;
 /// How many bytes a connection must bring for its failure not to count.
 const PROGRESS: u64 = 64 << 10;
 
+/// Who is told of failures that may pass.
+pub type Retry<'a> = Box<dyn Fn(&Error) + Send + 'a>;
+
 /// A span of a blob's bytes. After a reset, a stall or a truncated body it asks for the rest by
 /// Range (RFC 9110, 14.2); a server that answers with the whole blob has the first part of it
 /// skipped.
 pub(super) struct BlobBody<'a> {
     remote: Remote,
     descriptor: Descriptor,
-    retry: Box<dyn Fn(&Error) + Send + 'a>,
+    retry: Retry<'a>,
     answer: Option<Answer>,
     /// The bytes that are still to be given.
     left: Range<u64>,
@@ -28,12 +31,7 @@ pub(super) struct BlobBody<'a> {
 }
 
 impl<'a> BlobBody<'a> {
-    pub(super) fn new(
-        remote: &Remote,
-        descriptor: &Descriptor,
-        left: Range<u64>,
-        retry: Box<dyn Fn(&Error) + Send + 'a>,
-    ) -> Self {
+    pub(super) fn new(remote: &Remote, descriptor: &Descriptor, left: Range<u64>, retry: Retry<'a>) -> Self {
         let (remote, descriptor, begun) = (remote.clone(), descriptor.clone(), left.start);
         Self { remote, descriptor, retry, answer: None, left, begun, backoff: Backoff::default() }
     }

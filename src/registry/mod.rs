@@ -51,6 +51,7 @@ mod retry;
 mod send;
 mod upload;
 
+pub use body::Retry;
 pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;

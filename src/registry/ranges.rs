@@ -1,7 +1,7 @@
 //! A large blob over several connections: pieces by Range, fetched ahead, given in order.
 
 use super::Error;
-use super::body::BlobBody;
+use super::body::{BlobBody, Retry};
 use super::remote::Remote;
 use crate::oci::Descriptor;
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ pub(super) struct Ranges<'a> {
     under_way: VecDeque<(u64, Receiver<io::Result<Vec<u8>>>)>,
     piece: Cursor<Vec<u8>>,
     /// For the one connection.
-    retry: Option<Box<dyn Fn(&Error) + Send + 'a>>,
+    retry: Option<Retry<'a>>,
     alone: Option<BlobBody<'a>>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Ranges<'a> {
         descriptor: &Descriptor,
         from: u64,
         connections: usize,
-        retry: Box<dyn Fn(&Error) + Send + 'a>,
+        retry: Retry<'a>,
     ) -> Self {
         Self {
             remote: remote.clone(),
@@ -53,11 +53,12 @@ impl<'a> Ranges<'a> {
             let span = self.next..(self.next + PIECE).min(self.descriptor.size);
             self.next = span.end;
             let start = span.start;
+            let length = usize::try_from(span.end - start).unwrap_or_default();
             let retry = Box::new(|e: &Error| tracing::debug!("{e}; a piece goes on"));
             let mut body = BlobBody::new(&self.remote, &self.descriptor, span, retry);
             let (sender, receiver) = channel();
             std::thread::spawn(move || {
-                let mut bytes = Vec::new();
+                let mut bytes = Vec::with_capacity(length);
                 let read = body.read_to_end(&mut bytes).map(|_| bytes);
                 // Nobody listens where the transfer was given up.
                 let _ = sender.send(read);

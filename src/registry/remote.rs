@@ -1,6 +1,6 @@
 //! One repository of one registry: its documents and blobs, by digest.
 
-use super::body::BlobBody;
+use super::body::{BlobBody, Retry};
 use super::connection::retried;
 use super::places::Places;
 use super::ranges::{self, Ranges};
@@ -72,11 +72,12 @@ impl Remote {
     /// pass, of which `retry` is told; its errors carry an [`Error`]. It gives what the server
     /// sends: who wants to be sure that it is the blob reads it through
     /// [`crate::store::Verified`].
+    #[must_use]
     pub fn blob<'a>(
         &self,
         descriptor: &Descriptor,
         from: u64,
-        retry: Box<dyn Fn(&Error) + Send + 'a>,
+        retry: Retry<'a>,
     ) -> Box<dyn Read + Send + 'a> {
         if self.connections > 1 && descriptor.size.saturating_sub(from) > ranges::WORTH {
             Box::new(Ranges::new(self, descriptor, from, self.connections, retry))
