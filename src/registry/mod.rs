@@ -45,12 +45,13 @@ pub mod http;
 mod listing;
 mod login;
 mod places;
+mod ranges;
 mod remote;
 mod retry;
 mod send;
 mod upload;
 
-pub use body::BlobBody;
+pub use body::Retry;
 pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;
@@ -76,11 +77,13 @@ pub struct Options {
     pub tls_verify: bool,
     /// How long nothing may come before a request is given up.
     pub stall: Duration,
+    /// Over how many connections a large blob is fetched.
+    pub connections: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30) }
+        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30), connections: 1 }
     }
 }
 

@@ -69,7 +69,7 @@ impl Source for FromRegistry {
         watch: Watch<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>> {
         let retry = move |e: &registry::Error| watch(Event::Retry(descriptor, e));
-        Ok(Box::new(self.remote.blob(descriptor, from, Box::new(retry))))
+        Ok(self.remote.blob(descriptor, from, Box::new(retry)))
     }
 
     fn repository(&self, registry: &str, _: &Digest) -> Option<String> {
