@@ -128,6 +128,9 @@ fn retry_after_is_honoured_and_bounded() {
     }
 }
 
+/// Chooses requests.
+type Which = fn(&Request) -> bool;
+
 #[test]
 fn what_does_not_pass_is_an_error() {
     let said = |line, message: &str| {
@@ -137,7 +140,6 @@ fn what_does_not_pass_is_an_error() {
     let manifest = |r: &Request| r.method == "PUT" && r.path.contains("/manifests/");
     let post = |r: &Request| r.method == "POST";
     let away = |to: &str| status("202 Accepted", &[&format!("Location: {to}")]);
-    type Which = fn(&Request) -> bool;
     let cases: [(Which, Fault, i32, &[&str]); 8] = [
         (manifest, said("400 Bad Request", "this is no manifest"), 6, &["400", "this is no manifest"]),
         (manifest, Fault::OtherDigest, 9, &["wanted sha256:", "0000000000"]),

@@ -87,7 +87,7 @@ fn remove_files(folder: &Path) {
 /// An image of six small layers, which takes more time in requests than in bytes.
 fn many_layers(path: &Path) -> Layout {
     let layout = Layout::new(path);
-    let layer = |i: u8| Blob::gzip(&Tar::new().file(&i.to_string(), &[i; 20_000]).finish());
+    let layer = |i: u8| Blob::gzip(&Tar::new().file(&i.to_string(), &vec![i; 20_000]).finish());
     layout.add("img:x", &(0..6).map(layer).collect::<Vec<_>>(), &serde_json::json!({}));
     layout
 }
