@@ -161,7 +161,7 @@ pub enum Error {
         stall: Duration,
     },
     /// An HTTP status that means failure.
-    #[error("{host} answered {status}{}", colon(message))]
+    #[error("{host} answered {status}{}{}", colon(message), pause_note(*retry_after))]
     Status {
         /// Host and port.
         host: String,
@@ -422,6 +422,10 @@ fn content_kind(e: &io::Error) -> Kind {
 
 fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn pause_note(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |d| format!(", and wants to be asked again in {} s", d.as_secs()))
 }
 
 fn withheld_note(realm: Option<&str>) -> String {

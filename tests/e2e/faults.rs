@@ -373,6 +373,9 @@ fn a_killed_pull_is_gone_on_with() {
         assert!(Instant::now() < end, "nothing arrives");
         std::thread::sleep(Duration::from_millis(10));
     }
+    // What a running pull has is not pruned.
+    store.ok(&["prune", "--yes"]);
+    assert!(part.exists());
     first.kill().unwrap();
     first.wait().unwrap();
     assert_nothing_published(&store, &server);

@@ -40,6 +40,10 @@ pub enum Fault {
     Corrupt,
     /// The registry sees so many bytes of the request's body, then both connections are closed.
     CutUpload(usize),
+    /// The registry is not asked, and the client gets no answer.
+    Silent,
+    /// The answer's Docker-Content-Digest is that of other content.
+    OtherDigest,
     /// The registry is not asked: status line, header lines, body.
     Answer(&'static str, Vec<String>, String),
 }
@@ -154,6 +158,12 @@ fn serve(
         );
         return client.write_all(text.as_bytes());
     }
+    if let Fault::Silent = fault {
+        while !end.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        return Ok(());
+    }
     let keep = |l: &&str| {
         let lower = l.to_ascii_lowercase();
         let range = matches!(fault, Fault::IgnoreRange) && lower.starts_with("range:");
@@ -181,6 +191,11 @@ fn serve(
                 if is_range { format!("Content-Range: {range}\r\n") } else { format!("{l}\r\n") }
             });
             head = lines.collect();
+        }
+        Fault::OtherDigest => {
+            let other = format!("Docker-Content-Digest: sha256:{}", "0".repeat(64));
+            let is_digest = |l: &str| l.to_ascii_lowercase().starts_with("docker-content-digest:");
+            head = head.lines().map(|l| format!("{}\r\n", if is_digest(l) { &other } else { l })).collect();
         }
         Fault::Corrupt => {
             let middle = body.len() / 2;
