@@ -9,7 +9,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::mpsc::{Receiver, channel};
 
 /// Bytes of a piece; as many pieces as there are connections are in memory.
-const PIECE: u64 = 4 << 20;
+const PIECE: u64 = 2 << 20;
 /// Fewer bytes than these come over one connection.
 pub(super) const WORTH: u64 = 32 << 20;
 
