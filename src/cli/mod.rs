@@ -48,6 +48,7 @@ mod settings;
 mod spec;
 mod start;
 mod state;
+mod store;
 mod sweep;
 mod table;
 mod tag;
@@ -58,7 +59,7 @@ mod unpack;
 
 pub use error::Error;
 
-use crate::store::Store;
+use crate::store::{Store, mount_backing};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -111,6 +112,8 @@ enum Command {
     Import(import::Args),
     /// Write images of the store as an archive or a folder, or their files as a tar
     Export(export::Args),
+    /// Make a store, on a btrfs of its own where wanted
+    Store(store::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Build what a recipe says
@@ -158,11 +161,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens the store.
+    /// Opens the store; mounts the image that it lies in, should a reboot have taken that away.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`mount_backing`] and [`Store::open`].
     pub fn store(&self) -> Result<Store> {
+        mount_backing(&self.root)?;
         Ok(Store::open(&self.root)?)
     }
 
@@ -213,6 +217,7 @@ pub fn main() -> ExitCode {
         Command::Untag(args) => args.run(&context),
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
+        Command::Store(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),

@@ -41,6 +41,14 @@ pub enum Error {
         /// What the kernel answered.
         errno: Errno,
     },
+    /// No loop device is to be had.
+    #[error("no loop device for the file: {call}: {}", std::io::Error::from(*errno))]
+    NoLoopDevice {
+        /// The failed call.
+        call: &'static str,
+        /// What the kernel answered.
+        errno: Errno,
+    },
     /// An external program ended unsuccessfully.
     #[error("{command}: {status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
     Program {
@@ -81,7 +89,8 @@ impl Error {
                 e => Kind::of_io(&e.into()),
             },
             Self::Program { .. } | Self::TooSlow { .. } => Kind::Internal,
-            Self::NoProgram { .. } => Kind::Unsupported,
+            Self::NoLoopDevice { errno: Errno::PERM | Errno::ACCESS, .. } => Kind::Privilege,
+            Self::NoLoopDevice { .. } | Self::NoProgram { .. } => Kind::Unsupported,
         }
     }
 
@@ -89,7 +98,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Syscall { errno, .. } => Some(*errno),
+            Self::Syscall { errno, .. } | Self::NoLoopDevice { errno, .. } => Some(*errno),
             _ => None,
         }
     }
