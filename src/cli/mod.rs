@@ -20,6 +20,7 @@ mod copy;
 mod create;
 mod delete;
 mod df;
+mod doctor;
 mod error;
 mod exec;
 mod export;
@@ -100,6 +101,8 @@ enum Command {
     Prune(prune::Args),
     /// Check that all blobs of the store are whole
     Fsck(fsck::Args),
+    /// Try what the commands need of this host, and say what helps
+    Doctor(doctor::Args),
     /// Explain what the store takes on disk
     Df(df::Args),
     /// Show how an image of the store was made
@@ -211,6 +214,7 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),
+        Command::Doctor(args) => args.run(&context),
         Command::Df(args) => args.run(&context),
         Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),

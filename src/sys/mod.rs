@@ -24,6 +24,7 @@ pub mod pty;
 pub mod sandbox;
 pub mod selfexe;
 pub mod signal;
+pub mod trial;
 pub mod workspace;
 pub mod xattr;
 

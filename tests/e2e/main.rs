@@ -13,6 +13,7 @@ mod bundle;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod doctor;
 mod drivers;
 mod faults;
 mod flow_classroom;
