@@ -174,6 +174,10 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
         rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => {
             Some("use --driver overlay, or keep the store and its bundles on btrfs: --root DIR".to_string())
         }
+        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Overlay, .. } => {
+            Some("use --driver copy".to_string())
+        }
+        rootfs::Error::Sys(sys::Error::NoLoopDevice { .. }) => Some("modprobe loop".to_string()),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }
