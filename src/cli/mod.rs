@@ -14,8 +14,11 @@ macro_rules! say {
     }};
 }
 
+mod back;
 mod build;
 mod bundle;
+mod commit;
+mod config;
 mod copy;
 mod create;
 mod delete;
@@ -28,8 +31,10 @@ mod history;
 mod images;
 mod import;
 mod index;
+mod insert;
 mod inspect;
 mod kill;
+mod layer;
 mod list;
 mod login;
 mod logout;
@@ -40,12 +45,14 @@ mod prune;
 mod pull;
 mod push;
 mod referrers;
+mod repack;
 mod rmi;
 mod run;
 mod search;
 mod serve;
 mod settings;
 mod spec;
+mod squash;
 mod start;
 mod state;
 mod sweep;
@@ -113,6 +120,18 @@ enum Command {
     Export(export::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Make an image of what was changed in a folder of unpack
+    Repack(repack::Args),
+    /// Make an image of what was changed in a bundle or a container
+    Commit(commit::Args),
+    /// Put a file or a folder into an image
+    Insert(insert::Args),
+    /// Put a tar on top of an image
+    Layer(layer::Args),
+    /// Change the settings of an image
+    Config(config::Args),
+    /// Make one layer of all layers of an image
+    Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
     /// Make, list and remove named bundles
@@ -214,6 +233,12 @@ pub fn main() -> ExitCode {
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Repack(args) => args.run(&context),
+        Command::Commit(args) => args.run(&context),
+        Command::Insert(args) => args.run(&context),
+        Command::Layer(args) => args.run(&context),
+        Command::Config(args) => args.run(&context),
+        Command::Squash(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
         Command::Create(args) => args.run(&context),
