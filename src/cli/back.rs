@@ -8,9 +8,10 @@ use super::{Context, Result};
 use crate::layer::{self, Coding, Options as Unpacking, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
 use crate::store::{Lease, Store};
-use crate::tree::diff::{Delta, changes};
+use crate::tree::diff::{Change, Delta, changes};
 use crate::tree::mtree::{Malformed, Manifest};
-use crate::tree::{Refusal, TreePath};
+use crate::tree::{Refusal, Tree, TreePath};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -205,7 +206,8 @@ impl Work {
             let scratch = self.store.scratch()?;
             let base = scratch.path().join("rootfs");
             self.unpack(&base)?;
-            against_tree(root, &base)?
+            let (found, _, new) = against(root, &base, true)?;
+            Delta::of(&found, &new)
         };
         if delta.is_empty() {
             say!("nothing is different: no layer was added");
@@ -240,11 +242,11 @@ fn against_manifest(root: &Path, known: &Manifest) -> Result<Delta> {
     Ok(Delta::of(&found, &new))
 }
 
-/// What is different in `root` from the tree in `base`.
-fn against_tree(root: &Path, base: &Path) -> Result<Delta> {
+/// What is different in `root` from the tree in `base`, and both trees; see [`changes`].
+pub fn against(root: &Path, base: &Path, times: bool) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
     let (old, new) = (layer::scan(base, None)?, layer::scan(root, None)?);
-    let found = changes(&old, &new, true, &mut |path, _, _| layer::same_content(base, root, path))?;
-    Ok(Delta::of(&found, &new))
+    let found = changes(&old, &new, times, &mut |path, _, _| layer::same_content(base, root, path))?;
+    Ok((found, old, new))
 }
 
 /// Reads a manifest of files.

@@ -23,6 +23,7 @@ mod copy;
 mod create;
 mod delete;
 mod df;
+mod diff;
 mod error;
 mod exec;
 mod export;
@@ -130,6 +131,8 @@ enum Command {
     Layer(layer::Args),
     /// Change the settings of an image
     Config(config::Args),
+    /// Show what is different between images, folders, bundles and containers
+    Diff(diff::Args),
     /// Make one layer of all layers of an image
     Squash(squash::Args),
     /// Build what a recipe says
@@ -233,6 +236,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Diff(args) => args.run(&context),
         Command::Repack(args) => args.run(&context),
         Command::Commit(args) => args.run(&context),
         Command::Insert(args) => args.run(&context),

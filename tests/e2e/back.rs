@@ -469,3 +469,94 @@ fn insert_layer_config_squash() {
     assert_eq!(config["config"]["Env"], json!(["D=5"]));
     assert_eq!(store.ok(&["fsck"]).lines().count().min(1), 1);
 }
+
+#[test]
+fn diff_of_images_folders_and_bundles() {
+    need_root();
+    let store = TestStore::new();
+    let ground = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    busybox(&ground.path().join("root"));
+    let tar = std::process::Command::new("tar")
+        .arg("-C")
+        .arg(ground.path().join("root"))
+        .args(["-c", "."])
+        .output();
+    let base = Tar::new()
+        .dir("d/")
+        .file("d/keep", b"k")
+        .file("d/gone", b"gone")
+        .file("same-size", b"one")
+        .symlink("l", "x");
+    let top =
+        Tar::new().file("d/.wh.gone", b"").file("same-size", b"two").file("d/keep", b"k").symlink("l", "y");
+    let top = top.entry(T::Regular, "d/mode", 0o600, "", b"m").dir("n/").file("n/\u{e9}", b"12345");
+    let layers = [Blob::gzip(&tar.unwrap().stdout), Blob::gzip(&base.finish()), Blob::gzip(&top.finish())];
+    let layout = Layout::new(store.path());
+    layout.add("x:1", &layers, &json!({"Cmd": ["sh"]}));
+    layout.add("x:0", &layers[..2], &json!({"Cmd": ["sh"]}));
+    let want = "D /d/gone 4\nA /d/mode 1\nC /l 0 -> 0 link\nA /n 0\nA /n/\\xc3\\xa9 5\nC /same-size 3 -> 3 content\n";
+    assert_eq!(store.ok(&["diff", "x:0", "x:1"]), want);
+    assert_eq!(store.ok(&["diff", "x:1", "x:1", "--times"]), "");
+    let json: Value = serde_json::from_str(&store.ok(&["diff", "x:0", "x:1", "--format", "json"])).unwrap();
+    let row = json!({"path": "/same-size", "change": "changed", "what": ["content"], "type": "file", "oldSize": 3, "size": 3});
+    assert_eq!(json[5], row);
+    assert_eq!((&json[0]["size"], &json[0]["oldSize"]), (&json!(null), &json!(4)));
+
+    let by_layer = store.ok(&["diff", "x:1", "--layers"]);
+    let last = by_layer.split("layer ").last().unwrap();
+    assert_eq!(last, format!("{}: 3 added, 2 changed, 1 deleted\n{want}", layers[2].digest()));
+    let json: Value =
+        serde_json::from_str(&store.ok(&["diff", "x:1", "--layers", "--format", "json"])).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+    assert_eq!(json[1]["changes"].as_array().unwrap().len(), 5);
+
+    // A folder, against its image and against another image.
+    let dir = at(&ground, "dir");
+    store.ok(&["unpack", "x:0", &dir]);
+    assert_eq!(store.ok(&["diff", &dir]), "");
+    fs::set_permissions(ground.path().join("dir/rootfs/d"), fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::lchown(ground.path().join("dir/rootfs/l"), Some(3), None).unwrap();
+    assert_eq!(store.ok(&["diff", &dir]), "C /d 0 -> 0 mode\nC /l 0 -> 0 owner\n");
+    fs::File::open(ground.path().join("dir/rootfs/d/keep"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
+    assert!(
+        store.ok(&["diff", "x:0", &format!("{dir}/rootfs"), "--times"]).contains("C /d/keep 1 -> 1 time\n")
+    );
+
+    // A bundle and a running container.
+    store.ok(&["bundle", "create", "x:0", "b", "--", "sh", "-c", "echo hello > /made; exec sleep 60"]);
+    store.ok(&["create", "b"]);
+    store.ok(&["start", "b"]);
+    for _ in 0..500 {
+        if store.path().join("shipimg/bundles/b/rootfs/made").exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let said = store.ok(&["diff", "b"]);
+    store.ok(&["delete", "--force", "b"]);
+    assert!(said.contains("A /made 6\n"), "{said}");
+    assert!(!said.contains("/bin"), "{said}");
+    store.fails(10, &["diff", "x:0", "nothing"]);
+    store.fails(7, &["diff", &format!("{dir}/rootfs")]);
+}
+
+/// umoci and gomtree, which is in it, read our manifest in place of umoci's own.
+#[test]
+fn umoci_repacks_with_our_manifest() {
+    let (store, ground) =
+        ground_on_disk(Tar::new().dir("./").dir("d/").file("d/a b", b"a").file("d/z", b"z"));
+    let image = format!("{}:x:0", store.path().display());
+    ok("umoci", &["unpack", "--image", &image, &at(&ground, "umoci")]);
+    let own = fs::read_dir(ground.path().join("umoci")).unwrap().map(|e| e.unwrap().path());
+    let own = own.filter(|p| p.extension().is_some_and(|e| e == "mtree")).collect::<Vec<_>>().remove(0);
+    store.ok(&["unpack", "x:0", &at(&ground, "ours"), "--manifest", &format!("mtree:{}", own.display())]);
+    fs::write(ground.path().join("umoci/rootfs/d/z"), "changed").unwrap();
+    let new = format!("{}:y:1", store.path().display());
+    ok("umoci", &["repack", "--image", &new, &at(&ground, "umoci")]);
+    let out = ok("umoci", &["unpack", "--image", &new, &at(&ground, "back")]);
+    assert_eq!(fs::read(ground.path().join("back/rootfs/d/z")).unwrap(), b"changed", "{out}");
+    assert_eq!(fs::read(ground.path().join("back/rootfs/d/a b")).unwrap(), b"a");
+}
