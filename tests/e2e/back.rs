@@ -559,4 +559,20 @@ fn umoci_repacks_with_our_manifest() {
     let out = ok("umoci", &["unpack", "--image", &new, &at(&ground, "back")]);
     assert_eq!(fs::read(ground.path().join("back/rootfs/d/z")).unwrap(), b"changed", "{out}");
     assert_eq!(fs::read(ground.path().join("back/rootfs/d/a b")).unwrap(), b"a");
+    let added = store.ok(&["diff", "y:1", "--layers"]);
+    assert!(added.contains("C /d/z 1 -> 7 content\n"), "{added}");
+    assert!(added.contains(": 0 added, 1 changed, 0 deleted"), "{added}");
+}
+
+/// umoci does not pad the last file of what it inserts.
+#[test]
+fn what_umoci_inserts_is_read() {
+    let (store, ground) = ground_on_disk(Tar::new().dir("./"));
+    fs::write(at(&ground, "file"), "12345").unwrap();
+    ok(
+        "umoci",
+        &["insert", "--image", &format!("{}:x:0", store.path().display()), &at(&ground, "file"), "/file"],
+    );
+    store.ok(&["unpack", "x:0", &at(&ground, "dir"), "--rootfs-only"]);
+    assert_eq!(fs::read(at(&ground, "dir/file")).unwrap(), b"12345");
 }
