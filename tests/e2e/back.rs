@@ -365,8 +365,7 @@ fn links_to_directories_are_kept_as_by_umoci() {
     assert_eq!(fs::read(root("ours").join("real/new")).unwrap(), b"n");
     assert_eq!(fs::read(root("ours").join("real/sub/deeper/f")).unwrap(), b"f");
     assert!(root("ours").join("nowhere").is_dir());
-    let names = |root: &Path| describe(root).into_keys().collect::<Vec<_>>();
-    assert_eq!(names(&root("umoci")), names(&root("ours")));
+    assert_same(&root("umoci"), &root("ours"), "want umoci's");
     store.ok(&["unpack", "x:0", &at(&ground, "plain")]);
     assert!(!root("plain").join("link").is_symlink());
 }
@@ -575,4 +574,79 @@ fn what_umoci_inserts_is_read() {
     );
     store.ok(&["unpack", "x:0", &at(&ground, "dir"), "--rootfs-only"]);
     assert_eq!(fs::read(at(&ground, "dir/file")).unwrap(), b"12345");
+}
+
+#[test]
+fn what_cannot_go_back_is_refused() {
+    let (store, ground) = ground_on_disk(Tar::new().dir("./").file("f", b"f"));
+    let dir = at(&ground, "dir");
+    store.ok(&["unpack", "x:0", &dir, "--manifest", "mtree"]);
+    let before = store.ok(&["images"]);
+    let repack = |code: i32, dir: &str, part: &str| {
+        let said = store.fails(code, &["repack", dir, "docker.io/library/y:1"]);
+        assert!(said.contains(part), "{said}");
+    };
+    repack(2, &at(&ground, "dir/rootfs"), "was not made by unpack");
+    let root = ground.path().join("dir/rootfs");
+    fs::write(root.join(".wh.f"), "").unwrap();
+    repack(7, &dir, "means a whiteout");
+    fs::remove_file(root.join(".wh.f")).unwrap();
+    rustix::fs::mknodat(CWD, root.join("null"), FileType::CharacterDevice, Mode::RUSR, 0).unwrap();
+    repack(7, &dir, "means a whiteout to overlayfs");
+    fs::remove_file(root.join("null")).unwrap();
+    let long = root.join("n".repeat(255));
+    fs::write(&long, "").unwrap();
+    store.ok(&["repack", &dir, "docker.io/library/long:1"]);
+    store.ok(&["unpack", "docker.io/library/long:1", &at(&ground, "long")]);
+    fs::remove_file(ground.path().join("long/rootfs").join("n".repeat(255))).unwrap();
+    repack(7, &at(&ground, "long"), "whiteout would be too long");
+    let record = fs::read_to_string(ground.path().join("dir/shipimg.json")).unwrap();
+    let mtree: Value = serde_json::from_str(&record).unwrap();
+    let mtree = ground.path().join("dir").join(mtree["mtree"].as_str().unwrap());
+    fs::write(&mtree, "./../../f type=file\n").unwrap();
+    repack(2, &dir, "line 1: name with a .. component");
+    fs::remove_file(mtree).unwrap();
+    repack(10, &dir, ".mtree: ");
+    fs::write(ground.path().join("dir/shipimg.json"), record.replace("sha256:", "sha256:../")).unwrap();
+    assert!(!store.output(&["repack", &dir, "docker.io/library/y:1"]).status.success());
+    assert!(!store.ok(&["images"]).contains("library/y"), "{before}");
+    assert_eq!(fs::read_dir(store.path().join("shipimg/tmp")).unwrap().count(), 0);
+}
+
+/// A change that keeps size and time is found, with and without a manifest; so is a directory that
+/// takes the place of another by rename.
+#[test]
+fn changes_that_times_do_not_show() {
+    let (store, ground) = ground_on_disk(
+        Tar::new()
+            .dir("./")
+            .dir("a/")
+            .dir("a/s/")
+            .file("a/s/f", b"one")
+            .dir("b/")
+            .dir("b/s/")
+            .file("b/s/f", b"two"),
+    );
+    for manifest in [&[][..], &["--manifest", "mtree"]] {
+        let (dir, back) = (at(&ground, "dir"), at(&ground, "back"));
+        store.ok(&[&["unpack", "x:0", &dir], manifest].concat());
+        let root = ground.path().join("dir/rootfs");
+        let file = root.join("b/s/f");
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        for (from, to) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            fs::rename(root.join(from), root.join(to)).unwrap();
+        }
+        store.ok(&["repack", &dir, "docker.io/library/y:1"]);
+        store.ok(&["unpack", "docker.io/library/y:1", &back]);
+        assert_same(&root, &ground.path().join("back/rootfs"), "swapped");
+        fs::remove_dir_all(&back).unwrap();
+        fs::write(&file, "ONE").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        store.ok(&["repack", &dir, "docker.io/library/y:1"]);
+        store.ok(&["unpack", "docker.io/library/y:1", &back]);
+        assert_eq!(fs::read(ground.path().join("back/rootfs/b/s/f")).unwrap(), b"ONE");
+        assert_same(&root, &ground.path().join("back/rootfs"), "rewritten");
+        fs::remove_dir_all(&back).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
