@@ -2,7 +2,7 @@
 
 use super::export::archive_target;
 use super::import::{archive_source, source_date};
-use super::transfer::{Report, Selection};
+use super::transfer::{Connections, Report, Selection};
 use super::{Context, Result};
 use crate::archive::{self, Reader, Writer};
 use crate::layer::Coding;
@@ -47,6 +47,8 @@ pub struct Args {
     /// Give up on a connection that brings nothing for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     stall_timeout: u64,
+    #[command(flatten)]
+    connections: Connections,
     #[command(flatten)]
     report: Report,
 }
@@ -113,6 +115,7 @@ impl Args {
 
     fn options(&self, credentials: Option<&Credentials>, tls_verify: bool) -> registry::Options {
         let stall = Duration::from_secs(self.stall_timeout);
-        registry::Options { credentials: credentials.cloned(), tls_verify, stall }
+        let connections = self.connections.count();
+        registry::Options { credentials: credentials.cloned(), tls_verify, stall, connections }
     }
 }

@@ -114,6 +114,13 @@ fn matches(glob: &[u8], text: &[u8]) -> bool {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
+        if self.quiet && self.filter.is_empty() && self.sort.is_none() {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            for entry in store.entries()? {
+                writeln!(out, "{}", entry.descriptor.digest)?;
+            }
+            return Ok(out.flush().map(|()| ExitCode::SUCCESS)?);
+        }
         let mut rows = rows(&store)?;
         rows.retain(|row| self.filter.iter().all(|f| f.fits(row)));
         match self.sort {

@@ -65,6 +65,23 @@ pub struct Network {
     /// Give up on a connection that brings nothing for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     stall_timeout: u64,
+    #[command(flatten)]
+    connections: Connections,
+}
+
+/// How large blobs are fetched.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Connections {
+    /// Fetch each blob of more than 32 MiB over so many connections, by ranges
+    #[arg(long = "connections-per-blob", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    count: u8,
+}
+
+impl Connections {
+    /// Their number.
+    pub fn count(self) -> usize {
+        self.count.into()
+    }
 }
 
 impl Network {
@@ -74,6 +91,7 @@ impl Network {
             credentials: self.creds.clone(),
             tls_verify: self.tls_verify,
             stall: Duration::from_secs(self.stall_timeout),
+            connections: self.connections.count(),
         }
     }
 }

@@ -7,10 +7,11 @@
 use super::control::field;
 use super::keyring::Keyring;
 use super::{Error, Result};
+use crate::oci::rfc5322;
 use pgp::composed::CleartextSignedMessage;
 use pgp::types::Timestamp;
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// An index as the Release file promises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub fn parse(
     let text = message.signed_text().replace("\r\n", "\n");
     let get = |name: &str| field(&text, name).unwrap_or_default();
     if check_valid_until && let Some(until) = field(&text, "Valid-Until") {
-        let limit = date(&until).ok_or_else(|| Error::Release {
+        let limit = rfc5322(&until).ok_or_else(|| Error::Release {
             url: url.to_string(),
             reason: format!("Valid-Until {until:?} is no date"),
         })?;
@@ -93,43 +94,9 @@ fn promise(line: &str) -> Option<(String, Promise)> {
     hex.then(|| (path.to_string(), promise))
 }
 
-/// Reads `Sat, 11 Jul 2026 10:16:37 UTC` (RFC 5322 with a zone of `UTC`, `GMT` or `+0000`).
-fn date(text: &str) -> Option<SystemTime> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let words: Vec<&str> = text.split_once(',')?.1.split_whitespace().collect();
-    let [day, month, year, clock, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
-    let month = MONTHS.iter().position(|m| *m == month)? as u64 + 1;
-    let (day, year) = (day.parse::<u64>().ok()?, year.parse::<u64>().ok()?);
-    let clock: Vec<u64> = clock.split(':').map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
-    let [hours, minutes, seconds] = clock[..] else { return None };
-    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days since 1970-03-01, years beginning in March so that the leap day is the last.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
-    let since_epoch = days.checked_sub(719_468)? * 86_400 + hours * 3_600 + minutes * 60 + seconds;
-    Some(UNIX_EPOCH + Duration::from_secs(since_epoch))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates() {
-        for (text, want) in [
-            ("Thu, 01 Jan 1970 00:00:00 UTC", Some(0)),
-            ("Sat, 11 Jul 2026 10:16:37 UTC", Some(1_783_764_997)),
-            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
-            ("tomorrow", None),
-            ("Sat, 11 Foo 2026 10:16:37 UTC", None),
-        ] {
-            let got = date(text).map(|t| t.duration_since(UNIX_EPOCH).unwrap().as_secs());
-            assert_eq!(got, want, "{text}");
-        }
-    }
 
     #[test]
     fn promises() {

@@ -33,7 +33,7 @@ impl Algorithm {
 }
 
 /// A digest: algorithm and lower-case hex; safe as a path component.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
     hex: String,
@@ -64,6 +64,13 @@ impl Digest {
     #[must_use]
     pub fn short(&self) -> &str {
         &self.hex[..12]
+    }
+}
+
+impl std::hash::Hash for Digest {
+    /// By a part: any part of a digest is as good as the whole.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(&self.hex.as_bytes()[..16]);
     }
 }
 

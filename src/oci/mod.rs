@@ -21,7 +21,7 @@ pub use edit::{Edit, Step};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
 pub use reference::{Match, Name, Reference};
-pub use time::rfc3339;
+pub use time::{rfc3339, rfc5322};
 
 use crate::error::Kind;
 

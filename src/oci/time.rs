@@ -1,4 +1,6 @@
-//! Times as configurations and states write them (RFC 3339).
+//! Times as configurations and states write them (RFC 3339), and as headers do (RFC 5322).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A time since 1970 as RFC 3339 has it, UTC; days to a date by H. Hinnant's `civil_from_days`.
 #[must_use]
@@ -14,6 +16,29 @@ pub fn rfc3339(seconds: u64, nanos: u32) -> String {
     format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
+/// Reads `Sat, 11 Jul 2026 10:16:37 UTC` (RFC 5322 with a zone of `UTC`, `GMT` or `+0000`), which
+/// HTTP writes too (RFC 9110, section 5.6.7).
+#[must_use]
+pub fn rfc5322(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = text.split_once(',')?.1.split_whitespace().collect();
+    let [day, month, year, clock, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
+    let month = MONTHS.iter().position(|m| *m == month)? as u64 + 1;
+    let (day, year) = (day.parse::<u64>().ok()?, year.parse::<u64>().ok()?);
+    let clock: Vec<u64> = clock.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [hours, minutes, seconds] = clock[..] else { return None };
+    let in_range = hours < 24 && minutes < 60 && seconds <= 60 && (1..=31).contains(&day);
+    if !in_range || !(1970..=9999).contains(&year) {
+        return None;
+    }
+    // Days since 1970-03-01, years beginning in March so that the leap day is the last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
+    let since_epoch = days.checked_sub(719_468)? * 86_400 + hours * 3_600 + minutes * 60 + seconds;
+    Some(UNIX_EPOCH + Duration::from_secs(since_epoch))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -23,5 +48,20 @@ mod tests {
         assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
         assert_eq!(rfc3339(1_735_689_599, 0), "2024-12-31T23:59:59.000000000Z");
+    }
+
+    #[test]
+    fn dates_of_mail_and_http() {
+        for (text, want) in [
+            ("Thu, 01 Jan 1970 00:00:00 UTC", Some(0)),
+            ("Sat, 11 Jul 2026 10:16:37 UTC", Some(1_783_764_997)),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
+            ("tomorrow", None),
+            ("Sat, 11 Jul 2026 18446744073709551615:00:00 UTC", None),
+            ("Sat, 11 Foo 2026 10:16:37 UTC", None),
+        ] {
+            let got = rfc5322(text).map(|t| t.duration_since(UNIX_EPOCH).unwrap().as_secs());
+            assert_eq!(got, want, "{text}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::auth::Auth;
 use super::client::{Answer, Client, host_port, is_local};
 use super::retry::Backoff;
 use super::{Error, Options, Result};
+use crate::error::Kind;
 use reqwest::blocking::RequestBuilder;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
@@ -134,7 +135,8 @@ impl Connection {
                     return Ok((other, answer));
                 }
                 // It speaks TLS, which says more than what it makes of plain http.
-                Err(e @ (Error::Untrusted { .. } | Error::NoRoots)) => return Err(e),
+                Err(e @ Error::Untrusted { .. }) => return Err(e),
+                Err(e) if e.kind() != Kind::Network => return Err(e),
                 Err(_) => {}
             }
         }

@@ -45,12 +45,13 @@ pub mod http;
 mod listing;
 mod login;
 mod places;
+mod ranges;
 mod remote;
 mod retry;
 mod send;
 mod upload;
 
-pub use body::BlobBody;
+pub use body::Retry;
 pub use config::{Config, Endpoint};
 pub use credentials::Credentials;
 pub use foreign::Foreign;
@@ -76,11 +77,13 @@ pub struct Options {
     pub tls_verify: bool,
     /// How long nothing may come before a request is given up.
     pub stall: Duration,
+    /// Over how many connections a large blob is fetched.
+    pub connections: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30) }
+        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30), connections: 1 }
     }
 }
 
@@ -158,7 +161,7 @@ pub enum Error {
         stall: Duration,
     },
     /// An HTTP status that means failure.
-    #[error("{host} answered {status}{}", colon(message))]
+    #[error("{host} answered {status}{}{}", colon(message), pause_note(*retry_after))]
     Status {
         /// Host and port.
         host: String,
@@ -419,6 +422,10 @@ fn content_kind(e: &io::Error) -> Kind {
 
 fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn pause_note(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |d| format!(", and wants to be asked again in {} s", d.as_secs()))
 }
 
 fn withheld_note(realm: Option<&str>) -> String {

@@ -60,14 +60,14 @@ impl Place {
         connection.url(&format!("/v2/{}/{kind}/{name}", self.reference.repository()))
     }
 
-    fn get(&self, kind: &str, name: &str, accept: Option<&str>, from: u64) -> Result<Answer> {
+    fn get(&self, kind: &str, name: &str, accept: Option<&str>, range: Option<&str>) -> Result<Answer> {
         let connection = self.connection()?;
         connection.exchange(&Method::GET, &self.url(&connection, kind, name), &|at, mut request| {
             if let Some(accept) = accept {
                 request = request.header(ACCEPT, accept);
             }
-            if from > 0 {
-                request = request.header(RANGE, format!("bytes={from}-"));
+            if let Some(range) = range {
+                request = request.header(RANGE, range);
             }
             connection.client.send(at, request)
         })
@@ -93,11 +93,17 @@ impl Places {
         &self.upstream
     }
 
-    /// Gets `kind/name` from byte `from` on, from the first place that has it. Any failure of a
+    /// Gets `kind/name`, or a range of its bytes, from the first place that has it. Any failure of a
     /// mirror leads to the next place; one that is more than a 404 takes the mirror out.
-    pub(super) fn get(&self, kind: &str, name: &str, accept: Option<&str>, from: u64) -> Result<Answer> {
+    pub(super) fn get(
+        &self,
+        kind: &str,
+        name: &str,
+        accept: Option<&str>,
+        range: Option<&str>,
+    ) -> Result<Answer> {
         for mirror in self.mirrors.iter().filter(|m| !m.down.load(Ordering::Relaxed)) {
-            match mirror.get(kind, name, accept, from) {
+            match mirror.get(kind, name, accept, range) {
                 Ok(answer) => return Ok(answer),
                 Err(e) => {
                     tracing::debug!("mirror {}: {e}; trying the next place", mirror.reference);
@@ -105,6 +111,6 @@ impl Places {
                 }
             }
         }
-        self.upstream.get(kind, name, accept, from)
+        self.upstream.get(kind, name, accept, range)
     }
 }

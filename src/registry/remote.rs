@@ -1,18 +1,22 @@
 //! One repository of one registry: its documents and blobs, by digest.
 
-use super::body::BlobBody;
+use super::body::{BlobBody, Retry};
 use super::connection::retried;
 use super::places::Places;
+use super::ranges::{self, Ranges};
 use super::{Error, Options, Result};
 use crate::oci::{Descriptor, Digest, Hasher, Reference, media_type};
 use crate::store::MAX_DOCUMENT;
 use reqwest::StatusCode;
+use std::io::Read;
+use std::sync::Arc;
 
 /// A repository that can be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Remote {
-    pub(super) places: Places,
+    pub(super) places: Arc<Places>,
     reference: Reference,
+    connections: usize,
 }
 
 impl Remote {
@@ -21,7 +25,8 @@ impl Remote {
     /// # Errors
     /// [`Error::Blocked`], [`Error::ConfigFile`].
     pub fn connect(reference: &Reference, options: &Options) -> Result<Self> {
-        Ok(Self { places: Places::of(reference, options)?, reference: reference.clone() })
+        let places = Arc::new(Places::of(reference, options)?);
+        Ok(Self { places, reference: reference.clone(), connections: options.connections })
     }
 
     /// Host and port.
@@ -63,24 +68,29 @@ impl Remote {
         Ok(bytes)
     }
 
-    /// The blob from byte `from` on. The reader goes on by itself after failures that may
+    /// The blob from byte `from` on, over [`Options::connections`]. The reader goes on by itself after failures that may
     /// pass, of which `retry` is told; its errors carry an [`Error`]. It gives what the server
     /// sends: who wants to be sure that it is the blob reads it through
     /// [`crate::store::Verified`].
+    #[must_use]
     pub fn blob<'a>(
-        &'a self,
-        descriptor: &'a Descriptor,
+        &self,
+        descriptor: &Descriptor,
         from: u64,
-        retry: Box<dyn Fn(&Error) + Send + 'a>,
-    ) -> BlobBody<'a> {
-        BlobBody::new(self, descriptor, from, retry)
+        retry: Retry<'a>,
+    ) -> Box<dyn Read + Send + 'a> {
+        if self.connections > 1 && descriptor.size.saturating_sub(from) > ranges::WORTH {
+            Box::new(Ranges::new(self, descriptor, from, self.connections, retry))
+        } else {
+            Box::new(BlobBody::new(self, descriptor, from..descriptor.size, retry))
+        }
     }
 
     /// Media type and bytes of what `name`, a tag or a digest, leads to.
     fn document_at(&self, name: &str) -> Result<(String, Vec<u8>)> {
         let accept = media_type::DOCUMENTS.join(", ");
         let result = retried(|| {
-            let answer = self.places.get("manifests", name, Some(&accept), 0)?;
+            let answer = self.places.get("manifests", name, Some(&accept), None)?;
             let media = answer.header("content-type").unwrap_or_default().to_string();
             Ok((media, answer.read_all(MAX_DOCUMENT, "a manifest")?))
         });

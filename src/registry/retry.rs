@@ -1,8 +1,9 @@
 //! Pauses between tries.
 
 use super::{Error, Result};
+use crate::oci::rfc5322;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// How often one thing is tried before its error counts.
 const TRIES: u32 = 5;
@@ -53,26 +54,7 @@ pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = Duration::from_secs(http_date(value)?);
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(date.saturating_sub(now))
-}
-
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers write.
-fn http_date(text: &str) -> Option<u64> {
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
-    let mut words = rest.split(' ');
-    let day: u64 = words.next()?.parse().ok().filter(|d| (1..=31).contains(d))?;
-    let name = words.next()?;
-    let month = months.iter().position(|m| *m == name)? as u64;
-    let year: u64 = words.next()?.parse().ok().filter(|y| (1970..=9999).contains(y))?;
-    let mut clock = words.next()?.split(':').map(|n| n.parse::<u64>().ok().filter(|n| *n <= 60));
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    // Days since 1970, with years that begin in March (H. Hinnant, "chrono-compatible date algorithms").
-    let (y, m) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
-    Some((days - 719_468) * 86400 + hour * 3600 + minute * 60 + second)
+    Some(rfc5322(value)?.duration_since(now).unwrap_or_default())
 }
 
 /// Between three and five quarters of `d`, so that many clients do not come back at once.
@@ -84,6 +66,7 @@ fn jitter(d: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     fn status(code: u16, retry_after: Option<u64>) -> Error {
         Error::Status {
@@ -110,7 +93,6 @@ mod tests {
         ] {
             assert_eq!(retry_after(value, now), want.map(Duration::from_secs), "{value}");
         }
-        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
     }
 
     #[test]

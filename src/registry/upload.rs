@@ -23,6 +23,8 @@ use std::io::{self, Read};
 const CHUNK: u64 = 64 << 20;
 /// The largest chunk that a server may ask for, in bytes.
 const LARGEST_CHUNK: u64 = 1 << 30;
+/// How often an upload that the registry has forgotten begins anew.
+const FORGOTTEN: u32 = 3;
 const OCTETS: &str = "application/octet-stream";
 
 /// Opens content at an offset.
@@ -119,6 +121,7 @@ impl Remote {
         let mut backoff = Backoff::default();
         let mut session = None;
         let mut in_chunks = true;
+        let mut forgotten = 0;
         loop {
             let best = session.as_ref().map_or(0, |s: &Session| s.offset);
             let e = match self.advance(&mut session, in_chunks, descriptor, open, progress) {
@@ -127,6 +130,15 @@ impl Remote {
             };
             if session.as_ref().is_some_and(|s| s.offset > best) {
                 backoff.progress();
+            }
+            // The registry has forgotten the upload, or does not know where it is.
+            if let (Error::Status { status: StatusCode::NOT_FOUND, .. }, true) = (&e, session.is_some()) {
+                session = None;
+                forgotten += 1;
+                if forgotten <= FORGOTTEN {
+                    tracing::debug!("{e}; the upload of {} begins anew", descriptor.digest);
+                    continue;
+                }
             }
             let refused =
                 matches!(&e, Error::Status { status, .. } if status.is_client_error() || *status == 501);
@@ -156,16 +168,8 @@ impl Remote {
                 client.send(at, request.header(CONTENT_TYPE, &document.media_type).body(bytes.to_vec()))
             })
         })?;
-        let digest = |name: &str| answer.header(name).and_then(|d| d.parse::<Digest>().ok());
-        match digest("docker-content-digest")
-            .filter(|got| *got != document.digest && got.algorithm() == document.digest.algorithm())
-        {
-            Some(got) => {
-                let (want, what) = (document.digest.clone(), "a manifest".to_string());
-                Err(Error::Digest { host: self.host(), what, want, got })
-            }
-            None => Ok(digest("oci-subject")),
-        }
+        self.check_taken(&answer, document, "a manifest")?;
+        Ok(answer.header("oci-subject").and_then(|d| d.parse().ok()))
     }
 
     /// Deletes the manifest or index.
@@ -212,8 +216,8 @@ impl Remote {
         };
         if at.offset == 0 && (size <= at.chunk || !in_chunks) {
             let url = completed(&at.location, digest);
-            self.send_part(&Method::PUT, &url, None, (0, size), open, progress)?;
-            return Ok(());
+            let answer = self.send_part(&Method::PUT, &url, None, (0, size), open, progress)?;
+            return self.check_taken(&answer, descriptor, "a blob");
         }
         while at.offset < size {
             let end = size.min(at.offset + at.chunk);
@@ -229,7 +233,21 @@ impl Remote {
             };
             progress(at.offset);
         }
-        self.send_empty(&Method::PUT, &completed(&at.location, digest)).map(|_| ())
+        let answer = self.send_empty(&Method::PUT, &completed(&at.location, digest))?;
+        self.check_taken(&answer, descriptor, "a blob")
+    }
+
+    /// Fails where the registry says that it took other content.
+    fn check_taken(&self, answer: &Answer, descriptor: &Descriptor, what: &str) -> Result<()> {
+        let got = answer.header("docker-content-digest").and_then(|d| d.parse::<Digest>().ok());
+        let want = &descriptor.digest;
+        match got.filter(|got| got != want && got.algorithm() == want.algorithm()) {
+            Some(got) => {
+                let (host, what) = (self.host(), what.to_string());
+                Err(Error::Digest { host, what, want: want.clone(), got })
+            }
+            None => Ok(()),
+        }
     }
 
     fn begin(&self, digest: &Digest) -> Result<Session> {

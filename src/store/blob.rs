@@ -57,7 +57,7 @@ pub(super) fn unwrap_verify(action: &'static str, path: &Path, e: io::Error) -> 
     }
 }
 
-/// A reader that fails at its end when size or digest are not those of the descriptor,
+/// A reader that fails with its last bytes when size or digest are not those of the descriptor,
 /// so that no caller can forget to check. It never gives more than the promised bytes.
 #[derive(Debug)]
 pub struct Verified<R> {
@@ -111,6 +111,13 @@ impl<R: Read> Read for Verified<R> {
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buf[..n]);
+        }
+        // Already here, for readers that know the length and never ask for the end.
+        if self.seen == self.size && self.hasher.is_some() {
+            if self.inner.read(&mut [0])? > 0 {
+                return Err(VerifyError::Long { digest: self.want.clone(), size: self.size }.into());
+            }
+            self.check_end()?;
         }
         Ok(n)
     }

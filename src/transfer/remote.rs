@@ -5,6 +5,7 @@ use super::{Content, Event, Open, Put, Result, Sink, Source, Watch};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::registry::{self, Config, Options, Remote};
 use crate::store::Verified;
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 
@@ -69,7 +70,7 @@ impl Source for FromRegistry {
         watch: Watch<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>> {
         let retry = move |e: &registry::Error| watch(Event::Retry(descriptor, e));
-        Ok(Box::new(self.remote.blob(descriptor, from, Box::new(retry))))
+        Ok(self.remote.blob(descriptor, from, Box::new(retry)))
     }
 
     fn repository(&self, registry: &str, _: &Digest) -> Option<String> {
@@ -108,13 +109,20 @@ impl Sink for ToRegistry {
         if self.remote.has_blob(descriptor)? || self.mounted(descriptor, source)? {
             return Ok(Put::Present);
         }
+        // Where the content cannot be opened, that is the failure, with its own kind.
+        let failed = RefCell::new(None);
         let content = |from| -> io::Result<Box<dyn Read + Send + '_>> {
-            let inner = open(from).map_err(io::Error::other)?;
+            let inner = open(from).map_err(|e| {
+                failed.replace(Some(e));
+                io::Error::other("it cannot be opened")
+            })?;
             // What goes on in the middle is verified by the registry alone.
             Ok(if from == 0 { Box::new(Verified::new(inner, descriptor)) } else { inner })
         };
-        self.remote.upload_blob(descriptor, &content, &|_| ())?;
-        Ok(Put::Written)
+        match (self.remote.upload_blob(descriptor, &content, &|_| ()), failed.take()) {
+            (Err(_), Some(e)) => Err(e),
+            (done, _) => Ok(done.map(|()| Put::Written)?),
+        }
     }
 
     fn put_document(&self, content: &Content) -> Result<()> {

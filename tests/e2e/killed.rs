@@ -2,13 +2,16 @@
 
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::registry::Registry;
-use crate::common::{TestStore, bin, need_root, ok};
+use crate::common::{TestStore, bin, need_root, ok, output};
 use std::fs;
+use std::hash::Hasher;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often each command is killed.
+/// How often each command is killed: those that build things, and those that move them.
 const KILLS: u32 = 10;
+const MANY: u32 = 50;
 
 /// An image of three layers with some files each, in a registry.
 fn registry() -> (Registry, String) {
@@ -52,42 +55,88 @@ fn nothing_left(store: &TestStore, areas: &[&str], what: &str) {
     assert!(!loops.contains(path), "{what}: {loops}");
 }
 
-/// Runs `args` once to the end for its time, then kills it at points spread over that time;
-/// `again` cleans and works after each.
-fn killed(store: &TestStore, args: &[&str], fresh: impl Fn(), again: impl Fn(&str)) {
+/// Runs `args` once to the end for its time, then kills it `kills` times, each at a random point
+/// of its part of that time; `again` cleans and works after each.
+fn killed(store: &TestStore, kills: u32, args: &[&str], fresh: impl Fn(), again: impl Fn(&str)) {
     let start = || {
         fresh();
         store.command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
+    let mut first = start();
     let begin = Instant::now();
-    assert!(start().wait().unwrap().success(), "{args:?}");
+    assert!(first.wait().unwrap().success(), "{args:?}");
     let whole = begin.elapsed();
     again("whole");
-    for i in 0..KILLS {
-        let after = whole * i / KILLS;
+    // The same points each time, so that a failure comes again.
+    let mut random = std::hash::DefaultHasher::new();
+    for i in 0..kills {
+        random.write_u32(i);
+        let part = u32::try_from(random.finish() % 1000).unwrap();
+        let after = whole * i / kills + whole * part / (1000 * kills);
         kill(start(), after);
         again(&format!("{args:?} killed after {after:?} of {whole:?}"));
     }
 }
 
+fn remove_files(folder: &Path) {
+    for file in fs::read_dir(folder).into_iter().flatten() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+}
+
+/// An image of six small layers, which takes more time in requests than in bytes.
+fn many_layers(path: &Path) -> Layout {
+    let layout = Layout::new(path);
+    let layer = |i: u8| Blob::gzip(&Tar::new().file(&i.to_string(), &vec![i; 20_000]).finish());
+    layout.add("img:x", &(0..6).map(layer).collect::<Vec<_>>(), &serde_json::json!({}));
+    layout
+}
+
 #[test]
 fn a_pull() {
-    let (_registry, name) = registry();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let registry = Registry::start();
+    let name = registry.fill(&many_layers(dir.path()), "img:x");
     let store = TestStore::in_memory();
     let empty = || {
-        for folder in ["blobs/sha256", "shipimg/ingest"] {
-            for file in fs::read_dir(store.path().join(folder)).into_iter().flatten() {
-                fs::remove_file(file.unwrap().path()).unwrap();
-            }
-        }
+        remove_files(&store.path().join("blobs/sha256"));
+        remove_files(&store.path().join("shipimg/ingest"));
         let _ = fs::remove_file(store.path().join("index.json"));
     };
-    killed(&store, &["pull", "-q", &name], empty, |what| {
-        store.ok(&["images"]);
-        nothing_left(&store, &["tmp"], what);
+    killed(&store, MANY, &["pull", "-q", &name], empty, |what| {
+        assert!(store.output(&["fsck"]).status.success(), "{what}");
         store.ok(&["pull", "-q", &name]);
         nothing_left(&store, &["tmp", "ingest"], what);
+        store.ok(&["fsck"]);
+        store.ok(&["prune", "--yes"]);
+        nothing_left(&store, &["leases"], what);
         store.ok(&["inspect", &name]);
+    });
+}
+
+#[test]
+fn a_push() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    many_layers(&dir.path().join("layout"));
+    let registry = Registry::start();
+    let store = TestStore::in_memory();
+    let layout = format!("oci:{}:img:x", dir.path().join("layout").display());
+    store.ok(&["copy", "-q", &layout, "store:localhost/img:x"]);
+    let name = format!("{}/pushed:x", registry.host());
+    let (source, target) = (format!("docker://{name}"), dir.path().join("copied"));
+    let forget = || {
+        let _ = fs::remove_dir_all(registry.data().join("docker/registry/v2"));
+    };
+    killed(&store, MANY, &["push", "-q", "localhost/img:x", &name], forget, |what| {
+        store.ok(&["fsck"]);
+        store.ok(&["push", "-q", "localhost/img:x", &name]);
+        let to = format!("dir:{}", target.display());
+        let copied =
+            output("skopeo", &["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &source, &to]);
+        assert!(copied.status.success(), "{what}: {}", String::from_utf8_lossy(&copied.stderr));
+        fs::remove_dir_all(&target).unwrap();
+        store.ok(&["prune", "--yes"]);
+        nothing_left(&store, &["tmp", "ingest", "leases"], what);
     });
 }
 
@@ -106,7 +155,7 @@ fn bundle_create() {
         let fresh = || {
             let _ = shipimg::sys::dir::remove(&store.path().join("shipimg/layers"));
         };
-        killed(&store, &["bundle", "create", source, "b", "--driver", driver], fresh, |what| {
+        killed(&store, KILLS, &["bundle", "create", source, "b", "--driver", driver], fresh, |what| {
             // A bundle that is there is whole.
             if store.ok(&["bundle", "list"]).contains("b ") {
                 store.ok(&["bundle", "delete", "b"]);
@@ -131,6 +180,7 @@ fn a_run() {
     let args = ["run", "--name", "victim", &name, "--", "/bin/busybox", "sleep", "0.1"];
     killed(
         &store,
+        KILLS,
         &args,
         || (),
         |what| {
@@ -212,7 +262,7 @@ fn a_prune() {
         let names: Vec<String> = (0..30).map(|i| format!("img:{i}")).collect();
         store.ok(&[vec!["untag".to_string()], names].concat());
     };
-    killed(&store, &["prune", "--yes"], fresh, |what| {
+    killed(&store, MANY, &["prune", "--yes"], fresh, |what| {
         store.ok(&["fsck"]);
         assert_eq!(store.ok(&["images", "-q"]).lines().count(), 30, "{what}");
         store.ok(&["prune", "--yes"]);

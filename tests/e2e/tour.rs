@@ -21,7 +21,7 @@ fn every_command_of_the_tour_works() {
     let layout = Layout::new(&work.path().join("layout"));
     let registry = Registry::start();
     busybox_image(&layout, work.path());
-    let name = registry.fill(&layout, "debian:bookworm");
+    registry.fill(&layout, "debian:bookworm");
     std::os::unix::fs::symlink(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes"),
         work.path().join("recipes"),
@@ -29,7 +29,7 @@ fn every_command_of_the_tour_works() {
     .unwrap();
     let path = format!("{}:{}", Path::new(bin()).parent().unwrap().display(), std::env::var("PATH").unwrap());
     for command in commands {
-        let command = command.replace("localhost:5000/debian:bookworm", &name);
+        let command = command.replace("localhost:5000", &registry.host());
         let mut shell = Command::new("sh");
         shell.args(["-c", &command]).current_dir(work.path()).stdin(Stdio::null());
         let out = collect(shell.env("PATH", &path).env("SHIPIMG_ROOT", store.path()));
@@ -43,6 +43,9 @@ fn every_command_of_the_tour_works() {
             ("echo \"process", "process 1 of "),
             ("ls unpacked", "config.json"),
             ("ls busybox", "bin"),
+            ("tags ", "1\n"),
+            ("history ", "SIZE"),
+            ("fsck", "whole"),
         ] {
             assert!(!command.contains(part) || text.contains(wanted), "$ {command}\n{text}");
         }

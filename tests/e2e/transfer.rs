@@ -319,3 +319,52 @@ fn an_image_that_is_there_takes_one_request() {
     let paths: Vec<_> = proxy.requests("")[before..].iter().map(|r| r.path.clone()).collect();
     assert_eq!(paths, ["/v2/image/manifests/1"]);
 }
+
+#[test]
+fn a_large_blob_over_several_connections() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let layout = Layout::new(dir.path());
+    let noise: Vec<u8> =
+        (0..5_000_000_u64).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    layout.add("large:1", &[Blob::tar(&Tar::new().file("noise", &noise).finish())], &json!({}));
+    let registry = Registry::start();
+    let fill = TestStore::in_memory();
+    fill.ok(&["copy", "-q", &oci(dir.path(), "large:1"), &format!("docker://{}/large:1", registry.host())]);
+    for (fault, ranges) in [(Fault::None, 19), (Fault::Truncate(1_000_000), 19), (Fault::IgnoreRange, 4)] {
+        let deciding = fault.clone();
+        // Each first request for a range fails; a server that knows no ranges never does.
+        let proxy = Proxy::start(registry.port(), move |r| match &deciding {
+            Fault::Truncate(_) if r.range.as_deref() != Some("bytes=4194304-6291455") || r.before > 4 => {
+                Fault::None
+            }
+            fault if r.range.is_some() => fault.clone(),
+            _ => Fault::None,
+        });
+        let store = TestStore::in_memory();
+        let reference = format!("{}/large:1", proxy.host());
+        store.ok(&["pull", "-q", "--connections-per-blob", "4", &reference]);
+        store.ok(&["fsck"]);
+        let asked = proxy.requests("").iter().filter(|r| r.range.is_some()).count();
+        assert!(asked >= ranges && asked <= ranges + 6, "{fault:?}: {asked}");
+    }
+}
+
+#[test]
+fn a_damaged_document_is_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let digest = image(&layout, "image:1");
+    let registry = Registry::start();
+    let reference = registry.fill(&layout, "image:1");
+    let store = TestStore::new();
+    store.ok(&["pull", "-q", &reference]);
+    let raw = json_of(&store.ok(&["inspect", "--raw", &reference]));
+    let config = raw["config"]["digest"].as_str().unwrap().to_string();
+    let path = store.path().join("blobs/sha256").join(&config[7..]);
+    let size = fs::metadata(&path).unwrap().len();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, vec![b' '; usize::try_from(size).unwrap()]).unwrap();
+    store.fails(9, &["fsck"]);
+    assert_eq!(store.ok(&["pull", "-q", &reference]), format!("{reference} {digest}\n"));
+    store.ok(&["fsck"]);
+}

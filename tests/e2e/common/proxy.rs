@@ -40,6 +40,10 @@ pub enum Fault {
     Corrupt,
     /// The registry sees so many bytes of the request's body, then both connections are closed.
     CutUpload(usize),
+    /// The registry is not asked, and the client gets no answer.
+    Silent,
+    /// The answer's Docker-Content-Digest is that of other content.
+    OtherDigest,
     /// The registry is not asked: status line, header lines, body.
     Answer(&'static str, Vec<String>, String),
 }
@@ -154,6 +158,10 @@ fn serve(
         );
         return client.write_all(text.as_bytes());
     }
+    if let Fault::Silent = fault {
+        wait(end);
+        return Ok(());
+    }
     let keep = |l: &&str| {
         let lower = l.to_ascii_lowercase();
         let range = matches!(fault, Fault::IgnoreRange) && lower.starts_with("range:");
@@ -175,12 +183,10 @@ fn serve(
     let mut body = answer.split_off(split);
     let mut head = String::from_utf8_lossy(&answer).into_owned();
     match fault {
-        Fault::ContentRange(range) => {
-            let lines = head.lines().map(|l| {
-                let is_range = l.to_ascii_lowercase().starts_with("content-range:");
-                if is_range { format!("Content-Range: {range}\r\n") } else { format!("{l}\r\n") }
-            });
-            head = lines.collect();
+        Fault::ContentRange(range) => head = with_header(&head, "Content-Range", range),
+        Fault::OtherDigest => {
+            let other = format!("sha256:{}", "0".repeat(64));
+            head = with_header(&head, "Docker-Content-Digest", &other);
         }
         Fault::Corrupt => {
             let middle = body.len() / 2;
@@ -193,9 +199,7 @@ fn serve(
         Fault::Truncate(n) => client.write_all(&body[..n]),
         Fault::Stall(n) => {
             client.write_all(&body[..n])?;
-            while !end.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            wait(end);
             Ok(())
         }
         Fault::Reset(n) => {
@@ -220,4 +224,20 @@ fn serve(
             client.shutdown(Shutdown::Write)
         }
     }
+}
+
+/// Waits for the end of the proxy.
+fn wait(end: &AtomicBool) {
+    while !end.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An answer's head with another value for a header that it has.
+fn with_header(head: &str, name: &str, value: &str) -> String {
+    let changed = |l: &str| match l.split_once(':') {
+        Some((key, _)) if key.eq_ignore_ascii_case(name) => format!("{name}: {value}\r\n"),
+        _ => format!("{l}\r\n"),
+    };
+    head.lines().map(changed).collect()
 }
