@@ -19,9 +19,11 @@
 mod convert;
 mod settings;
 pub mod spec;
+mod unpacked;
 mod users;
 
 pub use settings::{Net, Settings, capability};
+pub use unpacked::Unpacked;
 pub use users::Ids;
 
 use crate::error::Kind;
@@ -269,6 +271,16 @@ impl Bundle {
         let path = bundle_path(store, name)?;
         let record = read_record(&path)?;
         Ok(record.map(|record| Self { name: name.to_string(), path, record, scratch: None, lease: None }))
+    }
+
+    /// Opens the bundle of this store's making in the folder `path`, of whatever name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its record is there and cannot be read.
+    pub fn in_folder(path: &Path) -> Result<Option<Self>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let record = read_record(path)?;
+        Ok(record.map(|record| Self { name, path: path.to_path_buf(), record, scratch: None, lease: None }))
     }
 
     /// Opens the bundle `name`, which must be there.

@@ -23,6 +23,8 @@ pub enum Error {
     Import(#[from] super::import::Error),
     /// The arguments of `export`.
     Export(#[from] super::export::Error),
+    /// An image made of another.
+    Back(#[from] super::back::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -78,6 +80,10 @@ impl Error {
             Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
                 Kind::Input
             }
+            Self::Back(e) => match e {
+                super::back::Error::NoImage(_) => Kind::Unsupported,
+                _ => Kind::Input,
+            },
             Self::Login(e) => e.kind(),
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),

@@ -14,12 +14,16 @@ macro_rules! say {
     }};
 }
 
+mod back;
 mod build;
 mod bundle;
+mod commit;
+mod config;
 mod copy;
 mod create;
 mod delete;
 mod df;
+mod diff;
 mod doctor;
 mod error;
 mod exec;
@@ -29,8 +33,10 @@ mod history;
 mod images;
 mod import;
 mod index;
+mod insert;
 mod inspect;
 mod kill;
+mod layer;
 mod list;
 mod login;
 mod logout;
@@ -41,12 +47,14 @@ mod prune;
 mod pull;
 mod push;
 mod referrers;
+mod repack;
 mod rmi;
 mod run;
 mod search;
 mod serve;
 mod settings;
 mod spec;
+mod squash;
 mod start;
 mod state;
 mod store;
@@ -119,6 +127,20 @@ enum Command {
     Store(store::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Make an image of what was changed in a folder of unpack
+    Repack(repack::Args),
+    /// Make an image of what was changed in a bundle or a container
+    Commit(commit::Args),
+    /// Put a file or a folder into an image
+    Insert(insert::Args),
+    /// Put a tar on top of an image
+    Layer(layer::Args),
+    /// Change the settings of an image
+    Config(config::Args),
+    /// Show what is different between images, folders, bundles and containers
+    Diff(diff::Args),
+    /// Make one layer of all layers of an image
+    Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
     /// Make, list and remove named bundles
@@ -223,6 +245,13 @@ pub fn main() -> ExitCode {
         Command::Export(args) => args.run(&context),
         Command::Store(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Diff(args) => args.run(&context),
+        Command::Repack(args) => args.run(&context),
+        Command::Commit(args) => args.run(&context),
+        Command::Insert(args) => args.run(&context),
+        Command::Layer(args) => args.run(&context),
+        Command::Config(args) => args.run(&context),
+        Command::Squash(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
         Command::Create(args) => args.run(&context),

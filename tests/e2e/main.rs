@@ -8,6 +8,7 @@ mod conformance;
 
 mod archives;
 mod archives_hostile;
+mod back;
 mod bad_input;
 mod bundle;
 mod debian_http;
