@@ -123,6 +123,27 @@ fn doctor_as_an_ordinary_user() {
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
+/// A user of a mount namespace's own passwd and subuid files.
+#[test]
+fn doctor_tries_subordinate_ids() {
+    need_root();
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::copy(bin(), path("shipimg")).unwrap();
+    fs::create_dir(path("store")).unwrap();
+    ok("chown", &["-R", "12345:12345", dir.path().to_str().unwrap()]);
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    fs::write(path("passwd"), format!("{passwd}ship:x:12345:12345::/:/bin/sh\n")).unwrap();
+    fs::write(path("subuid"), "ship:200000:65536\n").unwrap();
+    fs::write(path("subgid"), "ship:200000:65536\n").unwrap();
+    let script = "for f in passwd subuid subgid; do mount --bind $f /etc/$f || exit; done
+        exec setpriv --reuid=12345 --regid=12345 --clear-groups ./shipimg --root store doctor --format json";
+    let out = collect(Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(dir.path()));
+    let rows = rows(&out);
+    assert_eq!(state(&rows, "subordinate ids"), "ok", "{}", rows["subordinate ids"]);
+    assert_eq!(fs::read_dir(path("store")).unwrap().count(), 0);
+}
+
 #[test]
 fn doctor_on_btrfs() {
     let ground = crate::rootfs::Ground::new(true);

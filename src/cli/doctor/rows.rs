@@ -121,12 +121,9 @@ impl Ground {
         });
         let btrfs_row = match on_btrfs {
             Ok(false) => {
-                let mut row = Row::new(
-                    "btrfs",
-                    "bundle, run, store init",
-                    self.try_btrfs(),
-                    "apt-get install btrfs-progs && modprobe btrfs",
-                );
+                let remedy = self.as_root("apt-get install btrfs-progs && modprobe btrfs");
+                let remedy = remedy.as_str();
+                let mut row = Row::new("btrfs", "bundle, run, store init", self.try_btrfs(), remedy);
                 if row.state == State::Ok {
                     row.state = State::Limited;
                     row.detail = "works, but the store is not on it".into();
@@ -183,6 +180,11 @@ impl Ground {
         ]
     }
 
+    /// The remedy, or that of an ordinary user.
+    fn as_root(&self, remedy: &str) -> String {
+        if self.is_root { remedy } else { "sudo shipimg doctor" }.to_string()
+    }
+
     /// A btrfs in a file, mounted.
     fn try_btrfs(&self) -> sys::Result<()> {
         let file = self.path().join("btrfs.img");
@@ -196,6 +198,9 @@ impl Ground {
     fn mount(&self, file: &Path, fstype: &'static str) -> sys::Result<()> {
         let target = self.path().join("mounted");
         fs::create_dir_all(&target).call(|| format!("mkdir({})", target.display()))?;
+        if fstype == "erofs" && trial::try_mount(file, &target, fstype).is_ok() {
+            return Ok(());
+        }
         let device = LoopDevice::attach(file, true)?;
         let mounted = trial::try_mount(device.path(), &target, fstype);
         device.close()?;
@@ -209,10 +214,12 @@ impl Ground {
         let made = fs::create_dir_all(&tree).and_then(|()| fs::File::create(&blank)?.set_len(4 << 20));
         let attached = made.call(|| format!("create({})", blank.display()));
         let attached = attached.and_then(|()| LoopDevice::attach(&blank, true)?.close());
-        let as_root =
-            |remedy: &str| if self.is_root { remedy.to_string() } else { "sudo shipimg doctor".to_string() };
-        let mut rows =
-            vec![Row::new("loop devices", "run, bundle, store init", attached, &as_root("modprobe loop"))];
+        let mut rows = vec![Row::new(
+            "loop devices",
+            "run, bundle, store init",
+            attached,
+            &self.as_root("modprobe loop"),
+        )];
         let (tree, file) = (tree.as_os_str(), |name: &str| path(name).into_os_string());
         let (ext4, squashfs, erofs) = (file("ext4"), file("squashfs"), file("erofs"));
         let makers: [(_, _, _, Vec<&std::ffi::OsStr>, _); 3] = [
@@ -235,7 +242,7 @@ impl Ground {
         for (fstype, maker, package, args, file) in makers {
             let row = match program::output(maker, &args) {
                 Ok(_) => {
-                    let remedy = as_root(&format!("modprobe {fstype}"));
+                    let remedy = self.as_root(&format!("modprobe {fstype}"));
                     Row::new(fstype, "run, bundle", self.mount(Path::new(file), fstype), &remedy)
                 }
                 // Nothing to mount: the kernel's word for it.
@@ -271,7 +278,12 @@ impl Ground {
         let mut cgroups = Row::new("cgroups", commands, trial::try_cgroup(&parent), "").seen(kind);
         if cgroups.state != State::Ok {
             cgroups.detail = format!("{kind}, none can be made: {}", cgroups.detail);
-            cgroups.remedy = Some("systemd-run --user --scope -p Delegate=yes shipimg doctor".into());
+            let own = "systemd-run --user --scope -p Delegate=yes shipimg doctor";
+            cgroups.remedy = Some(if kind == "version 2" {
+                own.into()
+            } else {
+                self.as_root("mount -t cgroup2 none /sys/fs/cgroup")
+            });
         }
         vec![
             Row::new("namespaces", commands, trial::try_namespaces(self.users), allow).basic(),
