@@ -2,6 +2,8 @@
 //! in folders with odd names.
 
 use crate::common::layout::{Blob, Layout, Tar};
+use crate::common::registry::Registry;
+use crate::common::tls::htpasswd;
 use crate::common::{TestStore, bin, describe, need_root};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -131,4 +133,51 @@ fn stores_in_odd_folders() {
 fn the_program_may_be_called_anything() {
     let out = Command::new(bin()).arg0("").arg("--version").output().unwrap();
     assert!(out.status.success() && out.stdout.starts_with(b"shipimg "));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let (store, dir) = (filled(), tempfile::tempdir().unwrap());
+    let registry = Registry::start_with(&htpasswd(dir.path(), &[("ann", "right")]));
+    let open = Registry::start();
+    let layout = format!("oci:{}:img:x", store.path().display());
+    let in_terminal = |args: &str| -> Vec<String> {
+        let line = format!("{} --root {} {args}", bin(), store.path().display());
+        let out = crate::common::output("script", &["-qec", &line, "/dev/null"]);
+        let seen = String::from_utf8_lossy(&out.stdout).into_owned();
+        seen.lines().map(|l| l.trim_end().to_string()).collect()
+    };
+    let (host, open) = (registry.host(), open.host());
+    let (none, tags) = (format!("pull {open}/none:1"), format!("tags {open}/none"));
+    let denied = format!("copy {layout} docker://{host}/img:x");
+    for (args, error, help) in [
+        (
+            denied.as_str(),
+            format!("error: {host} refused access to img: 401"),
+            format!("help: shipimg login {host}"),
+        ),
+        (
+            &none,
+            format!("error: no image {open}/none:1 at {open}: manifest unknown"),
+            format!("help: shipimg tags {open}/none"),
+        ),
+        (
+            &tags,
+            format!("error: no repository {open}/none at {open}: "),
+            format!("help: shipimg search {open}/"),
+        ),
+        (
+            "inspect none",
+            "error: no image none in the store".to_string(),
+            "help: shipimg pull none".to_string(),
+        ),
+    ] {
+        let seen = in_terminal(args);
+        // Each in a line of its own, below whatever bars there were.
+        assert!(seen.iter().any(|l| l.starts_with(&error)), "{args}: {seen:#?}");
+        assert_eq!(seen.last(), Some(&help), "{args}: {seen:#?}");
+    }
+    let login = in_terminal(&format!("login -u ann -p wrong {host}"));
+    assert_eq!(login.len(), 1, "{login:#?}");
+    assert!(login[0].starts_with(&format!("error: {host} refused the credentials: 401")), "{login:#?}");
 }
