@@ -2,15 +2,17 @@
 //! in folders with odd names.
 
 use crate::common::layout::{Blob, Layout, Tar};
+use crate::common::proxy::{Fault, Proxy};
 use crate::common::registry::Registry;
 use crate::common::tls::htpasswd;
 use crate::common::{TestStore, bin, describe, need_root};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn filled() -> TestStore {
     let store = TestStore::new();
@@ -180,4 +182,31 @@ fn errors_say_what_to_do() {
     let login = in_terminal(&format!("login -u ann -p wrong {host}"));
     assert_eq!(login.len(), 1, "{login:#?}");
     assert!(login[0].starts_with(&format!("error: {host} refused the credentials: 401")), "{login:#?}");
+}
+
+#[test]
+fn an_interrupted_pull_says_that_it_goes_on() {
+    let (from, registry) = (filled(), Registry::start());
+    let image = registry.fill(&Layout::at(from.path()), "img:x");
+    let proxy = Proxy::start(registry.port(), |r| {
+        if r.path.contains("/blobs/") { Fault::Stall(50) } else { Fault::None }
+    });
+    let store = TestStore::new();
+    let reference = image.replace(&registry.host(), &proxy.host());
+    let mut pull = store.command();
+    let child =
+        pull.args(["pull", &reference]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while proxy.requests("/blobs/").is_empty() {
+        assert!(Instant::now() < end, "no blob is asked for");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    crate::common::ok("kill", &["-INT", &child.id().to_string()]);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.signal(), Some(2), "a shell says 130");
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.ends_with("error: interrupted; the same pull goes on from here\n"), "{said}");
+    assert_eq!(store.ok(&["images", "-q"]), "");
+    store.ok(&["pull", "-q", &image]);
+    assert!(store.ok(&["fsck"]).contains("all whole"));
 }
