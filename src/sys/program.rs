@@ -3,9 +3,9 @@
 use super::{Call, Error, Result};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much of a failed program's standard error goes into the error, in bytes.
 const STDERR_TAIL: usize = 2000;
@@ -58,13 +58,28 @@ pub fn filter(
         let read = stdout.map_or(Ok(0), |stdout| stdout.take(limit).read_to_end(&mut out));
         let _ = done.send(read.map(|_| out));
     });
-    let read = read.recv_timeout(time);
-    if read.is_err() {
+    let end = Instant::now() + time;
+    let read = read.recv_timeout(time).ok();
+    let status = match read {
+        Some(_) => wait_until(&mut child, end).call(|| format!("wait({program:?})"))?,
+        None => None,
+    };
+    let (Some(read), Some(status)) = (read, status) else {
         let _ = child.kill();
-    }
-    let status = child.wait().call(|| format!("wait({program:?})"))?;
-    let Ok(read) = read else { return Err(Error::TooSlow { program: program.to_string(), time }) };
+        let _ = child.wait();
+        return Err(Error::TooSlow { program: program.to_string(), time });
+    };
     Ok((status, read.call(|| format!("read(output of {program:?})"))?))
+}
+
+/// How the child ended; none where it has not by then.
+fn wait_until(child: &mut Child, end: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        match child.try_wait()? {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            ended => return Ok(ended),
+        }
+    }
 }
 
 fn spawn_error(program: &str, e: &std::io::Error) -> Error {
@@ -106,7 +121,9 @@ mod tests {
         assert_eq!((status.code(), out.as_slice()), (Some(4), &b"hel"[..]));
         let (status, out) = filter("true", &[], &vec![0; 1 << 20], 10, minute).unwrap();
         assert!(status.success() && out.is_empty());
-        let e = filter("sleep", &["60"], b"", 1, Duration::from_millis(50)).unwrap_err();
-        assert!(matches!(e, Error::TooSlow { .. }), "{e}");
+        for hanging in ["sleep 60", "echo hi; exec >&-; sleep 60"] {
+            let e = filter("sh", &["-c", hanging], b"", 9, Duration::from_millis(50)).unwrap_err();
+            assert!(matches!(e, Error::TooSlow { .. }), "{e}");
+        }
     }
 }

@@ -109,7 +109,8 @@ fn write(store: &Store, name: &Reference, index: &Value, images: &[Entry]) -> Re
             manifests.push(serde_json::to_value(&member).map_err(json)?);
         }
     }
-    let descriptor = store.put(media_type_of(&index), index.to_string().as_bytes())?;
+    let lease = store.lease()?;
+    let descriptor = lease.put(media_type_of(&index), index.to_string().as_bytes())?;
     store.tag(name, &descriptor)?;
     Ok(descriptor)
 }

@@ -138,8 +138,15 @@ impl Sink for ToStore<'_> {
         if !self.store.has(descriptor)? {
             return Ok(None);
         }
-        // One that is damaged is fetched anew.
-        Ok(self.store.document(descriptor).ok())
+        match self.store.document(descriptor) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(store::Error::Verify(e)) => {
+                tracing::warn!("{e}; fetching it again");
+                self.store.set_aside(&descriptor.digest)?;
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn put_blob(&self, descriptor: &Descriptor, open: Open<'_>, _: &dyn Source) -> Result<Put> {

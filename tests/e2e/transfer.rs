@@ -359,3 +359,23 @@ fn a_large_blob_over_several_connections() {
         assert!(asked >= ranges && asked <= ranges + 6, "{fault:?}: {asked}");
     }
 }
+
+#[test]
+fn a_damaged_document_is_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let digest = image(&layout, "image:1");
+    let registry = Registry::start();
+    let reference = registry.fill(&layout, "image:1");
+    let store = TestStore::new();
+    store.ok(&["pull", "-q", &reference]);
+    let raw = json_of(&store.ok(&["inspect", "--raw", &reference]));
+    let config = raw["config"]["digest"].as_str().unwrap().to_string();
+    let path = store.path().join("blobs/sha256").join(&config[7..]);
+    let size = fs::metadata(&path).unwrap().len();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, vec![b' '; usize::try_from(size).unwrap()]).unwrap();
+    store.fails(9, &["fsck"]);
+    assert_eq!(store.ok(&["pull", "-q", &reference]), format!("{reference} {digest}\n"));
+    store.ok(&["fsck"]);
+}
