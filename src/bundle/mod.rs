@@ -19,9 +19,11 @@
 mod convert;
 mod settings;
 pub mod spec;
+mod unpacked;
 mod users;
 
 pub use settings::{Net, Settings, capability};
+pub use unpacked::Unpacked;
 pub use users::Ids;
 
 use crate::error::Kind;
@@ -199,7 +201,8 @@ impl Bundle {
         if path.exists() {
             return Err(Error::Exists(name.to_string()));
         }
-        let mut bundle = Self::throw_away(store, name, origin, Some(driver), settings)?;
+        let make = |source: &Source, path: &Path| Ok(Some(Rootfs::create(store, driver, source, path)?));
+        let mut bundle = Self::make(store, name, origin, &make, settings)?;
         if let Some(scratch) = bundle.scratch.take()
             && !scratch.publish(&path)?
         {
@@ -221,6 +224,19 @@ impl Bundle {
         driver: Option<DriverKind>,
         settings: &Settings,
     ) -> Result<Self> {
+        let make = |source: &Source, path: &Path| {
+            Ok(driver.map(|d| Rootfs::volatile(store, d, source, path)).transpose()?)
+        };
+        Self::make(store, name, origin, &make, settings)
+    }
+
+    fn make(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        rootfs: &dyn Fn(&Source, &Path) -> Result<Option<Rootfs>>,
+        settings: &Settings,
+    ) -> Result<Self> {
         check_name(name)?;
         let scratch = store.scratch()?;
         let path = scratch.path().to_path_buf();
@@ -230,11 +246,11 @@ impl Bundle {
         };
         let digest = image.map(|i| i.descriptor.digest.clone());
         let lease = digest.as_ref().map(|d| store.lease().and_then(|l| l.hold(d).map(|()| l))).transpose()?;
-        let rootfs = driver.map(|d| Rootfs::create(store, d, &origin.source(), &path)).transpose()?;
+        let rootfs = rootfs(&origin.source(), &path)?;
         let record = Record { origin: origin.to_string(), image: digest, rootfs };
         let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch), lease };
         let mut spec = spec_for(&bundle.rootfs(), image)?;
-        let root = match (origin, driver) {
+        let root = match (origin, &bundle.record.rootfs) {
             (Origin::Directory(dir), None) => dir.as_path(),
             _ => Path::new("rootfs"),
         };
@@ -255,6 +271,16 @@ impl Bundle {
         let path = bundle_path(store, name)?;
         let record = read_record(&path)?;
         Ok(record.map(|record| Self { name: name.to_string(), path, record, scratch: None, lease: None }))
+    }
+
+    /// Opens the bundle of this store's making in the folder `path`, of whatever name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its record is there and cannot be read.
+    pub fn in_folder(path: &Path) -> Result<Option<Self>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let record = read_record(path)?;
+        Ok(record.map(|record| Self { name, path: path.to_path_buf(), record, scratch: None, lease: None }))
     }
 
     /// Opens the bundle `name`, which must be there.

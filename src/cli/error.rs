@@ -24,6 +24,8 @@ pub enum Error {
     Import(#[from] super::import::Error),
     /// The arguments of `export`.
     Export(#[from] super::export::Error),
+    /// An image made of another.
+    Back(#[from] super::back::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -79,6 +81,10 @@ impl Error {
             Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
                 Kind::Input
             }
+            Self::Back(e) => match e {
+                super::back::Error::NoImage(_) => Kind::Unsupported,
+                _ => Kind::Input,
+            },
             Self::Login(e) => e.kind(),
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
@@ -184,6 +190,10 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
         rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => {
             Some("use --driver overlay, or keep the store and its bundles on btrfs: --root DIR".to_string())
         }
+        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Overlay, .. } => {
+            Some("use --driver copy".to_string())
+        }
+        rootfs::Error::Sys(sys::Error::NoLoopDevice { .. }) => Some("modprobe loop".to_string()),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }

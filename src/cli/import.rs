@@ -97,9 +97,10 @@ struct Config {
 
 /// A command line, parsed.
 #[derive(Debug, Clone)]
-struct Words(Vec<String>);
+pub struct Words(pub Vec<String>);
 
-fn words(text: &str) -> std::result::Result<Words, String> {
+/// Reads words, or a JSON array of strings.
+pub fn words(text: &str) -> std::result::Result<Words, String> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text)
             .map(Words)

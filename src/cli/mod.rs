@@ -14,12 +14,17 @@ macro_rules! say {
     }};
 }
 
+mod back;
 mod build;
 mod bundle;
+mod commit;
+mod config;
 mod copy;
 mod create;
 mod delete;
 mod df;
+mod diff;
+mod doctor;
 mod error;
 mod exec;
 mod export;
@@ -28,8 +33,10 @@ mod history;
 mod images;
 mod import;
 mod index;
+mod insert;
 mod inspect;
 mod kill;
+mod layer;
 mod list;
 mod login;
 mod logout;
@@ -40,14 +47,17 @@ mod prune;
 mod pull;
 mod push;
 mod referrers;
+mod repack;
 mod rmi;
 mod run;
 mod search;
 mod serve;
 mod settings;
 mod spec;
+mod squash;
 mod start;
 mod state;
+mod store;
 mod sweep;
 mod table;
 mod tag;
@@ -58,7 +68,7 @@ mod unpack;
 
 pub use error::Error;
 
-use crate::store::Store;
+use crate::store::{Store, mount_backing};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -99,6 +109,8 @@ enum Command {
     Prune(prune::Args),
     /// Check that all blobs of the store are whole
     Fsck(fsck::Args),
+    /// Try what the commands need of this host, and say what helps
+    Doctor(doctor::Args),
     /// Explain what the store takes on disk
     Df(df::Args),
     /// Show how an image of the store was made
@@ -111,8 +123,24 @@ enum Command {
     Import(import::Args),
     /// Write images of the store as an archive or a folder, or their files as a tar
     Export(export::Args),
+    /// Make a store, on a btrfs of its own where wanted
+    Store(store::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
+    /// Make an image of what was changed in a folder of unpack
+    Repack(repack::Args),
+    /// Make an image of what was changed in a bundle or a container
+    Commit(commit::Args),
+    /// Put a file or a folder into an image
+    Insert(insert::Args),
+    /// Put a tar on top of an image
+    Layer(layer::Args),
+    /// Change the settings of an image
+    Config(config::Args),
+    /// Show what is different between images, folders, bundles and containers
+    Diff(diff::Args),
+    /// Make one layer of all layers of an image
+    Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
     /// Make, list and remove named bundles
@@ -158,11 +186,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens the store.
+    /// Opens the store; mounts the image that it lies in, should a reboot have taken that away.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`mount_backing`] and [`Store::open`].
     pub fn store(&self) -> Result<Store> {
+        mount_backing(&self.root)?;
         Ok(Store::open(&self.root)?)
     }
 
@@ -207,13 +236,22 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),
+        Command::Doctor(args) => args.run(&context),
         Command::Df(args) => args.run(&context),
         Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),
         Command::Untag(args) => args.run(&context),
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
+        Command::Store(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
+        Command::Diff(args) => args.run(&context),
+        Command::Repack(args) => args.run(&context),
+        Command::Commit(args) => args.run(&context),
+        Command::Insert(args) => args.run(&context),
+        Command::Layer(args) => args.run(&context),
+        Command::Config(args) => args.run(&context),
+        Command::Squash(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
         Command::Create(args) => args.run(&context),

@@ -1,15 +1,23 @@
 //! `shipimg unpack`: an image of the store as a bundle: `rootfs/` and `config.json`.
+//!
+//! The folder also gets `shipimg.json`, by which `repack` knows the image, and where it is asked
+//! for `sha256_HEX.mtree`, a manifest of the files, named after the image's digest.
 
 use super::{Context, Result};
-use crate::bundle;
-use crate::layer::{self, Options};
+use crate::bundle::{self, Unpacked};
+use crate::layer::{self, Contents, Options};
 use crate::oci::{Name, Platform};
+use crate::store;
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, signal};
+use crate::tree::mtree::Manifest;
 use rustix::fs::{CWD, Mode};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// A folder that should be new has something in it.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +34,28 @@ pub struct Args {
     /// For which platform, as os/arch[/variant] [default: the host's]
     #[arg(long)]
     platform: Option<Platform>,
+    /// The folder is the root filesystem itself
+    #[arg(long)]
+    rootfs_only: bool,
+    /// A directory of a layer keeps the link to a directory that a layer below has in its place
+    #[arg(long)]
+    keep_dirlinks: bool,
+    /// Write a manifest of the files, into FILE or `sha256_HEX.mtree` in the folder; beside it
+    /// with --rootfs-only
+    #[arg(long, value_name = "mtree[:FILE]", value_parser = manifest_file)]
+    manifest: Option<ManifestFile>,
+}
+
+/// Where a manifest goes; none for the usual name.
+#[derive(Debug, Clone)]
+struct ManifestFile(Option<PathBuf>);
+
+fn manifest_file(text: &str) -> std::result::Result<ManifestFile, String> {
+    match text.split_once(':') {
+        None if text == "mtree" => Ok(ManifestFile(None)),
+        Some(("mtree", file)) if !file.is_empty() => Ok(ManifestFile(Some(file.into()))),
+        _ => Err("wanted mtree or mtree:FILE".to_string()),
+    }
 }
 
 impl Args {
@@ -50,14 +80,43 @@ impl Args {
         let work = Workspace::beside(&dir)?;
         let folder = work.path().join("bundle");
         make_dir(&folder)?;
-        layer::unpack(&store, &image, &folder.join("rootfs"), &Options::default())?;
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        bundle::write_config(&folder, &image, &name)?;
+        let root = folder.join("rootfs");
+        let contents = self.manifest.as_ref().map(|_| Arc::new(Contents::default()));
+        let options = Options { keep_dirlinks: self.keep_dirlinks, contents, ..Options::default() };
+        layer::unpack(&store, &image, &root, &options)?;
+        let digest = &image.descriptor.digest;
+        let mtree = PathBuf::from(format!("{}.mtree", digest.to_string().replacen(':', "_", 1)));
+        let own = self.manifest.as_ref().and_then(|m| m.0.as_deref()).map(std::path::absolute);
+        let own = own.transpose().call(|| "getcwd".to_string())?;
+        if options.contents.is_some() {
+            let manifest = layer::manifest(&root, None, options.contents.as_deref())?;
+            let beside = || if self.rootfs_only { dir.with_file_name(&mtree) } else { folder.join(&mtree) };
+            write_manifest(&manifest, &own.clone().unwrap_or_else(beside))?;
+        }
+        let made = if self.rootfs_only {
+            root
+        } else {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            bundle::write_config(&folder, &image, &name)?;
+            let mtree = self.manifest.is_some().then(|| own.unwrap_or(mtree));
+            Unpacked::of(&image.descriptor, mtree).write(&folder)?;
+            folder
+        };
         // An empty folder is replaced; anything else that came meanwhile stays and is an error.
-        let renamed = rustix::fs::rename(&folder, &dir);
-        renamed.call(|| format!("rename({}, {})", folder.display(), dir.display()))?;
+        let renamed = rustix::fs::rename(&made, &dir);
+        renamed.call(|| format!("rename({}, {})", made.display(), dir.display()))?;
         Ok(())
     }
+}
+
+fn write_manifest(manifest: &Manifest, path: &Path) -> Result<()> {
+    let write = || {
+        let mut out = BufWriter::new(File::create(path)?);
+        manifest.write(&mut out)?;
+        out.flush()
+    };
+    let io = |source| store::Error::Io { action: "write", path: path.to_path_buf(), source };
+    Ok(write().map_err(io)?)
 }
 
 /// The absolute path of a folder that does not exist or is empty.

@@ -121,7 +121,8 @@ impl<'a> Archive<'a> {
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
-            self.skip(self.left + self.padding)?;
+            self.skip(self.left)?;
+            self.skip_padding(self.padding)?;
             (self.left, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
                 return if extended.is_empty() { Ok(None) } else { self.malformed(Malformed::Extended) };
@@ -357,6 +358,19 @@ impl<'a> Archive<'a> {
             into[..n].copy_from_slice(&bytes[..n]);
             into = &mut into[n..];
             self.tar.consume(n);
+        }
+        Ok(())
+    }
+
+    /// Passes over the padding of an entry; `umoci insert` ends its archives before that of the last.
+    fn skip_padding(&mut self, mut left: u64) -> Result<()> {
+        while left > 0 {
+            let n = self.tar.fill()?.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if n == 0 {
+                break;
+            }
+            self.tar.consume(n);
+            left -= n as u64;
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ impl Settle<'_> {
                 continue;
             }
             match self.find_below(&path).map_err(|e| self.fail(&path, e))? {
+                Some(FileType::Directory) if staged.described.contains(&path) => {}
                 Some(FileType::Directory) => {
                     self.adopt(&path).map_err(|e| self.fail(&path, e))?;
                 }
@@ -194,6 +195,8 @@ fn rename_all(staged: &mut Staged, from: &TreePath, to: &TreePath) {
             *p = moved(p);
         },
     );
+    let described = staged.described.drain();
+    staged.described = described.map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
     staged.opaque = staged.opaque.drain().map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
 }
 

@@ -18,16 +18,24 @@
 
 mod archive;
 mod codec;
+mod contents;
 mod copy;
+mod delta;
 mod merge;
 mod pax;
+mod scan;
 mod stage;
 mod stream;
 mod write;
 
 pub use archive::Malformed;
 pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
+pub use contents::Contents;
 pub use copy::{copy_meta, copy_tree};
+pub use delta::{
+    check_layer, compression_of, store_layer, write_delta, write_inserted, write_upper, write_whiteout,
+};
+pub use scan::{hash_file, manifest, same_content, scan};
 pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {
     archive::{number, padding, stored_size},
@@ -39,7 +47,7 @@ use crate::oci::{self, Digest, Image, Layer};
 use crate::store::{self, Store};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call};
+use crate::sys::{self, Call, signal};
 use crate::tree::{Refusal, TreePath};
 use archive::Archive;
 use merge::{Below, Settle};
@@ -48,6 +56,7 @@ use stage::{Stage, Staged};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::{io, thread};
@@ -75,12 +84,16 @@ impl Default for Limits {
 }
 
 /// How to unpack.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// What a layer may cost.
     pub limits: Limits,
     /// How many layers are extracted at once; by default one more than there are processors.
     pub parallel: Option<usize>,
+    /// A directory of a layer where those below have a symbolic link to one keeps the link.
+    pub keep_dirlinks: bool,
+    /// Takes the digests of files as they are written.
+    pub contents: Option<Arc<Contents>>,
 }
 
 /// What was unpacked.
@@ -212,6 +225,14 @@ pub enum Error {
         /// Digest of the blob.
         layer: Digest,
     },
+    /// No layer can hold a file.
+    #[error("{path} cannot be in a layer: {reason}")]
+    Unwritable {
+        /// The file.
+        path: TreePath,
+        /// Why.
+        reason: &'static str,
+    },
     /// A tar could not be written.
     #[error("write a tar: {0}")]
     Output(io::Error),
@@ -239,11 +260,17 @@ impl Error {
             | Self::Name { .. }
             | Self::Entry { .. }
             | Self::Limit { .. } => Kind::Integrity,
+            Self::Unwritable { .. } => Kind::Unsupported,
             Self::Interrupted { .. } | Self::Stopped => Kind::Internal,
             Self::Output(e) => Kind::of_io(e),
             Self::Make { source, .. } | Self::Sys(source) => source.kind(),
         }
     }
+}
+
+/// An error where the process was asked to end.
+fn signal_pending() -> Result<()> {
+    if signal::pending().is_some() { Err(Error::Stopped) } else { Ok(()) }
 }
 
 /// Unpacks all layers of `image` into the new directory `rootfs`, which must not exist.
@@ -280,8 +307,8 @@ fn unpack_layers(store: &Store, layers: &[Layer], work: &Dir, options: &Options)
             scope.spawn(move || {
                 while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let name = OsString::from(i.to_string());
-                    let staged = new_stage(work, &name)
-                        .and_then(|dir| stage(store, &layers[i], dir, i == 0, &options.limits));
+                    let staged =
+                        new_stage(work, &name).and_then(|dir| stage(store, &layers[i], dir, i == 0, options));
                     if done.send((i, staged)).is_err() {
                         break;
                     }
@@ -337,10 +364,10 @@ fn settle_lowest(layer: &Digest, staged: &Staged) -> Result<()> {
 }
 
 /// Extracts one layer into the empty directory `dir` and verifies it; gives the bytes of its tar too.
-fn stage(store: &Store, layer: &Layer, dir: Dir, lowest: bool, limits: &Limits) -> Result<(Staged, u64)> {
+fn stage(store: &Store, layer: &Layer, dir: Dir, lowest: bool, options: &Options) -> Result<(Staged, u64)> {
     thread::scope(|scope| {
-        let mut archive = Archive::new(Tar::open(scope, store, layer, limits)?);
-        let mut stage = Stage::new(dir, &layer.descriptor.digest, limits, lowest);
+        let mut archive = Archive::new(Tar::open(scope, store, layer, &options.limits)?);
+        let mut stage = Stage::new(dir, &layer.descriptor.digest, options, lowest);
         stage.fill(&mut archive)?;
         let bytes = archive.tar.finish()?;
         Ok((stage.finish()?, bytes))
@@ -367,7 +394,7 @@ pub fn extract_layer<'a>(
     lowest: bool,
     options: &Options,
 ) -> Result<Extracted<'a>> {
-    let (staged, _) = stage(store, layer, Dir::open(dir)?, lowest, &options.limits)?;
+    let (staged, _) = stage(store, layer, Dir::open(dir)?, lowest, options)?;
     if lowest {
         settle_lowest(&layer.descriptor.digest, &staged)?;
     }
@@ -415,7 +442,7 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     let before = merge::meta_of(&below)?;
     let work = Workspace::within(root)?;
     let stage_dir = Dir::open(work.path())?;
-    let (mut staged, _) = stage(store, layer, stage_dir.again()?, false, &options.limits)?;
+    let (mut staged, _) = stage(store, layer, stage_dir.again()?, false, options)?;
     // A layer that does not describe the root leaves it as it was before the workspace came.
     let describes_root = staged.implicit.first().is_none_or(|p| !p.is_root());
     let digest = &layer.descriptor.digest;

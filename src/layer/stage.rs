@@ -20,7 +20,8 @@
 //! `system.nfs4_acl`, which belong to the host that made the layer, and sockets.
 
 use super::archive::Archive;
-use super::{Error, Limits, Reason, Result};
+use super::contents::{Contents, Sum};
+use super::{Error, Limits, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
 use crate::sys::{self, Call, xattr};
@@ -40,16 +41,18 @@ pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 const OPEN_DIRS: usize = 32;
 
 /// Attributes that belong to the host where the layer was made.
-const DROPPED: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
+pub(super) const DROPPED: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
 
 /// Attributes that overlayfs interprets.
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+pub(super) const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What stands in a staged directory, and what only the layers below can settle.
 #[derive(Debug)]
 pub(super) struct Staged {
     /// Directories that the layer does not describe, parents first; the root counts.
     pub(super) implicit: Vec<TreePath>,
+    /// Those of `implicit` that the layer describes: they matter for links to directories below.
+    pub(super) described: HashSet<TreePath>,
     /// Hard links to files that the layer does not have: link and target.
     pub(super) links: Vec<(TreePath, TreePath)>,
     /// Opaque directories.
@@ -72,6 +75,8 @@ pub(super) struct Stage<'a> {
     root: Rc<Dir>,
     layer: &'a Digest,
     limits: &'a Limits,
+    contents: Option<&'a Contents>,
+    keep_dirlinks: bool,
     /// Whether there are layers below.
     hides: bool,
     folders: HashMap<TreePath, Folder>,
@@ -83,11 +88,13 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// A stage in the empty directory `root`; `lowest` where no layer is below.
-    pub(super) fn new(root: Dir, layer: &'a Digest, limits: &'a Limits, lowest: bool) -> Self {
+    pub(super) fn new(root: Dir, layer: &'a Digest, options: &'a Options, lowest: bool) -> Self {
         Self {
             root: Rc::new(root),
             layer,
-            limits,
+            limits: &options.limits,
+            contents: options.contents.as_deref(),
+            keep_dirlinks: options.keep_dirlinks,
             hides: !lowest,
             folders: HashMap::from([(TreePath::root(), Folder::default())]),
             open: VecDeque::with_capacity(OPEN_DIRS),
@@ -181,10 +188,17 @@ impl<'a> Stage<'a> {
     fn write(&self, file: &std::fs::File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {
         let mut end = 0;
         let fail = |e: sys::Error| self.sys(path, e);
+        let mut sum = self.contents.map(|_| Sum::new());
         archive.content(|offset, bytes| {
             end = offset + bytes.len() as u64;
+            if let Some(sum) = &mut sum {
+                sum.feed(offset, bytes);
+            }
             file.write_all_at(bytes, offset).call(|| format!("pwrite({})", bytes.len())).map_err(fail)
         })?;
+        if let (Some(contents), Some(sum)) = (self.contents, sum) {
+            contents.note(file, sum.finish(size)).map_err(fail)?;
+        }
         if end == size {
             return Ok(());
         }
@@ -350,7 +364,7 @@ impl<'a> Stage<'a> {
             }
         }
         self.open.clear();
-        let (mut implicit, mut opaque) = (Vec::new(), HashSet::new());
+        let (mut implicit, mut opaque, mut described) = (Vec::new(), HashSet::new(), HashSet::new());
         for (path, folder) in std::mem::take(&mut self.folders) {
             let dir = self.root.below(path.as_path()).map_err(|e| self.sys(&path, e))?;
             if folder.opaque {
@@ -365,10 +379,13 @@ impl<'a> Stage<'a> {
             }
             if folder.meta.is_none() {
                 implicit.push(path);
+            } else if self.keep_dirlinks && !path.is_root() {
+                described.insert(path.clone());
+                implicit.push(path);
             }
         }
         implicit.sort();
-        Ok(Staged { implicit, links, opaque, hides: self.hidden, entries: self.entries })
+        Ok(Staged { implicit, described, links, opaque, hides: self.hidden, entries: self.entries })
     }
 }
 

@@ -6,10 +6,11 @@
 //! extended attributes. Names are bytes and stay as they are. Formats: pax(1), "pax Interchange
 //! Format"; attributes as `SCHILY.xattr.NAME`, which star, GNU tar and container tools read.
 
+use super::stage::{DROPPED, OPAQUE, OVERLAY, is_whiteout};
 use super::{Error, Limits, Result, archive::Archive, merge::meta_at, stream::Tar};
 use crate::oci::{Compression, Layer};
-use crate::sys::{Call, dir::Dir, signal};
-use crate::tree::{Entry, Kind, Meta, Name, Time, TreePath};
+use crate::sys::{Call, dir::Dir, signal, xattr};
+use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -226,43 +227,99 @@ pub struct WriteOptions {
 /// # Errors
 /// The first failed call; [`Error::Output`] where `out` fails.
 pub fn write_tree<W: Write>(dir: &Path, out: &mut TarWriter<W>, options: &WriteOptions) -> Result<u64> {
-    let top = Dir::open(dir)?;
-    let device = top.stat_self()?.st_dev;
-    let mut tree = Tree { out, options, named: HashMap::new(), entries: 0 };
-    let root = OsStr::new(".");
-    if let Some(stat) = top.stat(root)? {
-        tree.node(&top, root, &TreePath::root(), &stat)?;
-    }
-    let mut work = vec![TreePath::root()];
-    while let Some(path) = work.pop() {
-        let dir = top.below(path.as_path())?;
-        let mut listed = dir.list()?;
-        listed.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let first_new = work.len();
-        for (name, _) in listed {
-            let Some(stat) = dir.stat(&name)? else { continue };
-            let child = path.join(&name);
-            tree.node(&dir, &name, &child, &stat)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == device {
-                work.push(child);
-            }
-        }
-        // The last is taken first.
-        work[first_new..].reverse();
-    }
+    let mut tree = Tree::new(out, options);
+    tree.walk(&Dir::open(dir)?, &TreePath::root(), Form::Plain)?;
     Ok(tree.entries)
 }
 
-struct Tree<'a, W> {
+/// What a directory means that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// What is in it.
+    Plain,
+    /// The upper directory of an overlay, with its whiteouts and opaque directories.
+    Upper,
+}
+
+pub(super) struct Tree<'a, W> {
     out: &'a mut TarWriter<W>,
     options: &'a WriteOptions,
     /// Files with several names: the first of them.
     named: HashMap<(u64, u64), TreePath>,
-    entries: u64,
+    pub(super) entries: u64,
 }
 
-impl<W: Write> Tree<'_, W> {
-    fn node(&mut self, dir: &Dir, name: &OsStr, path: &TreePath, stat: &Stat) -> Result<()> {
+impl<'a, W: Write> Tree<'a, W> {
+    pub(super) fn new(out: &'a mut TarWriter<W>, options: &'a WriteOptions) -> Self {
+        Self { out, options, named: HashMap::new(), entries: 0 }
+    }
+
+    /// Writes the directory `top` and all below it, as the directory `prefix`.
+    pub(super) fn walk(&mut self, top: &Dir, prefix: &TreePath, form: Form) -> Result<()> {
+        let device = top.stat_self()?.st_dev;
+        let tree = self;
+        let root = OsStr::new(".");
+        if let Some(stat) = top.stat(root)? {
+            tree.node(top, root, prefix, &stat)?;
+            tree.opaque(top, prefix, form)?;
+        }
+        let mut work = vec![TreePath::root()];
+        while let Some(path) = work.pop() {
+            let dir = top.below(path.as_path())?;
+            let mut listed = dir.list()?;
+            listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let first_new = work.len();
+            for (name, _) in listed {
+                let Some(stat) = dir.stat(&name)? else { continue };
+                let child = path.join(&name);
+                let written = prefix.join(child.as_path().as_os_str());
+                if form == Form::Upper && is_whiteout(&stat) {
+                    tree.hide(&written)?;
+                    continue;
+                }
+                tree.node(&dir, &name, &written, &stat)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == device {
+                    if form == Form::Upper {
+                        tree.opaque(&dir.child(&name)?, &written, form)?;
+                    }
+                    work.push(child);
+                }
+            }
+            // The last is taken first.
+            work[first_new..].reverse();
+        }
+        Ok(())
+    }
+
+    /// Hides what the layers below have in the directory that is written as `path`.
+    fn opaque(&mut self, dir: &Dir, path: &TreePath, form: Form) -> Result<()> {
+        let value = if form == Form::Upper { xattr::get_fd(dir, OPAQUE)? } else { None };
+        if value.is_some_and(|v| v == b"y") { self.empty(path) } else { Ok(()) }
+    }
+
+    /// Hides what the layers below have in the directory `path`.
+    pub(super) fn empty(&mut self, path: &TreePath) -> Result<()> {
+        self.marker(&path.join(OsStr::new(".wh..wh..opq")))
+    }
+
+    /// Hides what the layers below have at `path`.
+    pub(super) fn hide(&mut self, path: &TreePath) -> Result<()> {
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        let mut whiteout = std::ffi::OsString::from(".wh.");
+        whiteout.push(name);
+        if whiteout.len() > MAX_NAME {
+            let reason = "the name of its whiteout would be too long";
+            return Err(Error::Unwritable { path: path.clone(), reason });
+        }
+        self.marker(&parent.join(&whiteout))
+    }
+
+    fn marker(&mut self, path: &TreePath) -> Result<()> {
+        self.entries += 1;
+        self.out.entry(path, &Kind::File, &Meta::default(), 0).map_err(Error::Output)
+    }
+
+    pub(super) fn node(&mut self, dir: &Dir, name: &OsStr, path: &TreePath, stat: &Stat) -> Result<()> {
         if signal::pending().is_some() {
             return Err(Error::Stopped);
         }
@@ -285,7 +342,9 @@ impl<W: Write> Tree<'_, W> {
             }
         }
         let mut meta = meta_at(dir, name, stat)?;
-        meta.xattrs.retain(|(n, _)| n != b"security.selinux");
+        meta.xattrs.retain(|(n, _)| {
+            !DROPPED.contains(&n.as_slice()) && !OVERLAY.iter().any(|prefix| n.starts_with(prefix))
+        });
         if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
             meta.mtime = Time { seconds: latest, nanos: 0 };
         }

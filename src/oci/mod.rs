@@ -8,6 +8,7 @@
 mod descriptor;
 mod digest;
 mod document;
+mod edit;
 mod image;
 mod platform;
 mod reference;
@@ -16,6 +17,7 @@ mod time;
 pub use descriptor::{Compression, Descriptor, media_type};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use document::{Document, Index, Manifest};
+pub use edit::{Edit, Step};
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
 pub use reference::{Match, Name, Reference};

@@ -378,6 +378,16 @@ impl Store {
         io_error("publish", &target, fs::rename(path, &target))
     }
 
+    /// The descriptor of the manifest or index `digest`, which has to be there.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], [`Error::Io`].
+    pub fn by_digest(&self, digest: &Digest) -> Result<Descriptor> {
+        let missing = || Error::NoBlob { digest: digest.clone(), root: self.root().to_path_buf() };
+        let size = self.size(digest)?.ok_or_else(missing)?;
+        Ok(Descriptor::new("", digest.clone(), size))
+    }
+
     /// The size in bytes of the blob of this digest; none where it is not there.
     ///
     /// # Errors

@@ -397,7 +397,7 @@ fn limits() {
     let image = store.image(&entry.descriptor, &Platform::host()).unwrap();
     let out = case.path("ground/out");
     let limited = |limits| {
-        let e = unpack(&store, &image, &out, &Options { limits, parallel: None }).unwrap_err();
+        let e = unpack(&store, &image, &out, &Options { limits, ..Options::default() }).unwrap_err();
         assert_eq!(e.kind().exit_code(), 9);
         case.check_outside(false);
         e.to_string()

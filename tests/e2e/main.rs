@@ -8,11 +8,14 @@ mod conformance;
 
 mod archives;
 mod archives_hostile;
+mod back;
 mod bad_input;
 mod bundle;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod doctor;
+mod drivers;
 mod faults;
 mod faults_push;
 mod flow_classroom;

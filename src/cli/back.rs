@@ -1,0 +1,282 @@
+//! What the commands share that make a new image of an old one.
+//!
+//! All of them read the image for one platform, edit its documents, put new blobs into the store
+//! under a lease, and give the result its name at the end.
+
+use super::import::source_date;
+use super::{Context, Result};
+use crate::layer::{self, Coding, Options as Unpacking, TarWriter, WriteOptions};
+use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
+use crate::store::{Lease, Store};
+use crate::tree::diff::{Change, Delta, changes};
+use crate::tree::mtree::{Malformed, Manifest};
+use crate::tree::{Refusal, Tree, TreePath};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Why no image can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder that `unpack` has not made.
+    #[error("{} was not made by unpack: no shipimg.json in it", .0.display())]
+    NotUnpacked(PathBuf),
+    /// A bundle of something else than an image.
+    #[error("{0} was not made from an image of the store")]
+    NoImage(String),
+    /// A manifest of files that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Malformed,
+    },
+    /// A path in the image that cannot be.
+    #[error("path {path:?}: {source}")]
+    Path {
+        /// As typed.
+        path: PathBuf,
+        /// What is wrong.
+        source: Refusal,
+    },
+    /// An image without a name keeps none.
+    #[error("{0} has no name: give one with --tag")]
+    NoName(String),
+    /// Something that has no tree of files.
+    #[error("{0} is a file: wanted an image, a folder, a bundle or a container")]
+    NoTree(String),
+}
+
+/// Options of the commands that write a layer.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Layering {
+    /// How to compress the layer: none, gzip[:1-9] or zstd[:1-22]
+    #[arg(long, default_value = "gzip", value_name = "FORMAT")]
+    compression: Coding,
+    #[command(flatten)]
+    pub stepping: Stepping,
+}
+
+/// Options for the history.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Stepping {
+    /// Who made the change, for the history
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// A comment for the history
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// Of an index take this image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+}
+
+/// The name that a result gets.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Tagging {
+    /// The new image's name, or only its tag [default: the old image's name]
+    #[arg(long, value_name = "NAME|TAG")]
+    tag: Option<String>,
+}
+
+impl Tagging {
+    /// The new name, in the repository of `old` where only a tag was given.
+    fn name(&self, old: Option<&Reference>, what: &Name) -> Result<Reference> {
+        match (&self.tag, old) {
+            (None, Some(old)) => Ok(old.clone()),
+            (None, None) => Err(Error::NoName(what.as_str().to_string()).into()),
+            (Some(tag), Some(old)) if !tag.contains(['/', ':']) => {
+                Ok(format!("{}/{}:{tag}", old.registry(), old.repository()).parse()?)
+            }
+            (Some(name), _) => Ok(name.parse()?),
+        }
+    }
+}
+
+/// When it is: `SOURCE_DATE_EPOCH`, or now.
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = source_date().and_then(|s| u64::try_from(s).ok()).map_or(since, Duration::from_secs);
+    rfc3339(time.as_secs(), time.subsec_nanos())
+}
+
+/// How trees are written.
+pub fn write_options() -> WriteOptions {
+    WriteOptions { latest: source_date() }
+}
+
+/// An image being changed.
+pub struct Work {
+    /// Its store.
+    pub store: Store,
+    lease: Lease,
+    /// The image as it was.
+    pub image: Image,
+    /// Its documents.
+    pub edit: Edit,
+}
+
+impl Work {
+    /// Begins with the image `name`; gives the name of the result.
+    pub fn named(
+        context: &Context,
+        name: &Name,
+        tagging: &Tagging,
+        stepping: &Stepping,
+    ) -> Result<(Self, Reference)> {
+        let store = context.store()?;
+        let entry = store.find(name)?;
+        let new = tagging.name(entry.reference.as_ref(), name)?;
+        Ok((Self::of(store, &entry.descriptor, stepping)?, new))
+    }
+
+    /// Begins with the image that `descriptor` leads to.
+    pub fn of(store: Store, descriptor: &Descriptor, stepping: &Stepping) -> Result<Self> {
+        let lease = store.lease()?;
+        lease.hold(&descriptor.digest)?;
+        let platform = stepping.platform.clone().unwrap_or_else(Platform::host);
+        let image = store.image(descriptor, &platform)?;
+        let edit = Edit::of(&store.document(&image.descriptor)?, &store.document(&image.config_descriptor)?)?;
+        Ok(Self { store, lease, image, edit })
+    }
+
+    /// The step that `command` is in the history.
+    pub fn step(command: &str, stepping: &Stepping) -> Step {
+        Step {
+            created: now(),
+            created_by: format!("shipimg {command}"),
+            author: stepping.author.clone(),
+            comment: stepping.comment.clone(),
+        }
+    }
+
+    /// Puts the layer that `write` writes on top.
+    pub fn add_layer(
+        &mut self,
+        command: &str,
+        options: &Layering,
+        write: impl FnOnce(&mut TarWriter<&mut dyn Write>) -> layer::Result<()>,
+    ) -> Result<()> {
+        let (blob, diff_id) = layer::store_layer(&self.lease, options.compression, |out| {
+            let mut tar = TarWriter::new(out);
+            write(&mut tar)?;
+            tar.finish().map(drop).map_err(layer::Error::Output)
+        })?;
+        let step = Self::step(command, &options.stepping);
+        self.edit.add_layer(&blob, &diff_id, &step);
+        Ok(())
+    }
+
+    /// The same for bytes that are a tar already, which is checked.
+    pub fn add_tar(
+        &mut self,
+        command: &str,
+        options: &Layering,
+        write: impl FnOnce(&mut dyn Write) -> layer::Result<()>,
+    ) -> Result<()> {
+        let (blob, diff_id) = layer::store_layer(&self.lease, options.compression, write)?;
+        let chain_id = diff_id.clone();
+        let layer = crate::oci::Layer { descriptor: blob, diff_id, chain_id };
+        layer::check_layer(&self.store, &layer, &layer::Limits::default())?;
+        let step = Self::step(command, &options.stepping);
+        self.edit.add_layer(&layer.descriptor, &layer.diff_id, &step);
+        Ok(())
+    }
+
+    /// Unpacks the image as it was into the new folder `dir`.
+    pub fn unpack(&self, dir: &Path) -> Result<()> {
+        layer::unpack(&self.store, &self.image, dir, &Unpacking::default())?;
+        Ok(())
+    }
+
+    /// Puts what is different in the directory `root` on top, against `known` or, without it, the
+    /// image's own files. Where nothing is different there is no layer.
+    pub fn add_difference(
+        &mut self,
+        command: &str,
+        options: &Layering,
+        root: &Path,
+        known: Option<&Manifest>,
+    ) -> Result<()> {
+        let delta = if let Some(known) = known {
+            against_manifest(root, known)?
+        } else {
+            let scratch = self.store.scratch()?;
+            let base = scratch.path().join("rootfs");
+            self.unpack(&base)?;
+            let (found, _, new) = against(root, &base, true)?;
+            Delta::of(&found, &new)
+        };
+        if delta.is_empty() {
+            say!("nothing is different: no layer was added");
+            return Ok(());
+        }
+        self.add_layer(command, options, |tar| {
+            layer::write_delta(root, &delta, tar, &write_options()).map(drop)
+        })
+    }
+
+    /// Puts the new image into the store, names it and says so.
+    pub fn publish(self, name: &Reference) -> Result<()> {
+        let ((config, config_bytes), (descriptor, manifest)) = self.edit.finish();
+        self.lease.put(&config.media_type, &config_bytes)?;
+        self.lease.put(&descriptor.media_type, &manifest)?;
+        self.store.tag(name, &descriptor)?;
+        writeln!(std::io::stdout(), "{name} {}", descriptor.digest)?;
+        Ok(())
+    }
+}
+
+/// What is different in `root` from what `known` says was there.
+fn against_manifest(root: &Path, known: &Manifest) -> Result<Delta> {
+    let new = layer::scan(root, Some(known))?;
+    let found = changes(&known.tree, &new, true, &mut |path, before, now| {
+        // As it was, whatever that is.
+        if before.inode.is_some() && before.inode == now.inode && before.sha256.is_none() {
+            return Ok(false);
+        }
+        Ok::<_, layer::Error>(before.sha256.is_some() && layer::hash_file(root, path)? == before.sha256)
+    })?;
+    Ok(Delta::of(&found, &new))
+}
+
+/// What is different in `root` from the tree in `base`, and both trees; see [`changes`].
+pub fn against(root: &Path, base: &Path, times: bool) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
+    let (old, new) = (layer::scan(base, None)?, layer::scan(root, None)?);
+    let found = changes(&old, &new, times, &mut |path, _, _| layer::same_content(base, root, path))?;
+    Ok((found, old, new))
+}
+
+/// Reads a manifest of files.
+pub fn read_manifest(path: &Path) -> Result<Manifest> {
+    let read = std::fs::read(path).map_err(|source| crate::store::Error::Io {
+        action: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let malformed = |source| Error::Manifest { path: path.to_path_buf(), source };
+    Ok(Manifest::parse(&read).map_err(malformed)?)
+}
+
+/// The path in an image that was typed as `path`; a slash at its begin is the root.
+pub fn image_path(path: &Path) -> Result<TreePath> {
+    use std::os::unix::ffi::OsStrExt;
+    let parsed = TreePath::parse_link(path.as_os_str().as_bytes());
+    Ok(parsed.map_err(|source| Error::Path { path: path.to_path_buf(), source })?)
+}
+
+/// The compression by which a file begins.
+pub fn sniff(file: &mut (impl std::io::Read + std::io::Seek)) -> std::io::Result<Compression> {
+    let mut start = [0; 4];
+    let mut filled = 0;
+    while filled < start.len() {
+        match file.read(&mut start[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    file.rewind()?;
+    Ok(layer::compression_of(&start[..filled]))
+}

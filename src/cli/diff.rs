@@ -1,0 +1,222 @@
+//! `shipimg diff`: what is different between two trees of files, or what each layer of an image does.
+//!
+//! An image is unpacked into a scratch folder for it. Content is compared, not guessed from times.
+
+use super::back::{Error, against};
+use super::commit::Files;
+use super::table::Format;
+use super::target::{self, Target};
+use super::{Context, Result};
+use crate::bundle::{Origin, Unpacked};
+use crate::layer::{self, Options};
+use crate::oci::{Digest, Image, Platform};
+use crate::store::{Scratch, Store};
+use crate::tree::diff::{Change, changes};
+use crate::tree::mtree::Manifest;
+use crate::tree::{Kind, Node, Tree, TreePath};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `diff`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An image, a folder, a bundle or a container
+    #[arg(value_name = "A")]
+    old: String,
+    /// Another [default: A is compared with the image that it was made from]
+    #[arg(value_name = "B", conflicts_with = "layers")]
+    new: Option<String>,
+    /// Show for each layer of the image A what it adds, changes and deletes
+    #[arg(long)]
+    layers: bool,
+    /// Show files of which only the time of modification is different, too
+    #[arg(long)]
+    times: bool,
+    /// Of an index take this image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// One tree to compare.
+struct Side {
+    root: PathBuf,
+    /// The image that it was made from.
+    image: Option<Digest>,
+    _scratch: Option<Scratch>,
+}
+
+/// Changes from one tree to another.
+struct Found {
+    changes: BTreeMap<TreePath, Change>,
+    old: Tree,
+    new: Tree,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let store = context.store()?;
+        let mut out = std::io::stdout().lock();
+        if self.layers {
+            let rows = self.by_layer(&store)?;
+            match self.format {
+                Format::Table => {
+                    for (layer, found) in &rows {
+                        writeln!(out, "layer {layer}: {}", found.summary())?;
+                        found.print(&mut out)?;
+                    }
+                }
+                Format::Json => {
+                    let rows = rows.iter().map(|(l, f)| json!({"layer": l, "changes": f.json()}));
+                    writeln!(out, "{:#}", Value::from(rows.collect::<Vec<_>>()))?;
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let a = self.side(context, &store, &self.old)?;
+        let (old, new) = if let Some(b) = &self.new {
+            (a, self.side(context, &store, b)?)
+        } else {
+            let image = a.image.as_ref().ok_or_else(|| Error::NoImage(self.old.clone()))?;
+            (unpacked(&store, &store.image(&store.by_digest(image)?, &self.platform())?)?, a)
+        };
+        let (changes, old, new) = against(&new.root, &old.root, self.times)?;
+        let found = Found { changes, old, new };
+        match self.format {
+            Format::Table => found.print(&mut out)?,
+            Format::Json => writeln!(out, "{:#}", found.json())?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn platform(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+
+    /// The tree that `word` means.
+    fn side(&self, context: &Context, store: &Store, word: &str) -> Result<Side> {
+        if !word.contains('/')
+            && let Some(files) = Files::named(context, store, word)?
+        {
+            return Ok(files.into());
+        }
+        match target::find(store, word)? {
+            Target::Named(bundle) => Ok(Files::of(&bundle)?.into()),
+            Target::Folder(folder) => {
+                let image = Unpacked::read(&folder)?.map(|u| u.image);
+                Ok(Side { root: folder.join("rootfs"), image, _scratch: None })
+            }
+            Target::Origin(Origin::Directory(root)) => Ok(Side { root, image: None, _scratch: None }),
+            Target::Origin(Origin::File(_)) => Err(Error::NoTree(word.to_string()).into()),
+            Target::Origin(Origin::Image(..)) => unpacked(store, &self.image(store, word)?),
+        }
+    }
+
+    fn image(&self, store: &Store, word: &str) -> Result<Image> {
+        Ok(store.image(&store.find(&word.parse()?)?.descriptor, &self.platform())?)
+    }
+
+    /// What each layer of the image does, the lowest first.
+    fn by_layer(&self, store: &Store) -> Result<Vec<(Digest, Found)>> {
+        let image = self.image(store, &self.old)?;
+        let lease = store.lease()?;
+        lease.hold(&image.descriptor.digest)?;
+        let scratch = store.scratch()?;
+        let root = scratch.path().join("rootfs");
+        std::fs::create_dir(&root)?;
+        let mut before = Manifest::default();
+        let mut rows = Vec::new();
+        for (i, layer) in image.layers.iter().enumerate() {
+            layer::apply_layer(store, layer, &root, i == 0, &Options::default())?;
+            let after = layer::manifest(&root, Some(&before), None)?;
+            if i == 0 {
+                // Every image has a root.
+                before.tree.extend(after.tree.first_key_value().map(|(p, n)| (p.clone(), n.clone())));
+            }
+            // Without digests are only files of mostly holes.
+            let changes = changes(&before.tree, &after.tree, self.times, &mut |_, a, b| {
+                Ok::<_, layer::Error>(a.inode == b.inode)
+            })?;
+            let found = Found { changes, old: before.tree, new: after.tree.clone() };
+            rows.push((layer.descriptor.digest.clone(), found));
+            before = after;
+        }
+        Ok(rows)
+    }
+}
+
+/// The image's files, unpacked into a scratch folder.
+fn unpacked(store: &Store, image: &Image) -> Result<Side> {
+    let lease = store.lease()?;
+    lease.hold(&image.descriptor.digest)?;
+    let scratch = store.scratch()?;
+    let root = scratch.path().join("rootfs");
+    layer::unpack(store, image, &root, &Options::default())?;
+    Ok(Side { root, image: None, _scratch: Some(scratch) })
+}
+
+impl From<Files> for Side {
+    fn from(files: Files) -> Self {
+        Self { root: files.root, image: files.image, _scratch: None }
+    }
+}
+
+impl Found {
+    fn summary(&self) -> String {
+        let count = |f: &dyn Fn(&Change) -> bool| self.changes.values().filter(|c| f(c)).count();
+        format!(
+            "{} added, {} changed, {} deleted",
+            count(&|c| *c == Change::Added),
+            count(&|c| matches!(c, Change::Changed(_))),
+            count(&|c| *c == Change::Deleted)
+        )
+    }
+
+    fn print(&self, out: &mut impl Write) -> Result<()> {
+        for (path, change) in &self.changes {
+            let size = |tree: &Tree| tree.get(path).map_or(0, |n| n.size);
+            match change {
+                Change::Added => writeln!(out, "A {path} {}", size(&self.new))?,
+                Change::Deleted => writeln!(out, "D {path} {}", size(&self.old))?,
+                Change::Changed(what) => {
+                    let what: Vec<_> = what.iter().map(|a| a.name()).collect();
+                    let (old, new) = (size(&self.old), size(&self.new));
+                    writeln!(out, "C {path} {old} -> {new} {}", what.join(","))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let rows = self.changes.iter().map(|(path, change)| {
+            let (old, new) = (self.old.get(path), self.new.get(path));
+            let (word, what) = match change {
+                Change::Added => ("added", Vec::new()),
+                Change::Deleted => ("deleted", Vec::new()),
+                Change::Changed(what) => ("changed", what.iter().map(|a| a.name()).collect()),
+            };
+            let size = |n: Option<&Node>| n.map(|n| n.size);
+            json!({"path": path.to_string(), "change": word, "what": what,
+                "type": new.or(old).map(|n| type_name(&n.kind)), "oldSize": size(old), "size": size(new)})
+        });
+        rows.collect::<Vec<_>>().into()
+    }
+}
+
+const fn type_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::File | Kind::Link(_) => "file",
+        Kind::Directory => "dir",
+        Kind::Symlink(_) => "link",
+        Kind::Char(..) => "char",
+        Kind::Block(..) => "block",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+    }
+}

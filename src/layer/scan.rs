@@ -1,0 +1,195 @@
+//! A directory tree read as a [`Tree`], and as a [`Manifest`] with digests.
+//!
+//! What a manifest knows need not be read again: a file that has the same inode as then and no
+//! later change of it (`ctime`, which no program can set) is as it was. That saves attributes and
+//! content, so a tree of which little was changed is compared at the cost of one stat(2) a file.
+//! A copy of the tree has other inodes and is read as a whole. A clock that was set back by hand
+//! can make a change look old; who does that compares without a manifest.
+
+use super::Result;
+use super::contents::{Contents, Sum};
+use super::merge::{meta_at, meta_of};
+use super::stage::{DROPPED, OVERLAY};
+use super::{Error, signal_pending};
+use crate::sys::{Call, dir::Dir};
+use crate::tree::mtree::Manifest;
+use crate::tree::{Kind, Node, Time, Tree, TreePath};
+use rustix::fs::{FileType, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// How many bytes of a file are read at once.
+const CHUNK: usize = 256 << 10;
+
+/// How long the kernel may give two changes the same time, at most.
+const TICK: Duration = Duration::from_millis(20);
+
+/// All files in the directory `root`, without content; of files that are as in `known` all that is
+/// there. Other filesystems mounted below are not entered, sockets left out.
+///
+/// # Errors
+/// The first failed call.
+pub fn scan(root: &Path, known: Option<&Manifest>) -> Result<Tree> {
+    Scan::of(root, known).map(|s| s.tree)
+}
+
+/// A manifest of the directory `root`. Digests come from `contents`, from files that are as in
+/// `known`, and from reading the others.
+///
+/// # Errors
+/// The first failed call.
+pub fn manifest(root: &Path, known: Option<&Manifest>, contents: Option<&Contents>) -> Result<Manifest> {
+    let mut scan = Scan::of(root, known)?;
+    // Holds for whatever changes from here on.
+    std::thread::sleep(TICK);
+    let top = Dir::open(root)?;
+    for (path, node) in &mut scan.tree {
+        if node.kind == Kind::File && node.sha256.is_none() {
+            node.sha256 = match node.inode.and_then(|i| contents?.get(i)) {
+                Some(digest) => Some(digest),
+                None => hash_below(&top, path)?,
+            };
+        }
+    }
+    Ok(Manifest { tree: scan.tree, settled: Some(scan.latest) })
+}
+
+struct Scan<'a> {
+    known: Option<&'a Manifest>,
+    tree: Tree,
+    /// Files with several names, by inode.
+    named: HashMap<u64, Vec<TreePath>>,
+    /// The latest change of an inode.
+    latest: Time,
+}
+
+impl<'a> Scan<'a> {
+    fn of(root: &Path, known: Option<&'a Manifest>) -> Result<Self> {
+        let mut scan = Self { known, tree: Tree::new(), named: HashMap::new(), latest: Time::default() };
+        let top = Dir::open(root)?;
+        let own = top.stat_self()?;
+        scan.node(&top, OsStr::new("."), TreePath::root(), &own)?;
+        let mut work = vec![TreePath::root()];
+        while let Some(path) = work.pop() {
+            signal_pending()?;
+            let dir = top.below(path.as_path())?;
+            for (name, _) in dir.list()? {
+                let Some(stat) = dir.stat(&name)? else { continue };
+                let child = path.join(&name);
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == own.st_dev {
+                    work.push(child.clone());
+                }
+                scan.node(&dir, &name, child, &stat)?;
+            }
+        }
+        for mut names in std::mem::take(&mut scan.named).into_values().filter(|n| n.len() > 1) {
+            names.sort();
+            for name in &names {
+                if let Some(node) = scan.tree.get_mut(name) {
+                    node.same = names.first().cloned();
+                }
+            }
+        }
+        Ok(scan)
+    }
+
+    fn node(&mut self, dir: &Dir, name: &OsStr, path: TreePath, stat: &Stat) -> Result<()> {
+        let changed = Time { seconds: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) };
+        let later = |a: Time, b: Time| (a.seconds, a.nanos) > (b.seconds, b.nanos);
+        if later(changed, self.latest) {
+            self.latest = changed;
+        }
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if stat.st_nlink > 1 && !is_dir {
+            self.named.entry(stat.st_ino).or_default().push(path.clone());
+        }
+        let settled = self.known.and_then(|k| k.settled).filter(|s| !later(changed, *s));
+        let known = settled.and_then(|_| self.known?.tree.get(&path));
+        if let Some(node) = known.filter(|n| n.inode == Some(stat.st_ino)) {
+            self.tree.insert(path, Node { same: None, ..node.clone() });
+            return Ok(());
+        }
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink(dir.readlink(name)?.into_vec()),
+            FileType::CharacterDevice => Kind::Char(major, minor),
+            FileType::BlockDevice => Kind::Block(major, minor),
+            FileType::Fifo => Kind::Fifo,
+            _ => return Ok(()),
+        };
+        let mut meta = if path.is_root() { meta_of(dir)? } else { meta_at(dir, name, stat)? };
+        meta.xattrs.retain(|(n, _)| {
+            !DROPPED.contains(&n.as_slice()) && !OVERLAY.iter().any(|prefix| n.starts_with(prefix))
+        });
+        meta.xattrs.sort();
+        let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        let inode = Some(stat.st_ino);
+        self.tree.insert(path, Node { kind, meta, size, sha256: None, same: None, inode });
+        Ok(())
+    }
+}
+
+fn hash_below(top: &Dir, path: &TreePath) -> Result<Option<[u8; 32]>> {
+    let mut file = open(top, path)?;
+    let mut sum = Sum::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    loop {
+        signal_pending()?;
+        let n = file.read(&mut buffer).call(|| format!("read({path})"))?;
+        if n == 0 {
+            return Ok(sum.finish(at));
+        }
+        sum.feed(at, &buffer[..n]);
+        at += n as u64;
+    }
+}
+
+fn open(top: &Dir, path: &TreePath) -> Result<File> {
+    match path.split() {
+        Some((parent, name)) => Ok(top.below(parent.as_path())?.file(name)?),
+        None => Err(Error::Unwritable { path: path.clone(), reason: "it is a directory" }),
+    }
+}
+
+/// The SHA-256 of the regular file `path` in the directory `root`.
+///
+/// # Errors
+/// The first failed call.
+pub fn hash_file(root: &Path, path: &TreePath) -> Result<Option<[u8; 32]>> {
+    hash_below(&Dir::open(root)?, path)
+}
+
+/// Whether the regular file `path` has the same content in the directories `a` and `b`.
+///
+/// # Errors
+/// The first failed call.
+pub fn same_content(a: &Path, b: &Path, path: &TreePath) -> Result<bool> {
+    let (mut one, mut two) = (open(&Dir::open(a)?, path)?, open(&Dir::open(b)?, path)?);
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        signal_pending()?;
+        let n = one.read(&mut left).call(|| format!("read({})", a.join(path.as_path()).display()))?;
+        let mut m = 0;
+        while m < n.max(1) {
+            let read = two.read(&mut right[m..n.max(1)]);
+            match read.call(|| format!("read({})", b.join(path.as_path()).display()))? {
+                0 => break,
+                more => m += more,
+            }
+        }
+        if left[..n] != right[..m] {
+            return Ok(false);
+        }
+        if n == 0 {
+            return Ok(true);
+        }
+    }
+}
