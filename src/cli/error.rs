@@ -214,6 +214,9 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
             Some(format!("cp its-ca.pem /etc/containers/certs.d/{host}/ca.crt, or --tls-verify=false"))
         }
         E::NoTls { .. } => Some("--tls-verify=false, or insecure = true in registries.conf".to_string()),
+        E::WriteCredentials { .. } => {
+            Some("shipimg login --authfile ~/.config/containers/auth.json REGISTRY".to_string())
+        }
         E::NoRoots => Some("apt-get install ca-certificates".to_string()),
         E::NoImage { reference, .. } => {
             Some(format!("shipimg tags {}/{}", reference.registry(), reference.repository()))

@@ -91,16 +91,36 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one lives, once")]
 enum Command {
-    /// List the images of the store
-    Images(images::Args),
-    /// Show an image of the store: platform, configuration, layers
-    Inspect(inspect::Args),
     /// Pull an image from a registry into the store
     Pull(pull::Args),
     /// Push an image of the store to a registry
     Push(push::Args),
     /// Copy an image between registries, archives, folders and the store
     Copy(copy::Args),
+    /// List the tags of a repository
+    Tags(tags::Args),
+    /// Find repositories in registries
+    Search(search::Args),
+    /// List what refers to an image: signatures, SBOMs
+    Referrers(referrers::Args),
+    /// Check credentials for a registry and keep them
+    Login(login::Args),
+    /// Forget the credentials for a registry
+    Logout(logout::Args),
+    /// Serve the store as a registry
+    Serve(serve::Args),
+    /// List the images of the store
+    Images(images::Args),
+    /// Show an image of the store: platform, configuration, layers
+    Inspect(inspect::Args),
+    /// Show how an image of the store was made
+    History(history::Args),
+    /// Show what is different between images, folders, bundles and containers
+    Diff(diff::Args),
+    /// Give an image of the store more names
+    Tag(tag::Args),
+    /// Take names away
+    Untag(tag::Untag),
     /// Put images for several platforms under one name
     Index(index::Args),
     /// Remove images of the store by name
@@ -109,22 +129,14 @@ enum Command {
     Prune(prune::Args),
     /// Check that all blobs of the store are whole
     Fsck(fsck::Args),
-    /// Try what the commands need of this host, and say what helps
-    Doctor(doctor::Args),
     /// Explain what the store takes on disk
     Df(df::Args),
-    /// Show how an image of the store was made
-    History(history::Args),
-    /// Give an image of the store more names
-    Tag(tag::Args),
-    /// Take names away
-    Untag(tag::Untag),
+    /// Make a store, on a btrfs of its own where wanted
+    Store(store::Args),
     /// Take images from an archive, a folder of images or a tar of files into the store
     Import(import::Args),
     /// Write images of the store as an archive or a folder, or their files as a tar
     Export(export::Args),
-    /// Make a store, on a btrfs of its own where wanted
-    Store(store::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Make an image of what was changed in a folder of unpack
@@ -137,46 +149,34 @@ enum Command {
     Layer(layer::Args),
     /// Change the settings of an image
     Config(config::Args),
-    /// Show what is different between images, folders, bundles and containers
-    Diff(diff::Args),
     /// Make one layer of all layers of an image
     Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
+    /// Make an image file of a Debian or Ubuntu system
+    Mkimg(mkimg::Args),
     /// Make, list and remove named bundles
     Bundle(bundle::Args),
+    /// Write a default config.json
+    Spec(spec::Args),
+    /// Create, start, wait for and delete a container
+    Run(run::Args),
     /// Create a container from a bundle; it waits for start
     Create(create::Args),
     /// Start a created container
     Start(start::Args),
-    /// Create, start, wait for and delete a container
-    Run(run::Args),
-    /// Show the state of a container
-    State(state::Args),
     /// Execute a program in a running container
     Exec(exec::Args),
+    /// Show the state of a container
+    State(state::Args),
+    /// List containers
+    List(list::Args),
     /// Send a signal to a container
     Kill(kill::Args),
     /// Delete a container
     Delete(delete::Args),
-    /// List containers
-    List(list::Args),
-    /// Write a default config.json
-    Spec(spec::Args),
-    /// Check credentials for a registry and keep them
-    Login(login::Args),
-    /// Forget the credentials for a registry
-    Logout(logout::Args),
-    /// List the tags of a repository
-    Tags(tags::Args),
-    /// Find repositories in registries
-    Search(search::Args),
-    /// List what refers to an image: signatures, SBOMs
-    Referrers(referrers::Args),
-    /// Serve the store as a registry
-    Serve(serve::Args),
-    /// Make an image file of a Debian or Ubuntu system
-    Mkimg(mkimg::Args),
+    /// Try what the commands need of this host, and say what helps
+    Doctor(doctor::Args),
 }
 
 /// What every command may need of its surroundings.
@@ -227,25 +227,30 @@ pub fn main() -> ExitCode {
         .init();
     let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
     let result = match cli.command {
-        Command::Images(args) => args.run(&context),
-        Command::Inspect(args) => args.run(&context),
         Command::Pull(args) => args.run(&context),
         Command::Push(args) => args.run(&context),
         Command::Copy(args) => args.run(&context),
+        Command::Tags(args) => args.run(),
+        Command::Search(args) => args.run(),
+        Command::Referrers(args) => args.run(),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
+        Command::Serve(args) => args.run(&context),
+        Command::Images(args) => args.run(&context),
+        Command::Inspect(args) => args.run(&context),
+        Command::History(args) => args.run(&context),
+        Command::Diff(args) => args.run(&context),
+        Command::Tag(args) => args.run(&context),
+        Command::Untag(args) => args.run(&context),
         Command::Index(args) => args.run(&context),
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),
-        Command::Doctor(args) => args.run(&context),
         Command::Df(args) => args.run(&context),
-        Command::History(args) => args.run(&context),
-        Command::Tag(args) => args.run(&context),
-        Command::Untag(args) => args.run(&context),
+        Command::Store(args) => args.run(&context),
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
-        Command::Store(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
-        Command::Diff(args) => args.run(&context),
         Command::Repack(args) => args.run(&context),
         Command::Commit(args) => args.run(&context),
         Command::Insert(args) => args.run(&context),
@@ -253,23 +258,18 @@ pub fn main() -> ExitCode {
         Command::Config(args) => args.run(&context),
         Command::Squash(args) => args.run(&context),
         Command::Build(args) => args.run(&context),
+        Command::Mkimg(args) => args.run(&context),
         Command::Bundle(args) => args.run(&context),
+        Command::Spec(args) => args.run(&context),
+        Command::Run(args) => args.run(&context),
         Command::Create(args) => args.run(&context),
         Command::Start(args) => args.run(&context),
-        Command::Run(args) => args.run(&context),
-        Command::State(args) => args.run(&context),
         Command::Exec(args) => args.run(&context),
+        Command::State(args) => args.run(&context),
+        Command::List(args) => args.run(&context),
         Command::Kill(args) => args.run(&context),
         Command::Delete(args) => args.run(&context),
-        Command::List(args) => args.run(&context),
-        Command::Spec(args) => args.run(&context),
-        Command::Serve(args) => args.run(&context),
-        Command::Mkimg(args) => args.run(&context),
-        Command::Login(args) => args.run(),
-        Command::Logout(args) => args.run(),
-        Command::Tags(args) => args.run(),
-        Command::Search(args) => args.run(),
-        Command::Referrers(args) => args.run(),
+        Command::Doctor(args) => args.run(&context),
     };
     result.unwrap_or_else(|e| report(&e))
 }

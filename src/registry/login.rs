@@ -167,7 +167,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Map<String, Value>) -> bool) -> Re
         new.persist(path)?;
         Ok(())
     };
-    write().map_err(|e| fail(e.to_string()))?;
+    write().map_err(|source| Error::WriteCredentials { path: path.to_path_buf(), source })?;
     Ok(true)
 }
 

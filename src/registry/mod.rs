@@ -335,6 +335,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A credentials file that cannot be written.
+    #[error("write {}: {source}", path.display())]
+    WriteCredentials {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// A credentials file that cannot be used.
     #[error("credentials in {}: {reason}", path.display())]
     CredentialsFile {
@@ -389,6 +397,7 @@ impl Error {
             | Self::Credentials => Kind::Input,
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::WriteCredentials { source, .. } => Kind::of_io(source),
             Self::Sys(e) => e.kind(),
         }
     }

@@ -57,6 +57,7 @@ pub use usage::Usage;
 use crate::error::Kind;
 use crate::oci::{self, Descriptor, Digest, Document, Image, Platform};
 use crate::sys;
+use crate::sys::workspace::Workspace;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -281,12 +282,17 @@ impl Store {
     }
 
     /// A scratch folder on the store's filesystem, gone with the value, or with the next
-    /// [`Store::open`] should this process be killed.
+    /// [`Store::open`] should this process be killed. Of a store that may only be read it lies where
+    /// temporary files lie: nothing made there can become a part of the store.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Sys`].
     pub fn scratch(&self) -> Result<Scratch> {
-        Scratch::new(&self.root.join("shipimg/tmp"))
+        let made = Workspace::beside(&self.root.join("shipimg/tmp/x"));
+        Scratch::new(match made {
+            Err(e) if e.kind() == Kind::Privilege => Workspace::within(&std::env::temp_dir())?,
+            made => made?,
+        })
     }
 
     /// Reads a whole document, verified.

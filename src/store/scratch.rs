@@ -16,8 +16,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(tmp: &Path) -> Result<Self> {
-        let workspace = Workspace::beside(&tmp.join("x"))?;
+    pub(super) fn new(workspace: Workspace) -> Result<Self> {
         // The workspace itself is locked; what is inside may be locked by others.
         let path = workspace.path().join("d");
         let mode = Mode::from_raw_mode(0o755);
@@ -55,7 +54,8 @@ mod tests {
     #[test]
     fn gone_or_published() {
         let tmp = tempfile::tempdir().unwrap();
-        let (one, two) = (Scratch::new(tmp.path()).unwrap(), Scratch::new(tmp.path()).unwrap());
+        let scratch = || Scratch::new(Workspace::beside(&tmp.path().join("x")).unwrap()).unwrap();
+        let (one, two) = (scratch(), scratch());
         let (target, gone) = (tmp.path().join("target"), two.path().to_path_buf());
         assert!(one.publish(&target).unwrap() && target.exists());
         assert!(!two.publish(&target).unwrap() && !gone.exists());

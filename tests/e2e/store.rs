@@ -503,9 +503,10 @@ fn a_store_that_may_only_be_read() {
     let checked = run(&["fsck"]);
     let explained = run(&["df"]);
     let shown = run(&["prune", "--all", "--dry-run"]);
+    let exported = run(&["export", "one:1", "-o", target.path().join("x.tar").to_str().unwrap()]);
     let pruned = run(&["prune", "-y"]);
     output("umount", &[path]);
-    for out in [listed, unpacked, checked, explained, shown] {
+    for out in [listed, unpacked, checked, explained, shown, exported] {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
     assert_eq!(pruned.status.code(), Some(8), "{}", String::from_utf8_lossy(&pruned.stderr));
