@@ -201,7 +201,8 @@ impl Bundle {
         if path.exists() {
             return Err(Error::Exists(name.to_string()));
         }
-        let mut bundle = Self::throw_away(store, name, origin, Some(driver), settings)?;
+        let make = |source: &Source, path: &Path| Ok(Some(Rootfs::create(store, driver, source, path)?));
+        let mut bundle = Self::make(store, name, origin, &make, settings)?;
         if let Some(scratch) = bundle.scratch.take()
             && !scratch.publish(&path)?
         {
@@ -223,6 +224,19 @@ impl Bundle {
         driver: Option<DriverKind>,
         settings: &Settings,
     ) -> Result<Self> {
+        let make = |source: &Source, path: &Path| {
+            Ok(driver.map(|d| Rootfs::volatile(store, d, source, path)).transpose()?)
+        };
+        Self::make(store, name, origin, &make, settings)
+    }
+
+    fn make(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        rootfs: &dyn Fn(&Source, &Path) -> Result<Option<Rootfs>>,
+        settings: &Settings,
+    ) -> Result<Self> {
         check_name(name)?;
         let scratch = store.scratch()?;
         let path = scratch.path().to_path_buf();
@@ -232,11 +246,11 @@ impl Bundle {
         };
         let digest = image.map(|i| i.descriptor.digest.clone());
         let lease = digest.as_ref().map(|d| store.lease().and_then(|l| l.hold(d).map(|()| l))).transpose()?;
-        let rootfs = driver.map(|d| Rootfs::create(store, d, &origin.source(), &path)).transpose()?;
+        let rootfs = rootfs(&origin.source(), &path)?;
         let record = Record { origin: origin.to_string(), image: digest, rootfs };
         let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch), lease };
         let mut spec = spec_for(&bundle.rootfs(), image)?;
-        let root = match (origin, driver) {
+        let root = match (origin, &bundle.record.rootfs) {
             (Origin::Directory(dir), None) => dir.as_path(),
             _ => Path::new("rootfs"),
         };

@@ -1,5 +1,6 @@
 //! The errors of all rooms, their exit codes and the hints that go with them.
 
+use super::fsck::Broken;
 use super::unpack::NotEmpty;
 use crate::error::Kind;
 use crate::transfer;
@@ -42,7 +43,7 @@ pub enum Error {
     /// Logging in or out.
     Login(#[from] super::login::Error),
     /// A store that is not whole.
-    Broken(#[from] super::fsck::Broken),
+    Broken(#[from] Broken),
     /// Why nothing is removed.
     Refusal(#[from] super::sweep::Refusal),
     /// A bundle.
@@ -151,7 +152,16 @@ impl Error {
             Self::Import(super::import::Error::NoName { archive, .. }) => {
                 Some(format!("shipimg import {archive} NAME"))
             }
+            Self::Store(store::Error::Io { source, .. })
+            | Self::Transfer(transfer::Error::Store(store::Error::Io { source, .. }))
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Some("shipimg df tells what the store takes, shipimg prune makes room".to_string())
+            }
             Self::Store(store::Error::NoImage { name, .. }) => Some(format!("shipimg pull {name}")),
+            Self::Broken(Broken { tried: true, name: Some(name), .. }) => {
+                Some(format!("pull or import {name} again, or drop it: shipimg rmi {name}"))
+            }
             Self::Broken(_) | Self::Store(store::Error::Verify(_)) => {
                 Some("shipimg fsck --repair".to_string())
             }
@@ -180,6 +190,10 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
         rootfs::Error::Unsupported { driver: rootfs::DriverKind::Btrfs, .. } => {
             Some("use --driver overlay, or keep the store and its bundles on btrfs: --root DIR".to_string())
         }
+        rootfs::Error::Unsupported { driver: rootfs::DriverKind::Overlay, .. } => {
+            Some("use --driver copy".to_string())
+        }
+        rootfs::Error::Sys(sys::Error::NoLoopDevice { .. }) => Some("modprobe loop".to_string()),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }
@@ -193,6 +207,8 @@ fn registry_name(host: &str) -> &str {
 fn registry_hint(e: &registry::Error) -> Option<String> {
     use registry::Error as E;
     match e {
+        // That was a login.
+        E::Unauthorized { host, repository, .. } if host == repository => None,
         E::Unauthorized { host, .. } => Some(format!("shipimg login {}", registry_name(host))),
         E::Untrusted { host, .. } => {
             Some(format!("cp its-ca.pem /etc/containers/certs.d/{host}/ca.crt, or --tls-verify=false"))
@@ -202,6 +218,7 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         E::NoImage { reference, .. } => {
             Some(format!("shipimg tags {}/{}", reference.registry(), reference.repository()))
         }
+        E::NoRepository { registry, .. } => Some(format!("shipimg search {registry}/")),
         E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
         _ => None,
     }

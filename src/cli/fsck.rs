@@ -4,7 +4,7 @@ use super::table::Format;
 use super::transfer::Network;
 use super::{Context, Result, printable};
 use crate::oci::Reference;
-use crate::store::{self, Damage, Entry, Fault, Ingest, Store};
+use crate::store::{Damage, Entry, Fault, Ingest, Store};
 use crate::transfer::{FromRegistry, Source};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -19,6 +19,10 @@ use std::process::ExitCode;
 pub struct Broken {
     faults: usize,
     images: usize,
+    /// Whether `--repair` could not help.
+    pub(super) tried: bool,
+    /// One of the images.
+    pub(super) name: Option<String>,
 }
 
 /// How often what a repaired document leads to is repaired in turn.
@@ -64,14 +68,16 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         let images: BTreeSet<String> = faults.iter().flat_map(|f| &f.entries).map(Entry::name).collect();
-        Err(Broken { faults: faults.len(), images: images.len() }.into())
+        let name = images.first().cloned();
+        Err(Broken { faults: faults.len(), images: images.len(), tried: self.repair, name }.into())
     }
 
-    /// Fetches a blob from where one of its images came from.
+    /// Fetches a blob from where one of its images came from; says why none of them has it.
     fn fetch(&self, store: &Store, fault: &Fault) {
         if fault.damage == Damage::Size {
             return;
         }
+        let mut refusals = Vec::new();
         for entry in &fault.entries {
             let Some(reference) = &entry.reference else { continue };
             let fetched = match &entry.shadow {
@@ -83,12 +89,20 @@ impl Args {
             };
             match fetched {
                 Ok(()) => return,
-                Err(e) => say!("{}: {}", fault.descriptor.digest, printable(&e.to_string())),
+                Err(e) => refusals.push(format!("{reference} does not give it: {e}")),
             }
+        }
+        for refusal in refusals {
+            say!("{}: {}", fault.descriptor.digest.short(), printable(&refusal));
         }
     }
 
-    fn fetch_from(&self, store: &Store, reference: &Reference, fault: &Fault) -> Result<()> {
+    fn fetch_from(
+        &self,
+        store: &Store,
+        reference: &Reference,
+        fault: &Fault,
+    ) -> std::result::Result<(), Box<dyn std::error::Error>> {
         let source = FromRegistry::connect(reference, &self.network.options())?;
         let d = &fault.descriptor;
         if fault.is_document {
@@ -96,11 +110,7 @@ impl Args {
         }
         let Ingest::Missing(mut writer) = store.ingest(d)? else { return Ok(()) };
         let mut content = source.blob(d, writer.len(), &|_| ())?;
-        std::io::copy(&mut content, &mut writer).map_err(|source| store::Error::Io {
-            action: "fetch",
-            path: store.blob_path(&d.digest),
-            source,
-        })?;
+        std::io::copy(&mut content, &mut writer)?;
         Ok(writer.commit()?)
     }
 }

@@ -3,6 +3,9 @@
 use super::{Result, printable};
 use crate::error::Kind;
 use crate::registry::{Credentials, Kept, Options, Scope};
+use crate::sys::signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{self, LocalModes, OptionalActions};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -137,9 +140,21 @@ fn ask(prompt: &str, echo: bool) -> Result<String> {
     tty.write_all(prompt.as_bytes())?;
     let before = termios::tcgetattr(&tty).map_err(std::io::Error::from)?;
     if !echo {
+        // An interruption must not leave a terminal that shows nothing.
+        signal::put_off();
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         termios::tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(std::io::Error::from)?;
+    }
+    if !echo {
+        // A signal may come just before the wait, so none is long.
+        let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let typed = || poll(&mut [PollFd::new(&tty, PollFlags::IN)], Some(&pause));
+        while matches!(typed(), Ok(0) | Err(Errno::INTR)) && signal::pending().is_none() {}
+        if signal::pending().is_some() {
+            termios::tcsetattr(&tty, OptionalActions::Now, &before).map_err(std::io::Error::from)?;
+            signal::give_in();
+        }
     }
     let mut line = String::new();
     let read = BufReader::new(&tty).take(LONGEST).read_line(&mut line);

@@ -24,6 +24,7 @@ mod create;
 mod delete;
 mod df;
 mod diff;
+mod doctor;
 mod error;
 mod exec;
 mod export;
@@ -56,6 +57,7 @@ mod spec;
 mod squash;
 mod start;
 mod state;
+mod store;
 mod sweep;
 mod table;
 mod tag;
@@ -66,7 +68,7 @@ mod unpack;
 
 pub use error::Error;
 
-use crate::store::Store;
+use crate::store::{Store, mount_backing};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -107,6 +109,8 @@ enum Command {
     Prune(prune::Args),
     /// Check that all blobs of the store are whole
     Fsck(fsck::Args),
+    /// Try what the commands need of this host, and say what helps
+    Doctor(doctor::Args),
     /// Explain what the store takes on disk
     Df(df::Args),
     /// Show how an image of the store was made
@@ -119,6 +123,8 @@ enum Command {
     Import(import::Args),
     /// Write images of the store as an archive or a folder, or their files as a tar
     Export(export::Args),
+    /// Make a store, on a btrfs of its own where wanted
+    Store(store::Args),
     /// Unpack an image of the store into a folder
     Unpack(unpack::Args),
     /// Make an image of what was changed in a folder of unpack
@@ -180,11 +186,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens the store.
+    /// Opens the store; mounts the image that it lies in, should a reboot have taken that away.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`mount_backing`] and [`Store::open`].
     pub fn store(&self) -> Result<Store> {
+        mount_backing(&self.root)?;
         Ok(Store::open(&self.root)?)
     }
 
@@ -229,12 +236,14 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => args.run(&context),
         Command::Prune(args) => args.run(&context),
         Command::Fsck(args) => args.run(&context),
+        Command::Doctor(args) => args.run(&context),
         Command::Df(args) => args.run(&context),
         Command::History(args) => args.run(&context),
         Command::Tag(args) => args.run(&context),
         Command::Untag(args) => args.run(&context),
         Command::Import(args) => args.run(&context),
         Command::Export(args) => args.run(&context),
+        Command::Store(args) => args.run(&context),
         Command::Unpack(args) => args.run(&context),
         Command::Diff(args) => args.run(&context),
         Command::Repack(args) => args.run(&context),

@@ -75,7 +75,7 @@ impl Progress {
             for bar in bars.blobs.values().chain(&bars.total) {
                 bar.abandon();
             }
-            if !bars.blobs.is_empty() {
+            if bars.total.is_some() || !bars.blobs.is_empty() {
                 say!();
             }
         }

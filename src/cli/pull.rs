@@ -1,6 +1,6 @@
 //! `shipimg pull`: an image from a registry into the store.
 
-use super::transfer::{Network, Report, Selection, Wanted};
+use super::transfer::{Network, Report, Selection, Wanted, interrupted};
 use super::{Context, Result};
 use crate::transfer::{Options, Platforms, ToStore};
 use std::process::ExitCode;
@@ -34,6 +34,7 @@ impl Args {
             foreign_layers: self.allow_foreign_layers,
             registry: network,
         };
+        interrupted("\nerror: interrupted; the same pull goes on from here\n");
         let copied = self.report.copy(&store, &source, &sink, &options)?;
         self.report.print(&reference.to_string(), &copied, false)?;
         Ok(ExitCode::SUCCESS)

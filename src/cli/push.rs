@@ -1,6 +1,6 @@
 //! `shipimg push`: an image of the store to a registry.
 
-use super::transfer::{Network, Report, Selection};
+use super::transfer::{Network, Report, Selection, interrupted};
 use super::{Context, Result};
 use crate::layer::Coding;
 use crate::oci::{Name, Reference};
@@ -45,6 +45,7 @@ impl Args {
             foreign_layers: false,
             registry: network,
         };
+        interrupted("\nerror: interrupted; the same push leaves out what is there already\n");
         let copied = self.report.copy(&store, &source, &sink, &options)?;
         self.report.print(&to.to_string(), &copied, false)?;
         Ok(ExitCode::SUCCESS)

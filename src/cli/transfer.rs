@@ -5,9 +5,10 @@ use super::progress::{Progress, Style};
 use crate::oci::{self, Platform, Reference};
 use crate::registry::{self, Credentials};
 use crate::store::{self, Store};
+use crate::sys::signal;
 use crate::transfer::{self, Copied, FromRegistry, Options, Platforms, Sink, Source};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,6 +30,11 @@ impl Wanted {
     pub fn find(&self, options: &registry::Options) -> Result<(Reference, FromRegistry)> {
         Ok(FromRegistry::find(&self.0, options)?)
     }
+}
+
+/// Has `words` said when the user breaks a transfer off, on a terminal below the bars.
+pub fn interrupted(words: &'static str) {
+    signal::explain(if std::io::stderr().is_terminal() { words } else { words.trim_start() });
 }
 
 /// Which images of an index.

@@ -91,6 +91,9 @@ impl FromStr for Reference {
         if text.is_empty() {
             return Err(fail(0, "it is empty"));
         }
+        if let Some(at) = text.find("://") {
+            return Err(fail(at, "an image is named without docker:// or https://"));
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, d)) => {
                 let digest = d
@@ -322,6 +325,7 @@ mod tests {
     fn explains_at_the_character() {
         for (text, at, reason) in [
             ("", 1, "empty"),
+            ("docker://alpine", 7, "without docker://"),
             ("Alpine", 1, "upper case"),
             ("a/bC", 4, "upper case"),
             ("alpine:", 8, "tag is empty"),
@@ -334,7 +338,6 @@ mod tests {
             ("localhost:x/a", 11, "port"),
             ("ex_ample.com/a", 3, "host name"),
             ("alpine@sha256:12", 8, "digest"),
-            ("docker://alpine", 8, "port"),
         ] {
             let e = text.parse::<Reference>().unwrap_err().to_string();
             assert!(e.contains(reason) && e.ends_with(&format!("at character {at}")), "{text}: {e}");

@@ -67,8 +67,7 @@ impl Remote {
     /// The first `limit` tags of the repository, in the registry's order.
     ///
     /// # Errors
-    /// [`Error::NoImage`] where there is no such repository, [`Error::Redirect`], and those of
-    /// the network.
+    /// [`Error::NoRepository`], [`Error::Redirect`], and those of the network.
     pub fn tags(&self, limit: usize) -> Result<Vec<String>> {
         let upstream = self.places.upstream();
         let connection = upstream.connection()?;
@@ -79,7 +78,15 @@ impl Remote {
             tags.extend(page.tags.unwrap_or_default());
             tags.len() < limit
         });
-        result.map_err(|e| self.no_image(e))?;
+        result.map_err(|e| match self.no_image(e) {
+            Error::NoImage { reference, host, message } => Error::NoRepository {
+                registry: reference.registry().to_string(),
+                repository: reference.repository().to_string(),
+                host,
+                message,
+            },
+            other => other,
+        })?;
         tags.truncate(limit);
         Ok(tags)
     }

@@ -105,7 +105,7 @@ pub enum Error {
         host: String,
     },
     /// The server's certificate is not trusted.
-    #[error("{host} is not trusted: {}", root_cause(source))]
+    #[error("{host} is not trusted: {}", distrust(source))]
     Untrusted {
         /// Host and port.
         host: String,
@@ -173,7 +173,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The registry wants credentials, other ones, or a right that they do not give.
-    #[error("{host} refused access to {repository}: {status}{}{}", colon(message), withheld_note(withheld.as_deref()))]
+    #[error("{host} refused {}: {status}{}{}", refused(host, repository), colon(message), withheld_note(withheld.as_deref()))]
     Unauthorized {
         /// Host and port.
         host: String,
@@ -255,6 +255,18 @@ pub enum Error {
     NoImage {
         /// What was asked for.
         reference: Box<Reference>,
+        /// Host and port.
+        host: String,
+        /// The registry's words.
+        message: String,
+    },
+    /// The registry does not have a repository of this name.
+    #[error("no repository {registry}/{repository} at {host}{}", colon(message))]
+    NoRepository {
+        /// The registry, as references call it.
+        registry: String,
+        /// What was asked for.
+        repository: String,
         /// Host and port.
         host: String,
         /// The registry's words.
@@ -369,7 +381,7 @@ impl Error {
             Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } | Self::Json { .. } => {
                 Kind::Integrity
             }
-            Self::NoImage { .. } => Kind::Missing,
+            Self::NoImage { .. } | Self::NoRepository { .. } => Kind::Missing,
             Self::Helper { .. }
             | Self::CredentialsFile { .. }
             | Self::ConfigFile { .. }
@@ -387,7 +399,7 @@ impl Error {
             Self::Status { status, .. } => status.as_u16(),
             _ => 0,
         };
-        matches!(self, Self::NoImage { .. }) || status == 404
+        matches!(self, Self::NoImage { .. } | Self::NoRepository { .. }) || status == 404
     }
 
     /// Whether the same request may succeed a little later.
@@ -404,6 +416,21 @@ impl Error {
 }
 
 /// The innermost cause: transports wrap theirs in many layers that say nothing.
+/// What was refused: a repository, or at a login the registry as a whole.
+fn refused(host: &str, repository: &str) -> String {
+    if repository == host { "the credentials".to_string() } else { format!("access to {repository}") }
+}
+
+/// Why a certificate is not trusted.
+fn distrust(e: &reqwest::Error) -> String {
+    let cause = root_cause(e);
+    if cause.contains("CaUsedAsEndEntity") {
+        "its certificate is signed by itself".to_string()
+    } else {
+        cause
+    }
+}
+
 fn root_cause(e: &(dyn StdError + 'static)) -> String {
     let mut at = e;
     while let Some(source) = at.source() {

@@ -40,6 +40,7 @@ use crate::error::Kind;
 use crate::layer;
 use crate::oci::Image;
 use crate::store::{self, Area, Store};
+use crate::sys::overlay::MAX_LOWERS;
 use crate::sys::{self, Call};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -169,11 +170,14 @@ pub struct Rootfs {
     /// The image file below an overlay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<PathBuf>,
+    /// Whether it goes with the command that made it: what is written is never synced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub volatile: bool,
 }
 
 impl Rootfs {
     const fn new(driver: DriverKind) -> Self {
-        Self { driver, lowers: Vec::new(), image: None }
+        Self { driver, lowers: Vec::new(), image: None, volatile: false }
     }
 
     /// Makes `bundle/rootfs` from `source`, mounted where the driver mounts. The folder
@@ -182,19 +186,31 @@ impl Rootfs {
     /// # Errors
     /// Any [`Error`]; what was made is taken away again.
     pub fn create(store: &Store, driver: DriverKind, source: &Source, bundle: &Path) -> Result<Self> {
+        Self::new(driver).make(store, source, bundle)
+    }
+
+    /// As [`Rootfs::create`], for a bundle that is thrown away: what is written is not synced,
+    /// and of no use once it is unmounted.
+    ///
+    /// # Errors
+    /// As [`Rootfs::create`].
+    pub fn volatile(store: &Store, driver: DriverKind, source: &Source, bundle: &Path) -> Result<Self> {
+        Self { volatile: true, ..Self::new(driver) }.make(store, source, bundle)
+    }
+
+    fn make(mut self, store: &Store, source: &Source, bundle: &Path) -> Result<Self> {
         let bundle = &bundle.canonicalize().call(|| format!("realpath({})", bundle.display()))?;
-        let mut rootfs = Self::new(driver);
         for name in ["rootfs", "upper", "work", "lower"] {
             let path = bundle.join(name);
             if path.symlink_metadata().is_ok() {
                 return Err(rustix::io::Errno::EXIST).call(|| format!("mkdir({})", path.display()))?;
             }
         }
-        let made = driver.driver().create(store, source, bundle, &mut rootfs);
+        let made = self.driver.driver().create(store, source, bundle, &mut self);
         match made {
-            Ok(()) => Ok(rootfs),
+            Ok(()) => Ok(self),
             Err(e) => {
-                if let Err(undo) = rootfs.remove(bundle) {
+                if let Err(undo) = self.remove(bundle) {
                     tracing::warn!("{undo}");
                 }
                 Err(e)
@@ -253,6 +269,11 @@ pub fn choose(store: &Store, source: &Source) -> Result<(DriverKind, String)> {
     let layers = store.area(Area::Layers)?;
     if sys::btrfs::is_btrfs(&layers)? && !matches!(source, Source::Directory(_)) {
         return Ok((DriverKind::Btrfs, format!("{} is on btrfs", layers.display())));
+    }
+    if let Source::Image(image) = source
+        && image.layers.len() > MAX_LOWERS
+    {
+        return Ok((DriverKind::Copy, format!("an overlay takes {MAX_LOWERS} layers")));
     }
     match overlay::try_mount(&layers) {
         Ok(()) => Ok((DriverKind::Overlay, "overlays can be mounted".to_string())),

@@ -2,15 +2,19 @@
 //!
 //! A layer is extracted once and serves all images that have it: by its diff id where it
 //! stands alone, by its chain id where it depends on the layers below (hard links into
-//! them, directories that it does not describe). Each becomes a lower directory.
+//! them, directories that it does not describe). Each becomes a lower directory; there can
+//! be 500 of them, on kernels before 6.7 as many as a mount string holds. What a throw-away
+//! bundle writes is not synced (`volatile`).
 
 use super::area::{LayersLock, make_dir, remove_dirs, sync};
 use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Extracted, Options, copy_meta};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
+use crate::sys::overlay::MAX_LOWERS;
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, mount};
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -22,6 +26,7 @@ impl Driver for Overlay {
     fn create(&self, store: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()> {
         let root_meta = match source {
             Source::Image(image) => {
+                check_count(image.layers.len())?;
                 let layers = lowers(store, image)?;
                 let root =
                     layers.iter().find(|l| l.with_file_name("root").exists()).or(layers.first()).cloned();
@@ -40,11 +45,11 @@ impl Driver for Overlay {
         for name in ["upper", "work", "rootfs"] {
             make_dir(&bundle.join(name))?;
         }
-        mount(&rootfs.lowers, root_meta.as_deref(), bundle)
+        mount(rootfs, root_meta.as_deref(), bundle)
     }
 
     fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
-        mount(&rootfs.lowers, None, bundle)
+        mount(rootfs, None, bundle)
     }
 
     fn remove(&self, bundle: &Path) -> Result<()> {
@@ -54,7 +59,7 @@ impl Driver for Overlay {
 
 /// Mounts the overlay of `bundle` where it is not mounted; the root of a fresh upper directory
 /// takes owner, mode and the like from `root`.
-pub(super) fn mount(lowers: &[PathBuf], root: Option<&Path>, bundle: &Path) -> Result<()> {
+pub(super) fn mount(rootfs: &Rootfs, root: Option<&Path>, bundle: &Path) -> Result<()> {
     let (upper, work, target) = (bundle.join("upper"), bundle.join("work"), bundle.join("rootfs"));
     if mount::is_mount_point(&target)? {
         return Ok(());
@@ -62,7 +67,34 @@ pub(super) fn mount(lowers: &[PathBuf], root: Option<&Path>, bundle: &Path) -> R
     if let Some(root) = root {
         copy_meta(root, &upper)?;
     }
-    Ok(sys::overlay::Overlay { lowers, upper: Some((&upper, &work)) }.mount(&target)?)
+    let (lowers, volatile) = (&rootfs.lowers, rootfs.volatile);
+    stack(sys::overlay::Overlay { lowers, upper: Some((&upper, &work)), volatile }, &target)
+}
+
+/// Mounts `overlay` at `target`; says so where this kernel takes fewer lowers.
+fn stack(overlay: sys::overlay::Overlay, target: &Path) -> Result<()> {
+    match overlay.mount(target) {
+        Err(e) if e.errno() == Some(Errno::TOOBIG) => {
+            let release = rustix::system::uname().release().to_string_lossy().into_owned();
+            unsupported(format!(
+                "{} layers need a kernel of 6.7 or later (fsconfig lowerdir+), this is {release}",
+                overlay.lowers.len()
+            ))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Overlayfs stacks so many layers and no more.
+fn check_count(layers: usize) -> Result<()> {
+    if layers <= MAX_LOWERS {
+        return Ok(());
+    }
+    unsupported(format!("an overlay takes {MAX_LOWERS} layers, the image has {layers}"))
+}
+
+fn unsupported<T>(reason: String) -> Result<T> {
+    Err(Error::Unsupported { driver: DriverKind::Overlay, reason })
 }
 
 /// Whether an overlay with an upper directory can be mounted in `folder`.
@@ -71,7 +103,8 @@ pub(super) fn try_mount(folder: &Path) -> Result<()> {
     for name in ["lower", "upper", "work", "rootfs"] {
         make_dir(&work.path().join(name))?;
     }
-    mount(&[work.path().join("lower")], None, work.path())?;
+    let rootfs = Rootfs { lowers: vec![work.path().join("lower")], ..Rootfs::new(DriverKind::Overlay) };
+    mount(&rootfs, None, work.path())?;
     Ok(mount::unmount(&work.path().join("rootfs"))?)
 }
 
@@ -172,7 +205,7 @@ fn settle(extracted: &mut Extracted, work: &Path, fs: &Path, below: &[Option<Pat
     }
     let view = work.join("view");
     make_dir(&view)?;
-    sys::overlay::Overlay { lowers: &lowers, upper: None }.mount(&view)?;
+    stack(sys::overlay::Overlay { lowers: &lowers, upper: None, volatile: false }, &view)?;
     let settled = extracted.settle(fs, &view);
     mount::unmount(&view)?;
     std::fs::remove_dir(&view).call(|| format!("rmdir({})", view.display()))?;

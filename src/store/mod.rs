@@ -32,6 +32,7 @@
 //!
 //! It does not know registries, layers' contents or containers.
 
+mod backing;
 mod blob;
 mod fsck;
 mod gc;
@@ -43,6 +44,7 @@ mod shadow;
 mod summary;
 mod usage;
 
+pub use backing::{check_empty, init_btrfs, mount_backing};
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use fsck::{Damage, Fault};
 pub use gc::{Plan, Scope, Survey, Waste};

@@ -72,11 +72,26 @@ pub fn set_read_only(path: &Path) -> Result<()> {
     failed(subvolume.set_ro(true), call)
 }
 
-/// Deletes a subvolume with the subvolumes in it.
+/// Deletes a subvolume with the subvolumes in it. One that has used up its quota has no room
+/// for the deletion; its limit is lifted then.
 ///
 /// # Errors
 /// The failed ioctl.
 pub fn delete(path: &Path) -> Result<()> {
+    match delete_once(path) {
+        Err(e) if e.errno() == Some(Errno::DQUOT) => {
+            let args = ["qgroup".as_ref(), "limit".as_ref(), "none".as_ref(), path.as_os_str()];
+            if let Err(failed) = super::program::output("btrfs", &args) {
+                tracing::warn!("{failed}");
+                return Err(e);
+            }
+            delete_once(path)
+        }
+        other => other,
+    }
+}
+
+fn delete_once(path: &Path) -> Result<()> {
     let call = || format!("ioctl({}, BTRFS_IOC_SNAP_DESTROY)", path.display());
     let subvolume = failed(Subvolume::get(path), call)?;
     failed(subvolume.delete(DeleteFlags::RECURSIVE), call)

@@ -1,6 +1,7 @@
 //! Loop devices: a file as a block device (loop(4)).
 
-use super::{Call, Result};
+use super::{Call, Error, Result};
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 /// An attached loop device. It is attached with autoclear: the kernel detaches it when
@@ -15,14 +16,19 @@ impl LoopDevice {
     /// Attaches `file` to a free loop device.
     ///
     /// # Errors
-    /// The failed call: no loop device left, no permission, no such file.
+    /// [`Error::NoLoopDevice`] where there is none to have; the failed call.
     pub fn attach(file: &Path, read_only: bool) -> Result<Self> {
         let name = || format!("loop attach({})", file.display());
-        let control = loopdev::LoopControl::open().call(|| "open(/dev/loop-control)".to_string())?;
+        let none = |call: &'static str| {
+            move |e: std::io::Error| Error::NoLoopDevice {
+                call,
+                errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
+            }
+        };
+        let control = loopdev::LoopControl::open().map_err(none("open(/dev/loop-control)"))?;
         // Another process may take the free device between the question and the attach.
         for _ in 0..64 {
-            let device =
-                control.next_free().call(|| "ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)".to_string())?;
+            let device = control.next_free().map_err(none("ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)"))?;
             match device.with().read_only(read_only).autoclear(true).attach(file) {
                 Ok(()) => {
                     let path = device.path().unwrap_or_default();
@@ -32,7 +38,7 @@ impl LoopDevice {
                 Err(e) => return Err(e).call(name),
             }
         }
-        Err(rustix::io::Errno::BUSY).call(name)
+        Err(Errno::BUSY).call(name)
     }
 
     /// The device's path, `/dev/loopN`.

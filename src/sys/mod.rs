@@ -24,6 +24,7 @@ pub mod pty;
 pub mod sandbox;
 pub mod selfexe;
 pub mod signal;
+pub mod trial;
 pub mod workspace;
 pub mod xattr;
 
@@ -38,6 +39,14 @@ pub enum Error {
     Syscall {
         /// The call with its operands, as it would be written.
         call: String,
+        /// What the kernel answered.
+        errno: Errno,
+    },
+    /// No loop device is to be had.
+    #[error("no loop device for the file: {call}: {}", std::io::Error::from(*errno))]
+    NoLoopDevice {
+        /// The failed call.
+        call: &'static str,
         /// What the kernel answered.
         errno: Errno,
     },
@@ -81,7 +90,8 @@ impl Error {
                 e => Kind::of_io(&e.into()),
             },
             Self::Program { .. } | Self::TooSlow { .. } => Kind::Internal,
-            Self::NoProgram { .. } => Kind::Unsupported,
+            Self::NoLoopDevice { errno: Errno::PERM | Errno::ACCESS, .. } => Kind::Privilege,
+            Self::NoLoopDevice { .. } | Self::NoProgram { .. } => Kind::Unsupported,
         }
     }
 
@@ -89,7 +99,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Syscall { errno, .. } => Some(*errno),
+            Self::Syscall { errno, .. } | Self::NoLoopDevice { errno, .. } => Some(*errno),
             _ => None,
         }
     }

@@ -1,12 +1,16 @@
 //! Overlay mounts by the new mount API (fsopen(2)), by mount(2) on kernels before 6.7.
+//!
+//! The new way names each lower directory by itself (`lowerdir+`), up to [`MAX_LOWERS`]. The
+//! old one takes all of them as one string of a page at most: some 25 to 50, as long as
+//! their paths are.
 
 use super::{Call, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +23,9 @@ const MAX_STRING: usize = 255;
 /// The most that mount(2) takes as data, in bytes.
 const MAX_DATA: usize = 4095;
 
+/// The most lower directories that overlayfs stacks (`OVL_MAX_STACK`).
+pub const MAX_LOWERS: usize = 500;
+
 /// Options that keep the upper directory readable to other tools.
 const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
 
@@ -29,6 +36,9 @@ pub struct Overlay<'a> {
     pub lowers: &'a [PathBuf],
     /// The upper and the work directory, on one filesystem; none for a read-only overlay.
     pub upper: Option<(&'a Path, &'a Path)>,
+    /// Nothing is synced to the upper directory, which is of no use after the unmount
+    /// (`volatile`, Linux 5.10; left out before).
+    pub volatile: bool,
 }
 
 impl Overlay<'_> {
@@ -37,8 +47,14 @@ impl Overlay<'_> {
     /// # Errors
     /// The failed call; E2BIG where an old kernel's mount(2) cannot take so many lowers.
     pub fn mount(&self, target: &Path) -> Result<()> {
-        match self.mount_by_fd(target) {
-            Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::NOSYS)) => self.mount_by_data(target),
+        let attempt = |overlay: &Self| match overlay.mount_by_fd(target) {
+            Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::NOSYS)) => overlay.mount_by_data(target),
+            other => other,
+        };
+        match attempt(self) {
+            Err(e) if self.volatile && e.errno() == Some(Errno::INVAL) => {
+                attempt(&Self { volatile: false, ..*self })
+            }
             other => other,
         }
     }
@@ -56,6 +72,9 @@ impl Overlay<'_> {
         }
         for (key, value) in OPTIONS {
             set(&fs, key, Path::new(value), &mut open)?;
+        }
+        if self.volatile {
+            fsconfig_set_flag(fs.as_fd(), "volatile").call(|| "fsconfig(overlay, volatile)".to_string())?;
         }
         fsconfig_create(&fs).call(|| format!("fsconfig(overlay, create) for {}", target.display()))?;
         let attributes =
@@ -80,6 +99,9 @@ impl Overlay<'_> {
         }
         for (key, value) in OPTIONS {
             data.extend_from_slice(format!(",{key}={value}").as_bytes());
+        }
+        if self.volatile {
+            data.extend_from_slice(b",volatile");
         }
         if data.len() > MAX_DATA {
             let call = || format!("mount(overlay, {}) with {} lowers", target.display(), self.lowers.len());
@@ -142,14 +164,25 @@ mod tests {
         let target = dir("target");
         for i in 0..2 {
             let (upper, work) = (dir(&format!("up,p:e\\r{i}")), dir(&format!("wo,r:k\\{i}")));
-            let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)) };
+            let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)), volatile: i == 1 };
             let mounted = if i == 0 { overlay.mount_by_fd(&target) } else { overlay.mount_by_data(&target) };
             mounted.unwrap();
             assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "0");
             assert!(target.join("only2").exists());
+            let options = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let options = options.lines().find(|l| l.contains(target.to_str().unwrap())).unwrap();
+            assert_eq!(options.contains("volatile"), i == 1, "{options}");
             fs::write(target.join("new"), "").unwrap();
             mount::unmount(&target).unwrap();
             assert!(upper.join("new").exists() && !target.join("f").exists());
         }
+    }
+
+    #[test]
+    fn old_kernels_take_some_lowers() {
+        let lowers: Vec<PathBuf> = (0..MAX_LOWERS).map(|i| format!("/nowhere/{i}").into()).collect();
+        let overlay = Overlay { lowers: &lowers, upper: None, volatile: false };
+        let e = overlay.mount_by_data(Path::new("/nowhere/target")).unwrap_err();
+        assert_eq!(e.errno(), Some(Errno::TOOBIG), "{e}");
     }
 }

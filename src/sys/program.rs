@@ -17,6 +17,14 @@ const STDERR_TAIL: usize = 2000;
 pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
     let mut command = Command::new(program);
     command.args(args).env("LC_ALL", "C").stdin(Stdio::null());
+    finish(program, args, &mut command)
+}
+
+/// Runs `command`, which is `program` with `args`; gives its standard output.
+///
+/// # Errors
+/// As [`output`].
+pub(super) fn finish<A: AsRef<OsStr>>(program: &str, args: &[A], command: &mut Command) -> Result<Vec<u8>> {
     let out = command.output().map_err(|e| spawn_error(program, &e))?;
     if out.status.success() {
         return Ok(out.stdout);

@@ -4,6 +4,7 @@
 use super::{Call, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Names without `SIG`, by number, as kill(1) lists them for this architecture.
@@ -117,6 +118,35 @@ pub fn give_in() {
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
+        }
+    }
+}
+
+/// What [`explain`] says at the end.
+static LAST_WORDS: OnceLock<&'static str> = OnceLock::new();
+
+extern "C" fn say_and_end(signal: i32) {
+    let words = LAST_WORDS.get().copied().unwrap_or_default();
+    // SAFETY: both calls are async-signal-safe; the string is static. SA_RESETHAND gave the
+    // signal its default action back, which ends the process when the handler returns.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len());
+        libc::raise(signal);
+    }
+}
+
+/// Has `words` written to standard error when SIGINT ends this process, as it still does.
+pub fn explain(words: &'static str) {
+    if LAST_WORDS.set(words).is_ok() {
+        // SAFETY: the action is filled before it is used; the handler is async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGINT, std::ptr::null(), &raw mut action);
+            if action.sa_sigaction == libc::SIG_DFL {
+                action.sa_sigaction = say_and_end as *const () as usize;
+                action.sa_flags = libc::SA_RESETHAND;
+                libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut());
+            }
         }
     }
 }

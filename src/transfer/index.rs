@@ -82,11 +82,17 @@ fn is_member(item: &Value, member: &Member) -> bool {
         Member::Digest(digest) => item["digest"].as_str() == Some(&digest.to_string()),
         Member::Platform(platform) => {
             let p = &item["platform"];
+            let arch = platform.architecture.as_str();
             p["os"].as_str() == Some(&platform.os)
-                && p["architecture"].as_str() == Some(&platform.architecture)
-                && p["variant"].as_str() == platform.variant.as_deref()
+                && p["architecture"].as_str() == Some(arch)
+                && variant(arch, p["variant"].as_str()) == variant(arch, platform.variant.as_deref())
         }
     }
+}
+
+/// The variant that is meant: arm64 alone is arm64/v8.
+fn variant<'a>(architecture: &str, variant: Option<&'a str>) -> Option<&'a str> {
+    if architecture == "arm64" { variant.or(Some("v8")) } else { variant }
 }
 
 fn write(store: &Store, name: &Reference, index: &Value, images: &[Entry]) -> Result<Descriptor> {

@@ -291,7 +291,7 @@ fn insert_layer_config_squash() {
     fs::write(&tar, Tar::new().entry(T::Regular, "../out", 0o644, "", b"").finish()).unwrap();
     store.fails(9, &["layer", "add", "x:0", &tar, "--tag", "bad"]);
     store.fails(2, &["insert", "x:0", source, "../out", "--tag", "bad"]);
-    assert!(!store.ok(&["images"]).contains("bad"));
+    assert!(!store.ok(&["images"]).contains(":bad"));
 
     let set = "--entrypoint sh --cmd -c --env B=3 --env C=4 --label l=1 --user 7:8 --workingdir /w --author me \
                --created 2001-02-03T04:05:06Z --volume /data --port 80 --stop-signal SIGINT --annotation an=x --tag 5";

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod bundle;
 pub mod docker;
 pub mod layout;
+pub mod listener;
 pub mod proxy;
 pub mod registry;
 pub mod serve;

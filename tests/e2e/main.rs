@@ -15,6 +15,8 @@ mod bundle;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod doctor;
+mod drivers;
 mod faults;
 mod faults_push;
 mod flow_classroom;

@@ -2,13 +2,17 @@
 //! in folders with odd names.
 
 use crate::common::layout::{Blob, Layout, Tar};
+use crate::common::proxy::{Fault, Proxy};
+use crate::common::registry::Registry;
+use crate::common::tls::htpasswd;
 use crate::common::{TestStore, bin, describe, need_root};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn filled() -> TestStore {
     let store = TestStore::new();
@@ -131,4 +135,78 @@ fn stores_in_odd_folders() {
 fn the_program_may_be_called_anything() {
     let out = Command::new(bin()).arg0("").arg("--version").output().unwrap();
     assert!(out.status.success() && out.stdout.starts_with(b"shipimg "));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let (store, dir) = (filled(), tempfile::tempdir().unwrap());
+    let registry = Registry::start_with(&htpasswd(dir.path(), &[("ann", "right")]));
+    let open = Registry::start();
+    let layout = format!("oci:{}:img:x", store.path().display());
+    let in_terminal = |args: &str| -> Vec<String> {
+        let line = format!("{} --root {} {args}", bin(), store.path().display());
+        let out = crate::common::output("script", &["-qec", &line, "/dev/null"]);
+        let seen = String::from_utf8_lossy(&out.stdout).into_owned();
+        seen.lines().map(|l| l.trim_end().to_string()).collect()
+    };
+    let (host, open) = (registry.host(), open.host());
+    let (none, tags) = (format!("pull {open}/none:1"), format!("tags {open}/none"));
+    let denied = format!("copy {layout} docker://{host}/img:x");
+    for (args, error, help) in [
+        (
+            denied.as_str(),
+            format!("error: {host} refused access to img: 401"),
+            format!("help: shipimg login {host}"),
+        ),
+        (
+            &none,
+            format!("error: no image {open}/none:1 at {open}: manifest unknown"),
+            format!("help: shipimg tags {open}/none"),
+        ),
+        (
+            &tags,
+            format!("error: no repository {open}/none at {open}: "),
+            format!("help: shipimg search {open}/"),
+        ),
+        (
+            "inspect none",
+            "error: no image none in the store".to_string(),
+            "help: shipimg pull none".to_string(),
+        ),
+    ] {
+        let seen = in_terminal(args);
+        // Each in a line of its own, below whatever bars there were.
+        assert!(seen.iter().any(|l| l.starts_with(&error)), "{args}: {seen:#?}");
+        assert_eq!(seen.last(), Some(&help), "{args}: {seen:#?}");
+    }
+    let login = in_terminal(&format!("login -u ann -p wrong {host}"));
+    assert_eq!(login.len(), 1, "{login:#?}");
+    assert!(login[0].starts_with(&format!("error: {host} refused the credentials: 401")), "{login:#?}");
+}
+
+#[test]
+fn an_interrupted_pull_says_that_it_goes_on() {
+    let (from, registry) = (filled(), Registry::start());
+    let image = registry.fill(&Layout::at(from.path()), "img:x");
+    let proxy = Proxy::start(registry.port(), |r| {
+        if r.path.contains("/blobs/") { Fault::Stall(50) } else { Fault::None }
+    });
+    let store = TestStore::new();
+    let reference = image.replace(&registry.host(), &proxy.host());
+    let mut pull = store.command();
+    let child =
+        pull.args(["pull", &reference]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while proxy.requests("/blobs/").is_empty() {
+        assert!(Instant::now() < end, "no blob is asked for");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    crate::common::ok("kill", &["-INT", &child.id().to_string()]);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.signal(), Some(2), "a shell says 130");
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.ends_with("error: interrupted; the same pull goes on from here\n"), "{said}");
+    assert_eq!(store.ok(&["images", "-q"]), "");
+    store.ok(&["pull", "-q", &image]);
+    assert!(store.ok(&["fsck"]).contains("all whole"));
 }

@@ -99,6 +99,34 @@ fn without_a_terminal_nobody_is_asked() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("--password-stdin"));
 }
 
+/// Breaks the question for the password off; prints the exit code and the terminal's settings.
+const BREAK_OFF: &str = r#"
+import os, pty, sys, termios
+pid, tty = pty.fork()
+if pid == 0:
+    shell = "trap : INT; \"$@\"; echo code $?; stty -a"
+    os.execvp("sh", ["sh", "-c", shell, "sh"] + sys.argv[1:])
+seen = b""
+while b"Password: " not in seen:
+    seen += os.read(tty, 100)
+while termios.tcgetattr(tty)[3] & termios.ECHO:
+    pass
+os.write(tty, b"\x03")
+try:
+    while more := os.read(tty, 1000):
+        seen += more
+except OSError:
+    pass
+print(seen.decode())
+"#;
+
+#[test]
+fn an_interrupted_question_leaves_a_terminal_that_echoes() {
+    let args = ["20", "python3", "-c", BREAK_OFF, crate::common::bin(), "login", "-u", "ann", "localhost:1"];
+    let seen = crate::common::ok("timeout", &args);
+    assert!(seen.contains("code 130") && seen.contains(" echo ") && !seen.contains("-echo "), "{seen}");
+}
+
 #[test]
 fn a_credential_helper_keeps_and_forgets() {
     let (registry, home, _authority, dir) = secured();

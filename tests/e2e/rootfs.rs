@@ -18,17 +18,25 @@ pub struct Ground {
 
 impl Ground {
     pub fn new(btrfs: bool) -> Self {
+        if btrfs {
+            return Self::with("mkfs.btrfs", 256);
+        }
         need_root();
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let ground = Self { dir, btrfs };
         fs::create_dir(ground.path()).unwrap();
-        if btrfs {
-            let image = ground.dir.path().join("btrfs.img");
-            fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
-            let (image, path) = (image.to_str().unwrap(), ground.path());
-            ok("mkfs.btrfs", &["-q", image]);
-            ok("mount", &["-o", "loop", image, path.to_str().unwrap()]);
-        }
+        ground
+    }
+
+    /// On a filesystem of its own, of `size` MiB.
+    pub fn with(mkfs: &str, size: u64) -> Self {
+        let mut ground = Self::new(false);
+        ground.btrfs = mkfs == "mkfs.btrfs";
+        let image = ground.dir.path().join("fs.img");
+        fs::File::create(&image).unwrap().set_len(size << 20).unwrap();
+        let (image, path) = (image.to_str().unwrap(), ground.path());
+        ok(mkfs, &["-q", image]);
+        ok("mount", &["-o", "loop", image, path.to_str().unwrap()]);
         ground
     }
 

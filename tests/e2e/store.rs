@@ -397,7 +397,12 @@ fn fsck_finds_and_repairs() {
     // What cannot be fetched stays broken.
     spoil(&path(&base));
     drop(registry);
-    store.fails(9, &["fsck", "--repair"]);
+    let e = store.fails(9, &["fsck", "--repair"]);
+    assert!(e.contains(&format!("{} does not give it: cannot reach", references[0])), "{e}");
+    let command = format!("{} --root {} fsck --repair", crate::common::bin(), store.path().display());
+    let out = crate::common::output("script", &["-qec", &command, "/dev/null"]);
+    let seen = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(seen.contains("again, or drop it: shipimg rmi "), "{seen}");
 }
 
 #[test]

@@ -130,6 +130,13 @@ fn one_platform_or_all_of_an_index() {
     assert_eq!(json_of(&seen)["Architecture"], json!("arm64"));
 }
 
+/// A tar of one file.
+fn files(dir: &Path) -> String {
+    let path = dir.join("files.tar");
+    fs::write(&path, Tar::new().file("file", b"words").finish()).unwrap();
+    path.display().to_string()
+}
+
 #[test]
 fn indexes_are_made_and_changed() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,6 +157,10 @@ fn indexes_are_made_and_changed() {
     store.ok(&["index", "add", "both:1", "amd:1"]);
     store.ok(&["index", "add", "both:1", "amd:1"]);
     assert_eq!(platforms(), ["arm64", "amd64"]);
+    // arm64/v8 is arm64.
+    store.ok(&["import", "-q", "--platform", "linux/arm64/v8", &files(dir.path()), "localhost/v8:1"]);
+    store.ok(&["index", "add", "both:1", "v8:1"]);
+    assert_eq!(platforms(), ["amd64", "arm64"]);
     store.ok(&["index", "remove", "both:1", "linux/arm64"]);
     assert_eq!(platforms(), ["amd64"]);
     store.fails(10, &["index", "remove", "both:1", "linux/arm64"]);

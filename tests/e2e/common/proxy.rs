@@ -1,10 +1,10 @@
 //! A proxy in front of a registry that injects faults, and remembers what it was asked.
 
+use super::listener::Listener;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What one request was.
@@ -57,61 +57,34 @@ type Decide = dyn Fn(&Request) -> Fault + Send + Sync;
 
 /// A running proxy; ended with the value.
 pub struct Proxy {
-    port: u16,
+    listener: Listener,
     log: Arc<Mutex<Vec<Request>>>,
-    end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
     /// Starts a proxy to 127.0.0.1:`upstream`; `decide` says what happens to each request.
     pub fn start(upstream: u16, decide: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let end = Arc::new(AtomicBool::new(false));
-        let decide: Arc<Decide> = Arc::new(decide);
-        let (thread_log, thread_end) = (Arc::clone(&log), Arc::clone(&end));
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if thread_end.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(stream), log, decide, end) =
-                    (stream, Arc::clone(&thread_log), Arc::clone(&decide), Arc::clone(&thread_end))
-                else {
-                    continue;
-                };
-                std::thread::spawn(move || {
-                    // A client that goes away is no failure of the proxy.
-                    let _ = serve(stream, upstream, &log, &*decide, &end);
-                });
-            }
-        });
-        Self { port, log, end, thread: Some(thread) }
+        let kept = Arc::clone(&log);
+        Self {
+            listener: Listener::start(move |stream, end| serve(stream, upstream, &kept, &decide, end)),
+            log,
+        }
     }
 
     /// `localhost:PORT`.
     pub fn host(&self) -> String {
-        format!("localhost:{}", self.port)
+        format!("localhost:{}", self.listener.port())
     }
 
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     /// The requests whose path contains `part`.
     pub fn requests(&self, part: &str) -> Vec<Request> {
         self.log.lock().unwrap().iter().filter(|r| r.path.contains(part)).cloned().collect()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.end.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

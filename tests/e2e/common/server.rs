@@ -1,10 +1,9 @@
 //! A small HTTP server in the test's process: one function answers everything.
 
+use super::listener::Listener;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -35,57 +34,31 @@ pub fn json(body: &str) -> Reply {
 
 /// A running server; ended with the value.
 pub struct Server {
-    port: u16,
+    listener: Listener,
     log: Arc<Mutex<Vec<Asked>>>,
-    end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Starts a server; `answer` answers, or with `None` closes the connection.
     pub fn start(answer: impl Fn(&Asked) -> Option<Reply> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (log, end) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (thread_log, thread_end, answer) = (Arc::clone(&log), Arc::clone(&end), Arc::new(answer));
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if thread_end.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(stream), log, answer) = (stream, Arc::clone(&thread_log), Arc::clone(&answer)) else {
-                    continue;
-                };
-                std::thread::spawn(move || {
-                    // A client that goes away is no failure of the server.
-                    let _ = serve(stream, &log, &*answer);
-                });
-            }
-        });
-        Self { port, log, end, thread: Some(thread) }
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
+        Self { listener: Listener::start(move |stream, _| serve(stream, &kept, &answer)), log }
     }
 
     /// `localhost:PORT`.
     pub fn host(&self) -> String {
-        format!("localhost:{}", self.port)
+        format!("localhost:{}", self.listener.port())
     }
 
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     /// The requests whose path contains `part`.
     pub fn asked(&self, part: &str) -> Vec<Asked> {
         self.log.lock().unwrap().iter().filter(|r| r.path.contains(part)).cloned().collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -1,0 +1,379 @@
+//! The rows of `shipimg doctor`, each from a trial.
+
+use super::{Row, State};
+use crate::store::{Store, mount_backing};
+use crate::sys::loopdev::LoopDevice;
+use crate::sys::trial::{self, Users};
+use crate::sys::workspace::Workspace;
+use crate::sys::{self, Call, btrfs, program};
+use indicatif::HumanBytes;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Less free space than this is called limited, in bytes.
+const LITTLE: u64 = 1 << 30;
+
+/// Where the trials run.
+struct Ground {
+    folder: Workspace,
+    is_root: bool,
+    /// Where trials of namespaces begin: an ordinary user needs a user namespace first.
+    users: Users,
+}
+
+/// Tries everything.
+pub(super) fn all(root: &Path) -> Vec<Row> {
+    let root = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
+    let (store, place) = store(&root);
+    let mut rows = vec![store];
+    match Workspace::within(&place).or_else(|_| Workspace::within(&std::env::temp_dir())) {
+        Ok(folder) => {
+            let is_root = rustix::process::geteuid().is_root();
+            let users = if is_root { Users::Own } else { Users::New };
+            let ground = Ground { folder, is_root, users };
+            rows.extend(ground.drivers());
+            rows.extend(ground.filesystems());
+            rows.extend(ground.running());
+            rows.extend(ground.network());
+        }
+        Err(e) => rows.push(Row::new("scratch folder", "all", Err(e), "").basic()),
+    }
+    rows.extend(programs());
+    rows
+}
+
+/// The store, and the folder for trials on its filesystem.
+fn store(root: &Path) -> (Row, PathBuf) {
+    let there = root.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
+    let mkdir = format!("sudo install -d -o \"$USER\" {}", root.display());
+    let row = |state, detail: String, remedy: &str| Row {
+        what: "store",
+        state,
+        detail,
+        commands: "all",
+        remedy: (!remedy.is_empty()).then(|| remedy.to_string()),
+        basic: true,
+    };
+    if let Err(e) = mount_backing(root) {
+        let mount = format!("sudo shipimg --root {} images", root.display());
+        return (row(State::Missing, e.to_string(), &mount), there);
+    }
+    if there != root {
+        let detail = format!("{} is not there yet", root.display());
+        return match Workspace::within(&there) {
+            Ok(_) => (row(State::Ok, detail, ""), there),
+            Err(e) => (row(State::Missing, format!("{detail}: {e}"), &mkdir), there),
+        };
+    }
+    // A folder that is no store yet is not made one.
+    let is_empty = fs::read_dir(root).is_ok_and(|mut d| d.next().is_none());
+    let opened = if is_empty { Ok(None) } else { open(root).map(Some) };
+    let place = opened
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map_or_else(|| there.clone(), |s| s.root().join("shipimg/tmp"));
+    let found = match opened {
+        Err(e) => row(State::Missing, e, "shipimg store init --root DIR, with an empty DIR"),
+        Ok(_) => match (Workspace::within(&place), free(root)) {
+            (Err(e), _) => row(State::Limited, format!("cannot be written to: {e}"), &mkdir),
+            (_, Ok(free)) if free < LITTLE => row(
+                State::Limited,
+                format!("{} free at {}", HumanBytes(free), root.display()),
+                "shipimg prune --all",
+            ),
+            (_, Ok(free)) => row(State::Ok, format!("{} free at {}", HumanBytes(free), root.display()), ""),
+            (_, Err(e)) => row(State::Limited, e.to_string(), ""),
+        },
+    };
+    (found, place)
+}
+
+/// Opens what is a store already.
+fn open(root: &Path) -> Result<Store, String> {
+    if !root.join("oci-layout").exists() {
+        return Err(format!("{} is neither a store nor empty", root.display()));
+    }
+    Store::open(root).map_err(|e| e.to_string())
+}
+
+fn free(path: &Path) -> sys::Result<u64> {
+    let stat = rustix::fs::statvfs(path).call(|| format!("statvfs({})", path.display()))?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+impl Ground {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the drivers stand on.
+    fn drivers(&self) -> Vec<Row> {
+        let folder = self.path();
+        let xattr = |name| trial::try_xattr(folder, name);
+        let on_btrfs = btrfs::is_btrfs(folder).and_then(|is| {
+            let path = folder.join("subvolume");
+            if is {
+                btrfs::create(&path).and_then(|()| btrfs::delete(&path)).map(|()| true)
+            } else {
+                Ok(false)
+            }
+        });
+        let btrfs_row = match on_btrfs {
+            Ok(false) => {
+                let remedy = self.as_root("apt-get install btrfs-progs && modprobe btrfs");
+                let remedy = remedy.as_str();
+                let mut row = Row::new("btrfs", "bundle, run, store init", self.try_btrfs(), remedy);
+                if row.state == State::Ok {
+                    row.state = State::Limited;
+                    row.detail = "works, but the store is not on it".into();
+                    row.remedy = Some("shipimg --root DIR store init --btrfs-image FILE".into());
+                }
+                row.not_needed()
+            }
+            other => Row::new("btrfs", "bundle, run", other.map(drop), "").seen("the store is on it"),
+        };
+        let as_root = "sudo shipimg doctor";
+        vec![
+            Row::new(
+                "overlay",
+                "bundle, run",
+                trial::try_overlay(folder, Users::Own),
+                if self.is_root { "modprobe overlay" } else { as_root },
+            )
+            .not_needed(),
+            Row::new(
+                "overlay in a user namespace",
+                "bundle, run",
+                trial::try_overlay(folder, Users::New),
+                "shipimg run --driver copy",
+            )
+            .not_needed(),
+            Row::new(
+                "overlay of 500 layers",
+                "bundle, run",
+                trial::try_lowerdir(folder, self.users),
+                "shipimg run --driver copy",
+            )
+            .not_needed(),
+            Row::new(
+                "user xattrs",
+                "unpack, bundle, run",
+                xattr("user.shipimg"),
+                "shipimg --root DIR doctor, with DIR on ext4, xfs or btrfs",
+            ),
+            Row::new(
+                "trusted xattrs",
+                "bundle, run",
+                xattr("trusted.shipimg"),
+                if self.is_root { "" } else { as_root },
+            )
+            .not_needed(),
+            btrfs_row,
+            Row::new(
+                "reflink",
+                "bundle, run",
+                trial::try_reflink(folder),
+                "shipimg --root DIR doctor, with DIR on btrfs or xfs",
+            )
+            .not_needed(),
+        ]
+    }
+
+    /// The remedy, or that of an ordinary user.
+    fn as_root(&self, remedy: &str) -> String {
+        if self.is_root { remedy } else { "sudo shipimg doctor" }.to_string()
+    }
+
+    /// A btrfs in a file, mounted.
+    fn try_btrfs(&self) -> sys::Result<()> {
+        let file = self.path().join("btrfs.img");
+        fs::File::create(&file)
+            .and_then(|f| f.set_len(128 << 20))
+            .call(|| format!("create({})", file.display()))?;
+        program::output("mkfs.btrfs", &["-q".as_ref(), file.as_os_str()])?;
+        self.mount(&file, "btrfs")
+    }
+
+    fn mount(&self, file: &Path, fstype: &'static str) -> sys::Result<()> {
+        let target = self.path().join("mounted");
+        fs::create_dir_all(&target).call(|| format!("mkdir({})", target.display()))?;
+        if fstype == "erofs" && trial::try_mount(file, &target, fstype).is_ok() {
+            return Ok(());
+        }
+        let device = LoopDevice::attach(file, true)?;
+        let mounted = trial::try_mount(device.path(), &target, fstype);
+        device.close()?;
+        mounted
+    }
+
+    /// Loop devices and filesystems of image files.
+    fn filesystems(&self) -> Vec<Row> {
+        let path = |name: &str| self.path().join(name);
+        let (tree, blank) = (path("tree"), path("blank"));
+        let made = fs::create_dir_all(&tree).and_then(|()| fs::File::create(&blank)?.set_len(4 << 20));
+        let attached = made.call(|| format!("create({})", blank.display()));
+        let attached = attached.and_then(|()| LoopDevice::attach(&blank, true)?.close());
+        let mut rows = vec![Row::new(
+            "loop devices",
+            "run, bundle, store init",
+            attached,
+            &self.as_root("modprobe loop"),
+        )];
+        let (tree, file) = (tree.as_os_str(), |name: &str| path(name).into_os_string());
+        let (ext4, squashfs, erofs) = (file("ext4"), file("squashfs"), file("erofs"));
+        let makers: [(_, _, _, Vec<&std::ffi::OsStr>, _); 3] = [
+            (
+                "ext4",
+                "mke2fs",
+                "e2fsprogs",
+                vec!["-q".as_ref(), "-t".as_ref(), "ext4".as_ref(), &ext4, "4M".as_ref()],
+                &ext4,
+            ),
+            (
+                "squashfs",
+                "mksquashfs",
+                "squashfs-tools",
+                vec![tree, &squashfs, "-quiet".as_ref(), "-no-progress".as_ref()],
+                &squashfs,
+            ),
+            ("erofs", "mkfs.erofs", "erofs-utils", vec![&erofs, tree], &erofs),
+        ];
+        for (fstype, maker, package, args, file) in makers {
+            let row = match program::output(maker, &args) {
+                Ok(_) => {
+                    let remedy = self.as_root(&format!("modprobe {fstype}"));
+                    Row::new(fstype, "run, bundle", self.mount(Path::new(file), fstype), &remedy)
+                }
+                // Nothing to mount: the kernel's word for it.
+                Err(e) => {
+                    let mut row = Row::new(
+                        fstype,
+                        "run, bundle",
+                        trial::try_filesystem(fstype),
+                        &format!("apt-get install {package}"),
+                    );
+                    if row.state == State::Ok {
+                        row.state = State::Limited;
+                        row.detail = format!("the kernel knows it, not tried: {e}");
+                        row.remedy = Some(format!("apt-get install {package}"));
+                    }
+                    row
+                }
+            };
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// What containers stand on.
+    fn running(&self) -> Vec<Row> {
+        let allow = "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1";
+        let commands = "run, create, exec";
+        let mut ids = Row::new("subordinate ids", "run, unpack", sub_ids(), "");
+        if ids.state != State::Ok {
+            ids.remedy = Some("apt-get install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\"".into());
+        }
+        let (kind, parent) = cgroup();
+        let mut cgroups = Row::new("cgroups", commands, trial::try_cgroup(&parent), "").seen(kind);
+        if cgroups.state != State::Ok {
+            cgroups.detail = format!("{kind}, none can be made: {}", cgroups.detail);
+            let own = "systemd-run --user --scope -p Delegate=yes shipimg doctor";
+            cgroups.remedy = Some(if kind == "version 2" {
+                own.into()
+            } else {
+                self.as_root("mount -t cgroup2 none /sys/fs/cgroup")
+            });
+        }
+        vec![
+            Row::new("namespaces", commands, trial::try_namespaces(self.users), allow).basic(),
+            Row::new("user namespaces", commands, trial::try_namespaces(Users::New), allow).not_needed(),
+            ids.not_needed(),
+            cgroups.not_needed(),
+            Row::new("seccomp", commands, trial::try_seccomp(), "").basic(),
+        ]
+    }
+
+    fn network(&self) -> Vec<Row> {
+        let ip = |args: &[&str]| trial::try_network(self.users, "ip", args);
+        let ip_remedy = "apt-get install iproute2";
+        let nft = trial::try_network(self.users, "nft", &["add", "table", "inet", "shipimg"]);
+        let filter = if nft.is_ok() {
+            Row::new("packet filter", "run", nft, "").seen("nft")
+        } else {
+            let tried = trial::try_network(self.users, "iptables", &["-t", "nat", "-N", "SHIPIMG"]);
+            Row::new("packet filter", "run", tried, "apt-get install nftables").seen("iptables")
+        };
+        vec![
+            Row::new(
+                "veth pairs",
+                "run",
+                ip(&["link", "add", "name", "ship0", "type", "veth", "peer", "name", "ship1"]),
+                ip_remedy,
+            )
+            .not_needed(),
+            Row::new("bridges", "run", ip(&["link", "add", "name", "ship0", "type", "bridge"]), ip_remedy)
+                .not_needed(),
+            filter.not_needed(),
+        ]
+    }
+}
+
+/// The user's first range of subordinate ids (subuid(5)), or for root one that is always its own.
+fn sub_ids() -> sys::Result<()> {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return trial::try_sub_ids(100_000, 65_536);
+    }
+    let number = uid.as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name =
+        passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&number.as_str()));
+    let name = name.and_then(|f| f.first().map(ToString::to_string));
+    let text = fs::read_to_string("/etc/subuid").call(|| "open(/etc/subuid)".to_string())?;
+    let range = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let whose = fields.next()?;
+        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (whose == number || name.as_deref() == Some(whose)).then_some(range)
+    });
+    let (first, count) = range
+        .ok_or(rustix::io::Errno::NOENT)
+        .call(|| format!("an entry for user {number} in /etc/subuid"))?;
+    trial::try_sub_ids(first, count)
+}
+
+/// Which cgroups there are, and the folder in which this user may have its own.
+fn cgroup() -> (&'static str, PathBuf) {
+    let top = Path::new("/sys/fs/cgroup");
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = |of: &str| {
+        let line = own.lines().find_map(|l| l.split_once(':')?.1.strip_prefix(of));
+        line.unwrap_or_default().trim_start_matches(['/', ':']).to_string()
+    };
+    if top.join("cgroup.controllers").exists() {
+        return ("version 2", top.join(path(":")));
+    }
+    let kind = if top.join("unified/cgroup.controllers").exists() { "hybrid" } else { "version 1" };
+    let parent = top.join("pids").join(path("pids:"));
+    (kind, if parent.is_dir() { parent } else { top.join("pids") })
+}
+
+/// External programs: name, package, which commands.
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("mke2fs", "e2fsprogs", "mkimg, build"),
+    ("mkfs.btrfs", "btrfs-progs", "store init"),
+    ("newuidmap", "uidmap", "run, unpack"),
+    ("newgidmap", "uidmap", "run, unpack"),
+];
+
+fn programs() -> impl Iterator<Item = Row> {
+    PROGRAMS.into_iter().map(|(program, package, commands)| {
+        let found = if trial::has_program(program) {
+            Ok(())
+        } else {
+            Err(sys::Error::NoProgram { program: program.to_string() })
+        };
+        Row::new(program, commands, found, &format!("apt-get install {package}"))
+    })
+}
