@@ -9,6 +9,7 @@ mod conformance;
 mod archives;
 mod archives_hostile;
 mod back;
+mod back_random;
 mod bad_input;
 mod bundle;
 mod debian_http;
