@@ -66,7 +66,7 @@ impl Args {
 
     fn copy(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
-        let scratch = store.scratch()?;
+        let scratch = store.scratch_aside()?;
         let reader = self.reader(scratch.path())?;
         let writer = self.writer(scratch.path())?;
         let network = self.options(self.src_creds.as_ref(), self.src_tls_verify);

@@ -126,7 +126,7 @@ impl Args {
         let image = self.image(store, &self.old)?;
         let lease = store.lease()?;
         lease.hold(&image.descriptor.digest)?;
-        let scratch = store.scratch()?;
+        let scratch = store.scratch_aside()?;
         let root = scratch.path().join("rootfs");
         std::fs::create_dir(&root)?;
         let mut before = Manifest::default();
@@ -154,7 +154,7 @@ impl Args {
 fn unpacked(store: &Store, image: &Image) -> Result<Side> {
     let lease = store.lease()?;
     lease.hold(&image.descriptor.digest)?;
-    let scratch = store.scratch()?;
+    let scratch = store.scratch_aside()?;
     let root = scratch.path().join("rootfs");
     layer::unpack(store, image, &root, &Options::default())?;
     Ok(Side { root, image: None, _scratch: Some(scratch) })

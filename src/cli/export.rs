@@ -77,7 +77,7 @@ impl Args {
     }
 
     fn images(&self, store: &Store, target: &Target, progress: &Progress) -> Result<()> {
-        let scratch = store.scratch()?;
+        let scratch = store.scratch_aside()?;
         let writer = Writer::create(self.kind, target, scratch.path(), source_date().unwrap_or(0))?;
         for name in &self.names {
             let entry = store.find(name)?;
@@ -98,7 +98,7 @@ impl Args {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         for name in &self.names {
             let image = store.image(&store.find(name)?.descriptor, &platform)?;
-            let scratch = store.scratch()?;
+            let scratch = store.scratch_aside()?;
             let tree = scratch.path().join("rootfs");
             layer::unpack(store, &image, &tree, &layer::Options::default())?;
             archive::write_rootfs(&tree, target, &WriteOptions { latest: source_date() })?;

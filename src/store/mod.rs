@@ -282,17 +282,24 @@ impl Store {
     }
 
     /// A scratch folder on the store's filesystem, gone with the value, or with the next
-    /// [`Store::open`] should this process be killed. Of a store that may only be read it lies where
-    /// temporary files lie: nothing made there can become a part of the store.
+    /// [`Store::open`] should this process be killed.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Sys`].
     pub fn scratch(&self) -> Result<Scratch> {
-        let made = Workspace::beside(&self.root.join("shipimg/tmp/x"));
-        Scratch::new(match made {
-            Err(e) if e.kind() == Kind::Privilege => Workspace::within(&std::env::temp_dir())?,
-            made => made?,
-        })
+        Scratch::new(Workspace::beside(&self.root.join("shipimg/tmp/x"))?)
+    }
+
+    /// A scratch folder for what becomes no part of the store: where that may only be read, it lies
+    /// where temporary files lie.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Sys`].
+    pub fn scratch_aside(&self) -> Result<Scratch> {
+        match self.scratch() {
+            Err(e) if e.kind() == Kind::Privilege => Scratch::new(Workspace::within(&std::env::temp_dir())?),
+            made => made,
+        }
     }
 
     /// Reads a whole document, verified.

@@ -28,7 +28,7 @@ impl<'a> Work<'a> {
 
     fn make(&mut self) -> Result<&Store> {
         if self.own.is_none() {
-            let scratch = self.store.scratch()?;
+            let scratch = self.store.scratch_aside()?;
             self.own = Some((Store::open(scratch.path())?, scratch));
         }
         Ok(self.own.as_ref().map_or(self.store, |(store, _)| store))

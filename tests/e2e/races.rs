@@ -6,6 +6,7 @@ use crate::common::registry::Registry;
 use crate::common::{TestStore, need_root};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Fills a layout with an image of two layers; gives their digests.
 fn fill(path: &Path) -> [String; 2] {
@@ -22,6 +23,8 @@ fn beside(store: &TestStore, other: &[&str], work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let work = scope.spawn(work);
         while !work.is_finished() {
+            // Long enough for work to begin, short enough to come in its middle.
+            std::thread::sleep(Duration::from_millis(40));
             let out = store.output(other);
             // A name that is in use stays, or is gone already.
             assert!(
