@@ -38,8 +38,8 @@ pub async fn start(app: Arc<App>, place: Place, params: Params, headers: &Header
 }
 
 /// GET: how far an upload is.
-pub fn status(app: &App, place: &Place, id: &str) -> Answer {
-    let upload = app.uploads()?.take(place.name(), id)?;
+pub async fn status(app: &App, place: &Place, id: &str) -> Answer {
+    let upload = app.uploads()?.take(place.name(), id).await?;
     let mut response = accepted(place, id, upload.len());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -86,7 +86,7 @@ async fn append(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Writing, Refusal> {
-    let upload = uploads.take(place.name(), id)?;
+    let upload = uploads.take(place.name(), id).await?;
     match expected(headers, upload.len()) {
         Ok(limit) => uploads::receive(upload, body, limit).await,
         Err(refusal) => {

@@ -174,7 +174,7 @@ async fn dispatch(app: Arc<App>, path: &str, params: Params, request: Request) -
         (Method::PUT, Route::Manifest(name, reference)) => {
             push::manifest(app, place(name)?, reference.to_string(), &headers, body).await
         }
-        (Method::GET, Route::Upload(name, id)) => push::status(&app, &place(name)?, id),
+        (Method::GET, Route::Upload(name, id)) => push::status(&app, &place(name)?, id).await,
         (Method::DELETE, Route::Upload(name, id)) => push::cancel(&app, &place(name)?, id),
         (method, route) => {
             let path = path.to_string();

@@ -22,6 +22,9 @@ const MAX_OPEN: usize = 1024;
 /// How long an upload that nobody writes to is kept.
 const KEEP: Duration = Duration::from_hours(1);
 
+/// How long a request waits for its turn: more than another one takes to look at an upload.
+const TURN: Duration = Duration::from_secs(1);
+
 /// How many pieces of a body may wait for the disk.
 const AHEAD: usize = 16;
 
@@ -87,14 +90,15 @@ impl Uploads {
         Ok(id)
     }
 
-    /// Takes the upload for one request. A second writer is refused.
-    pub fn take(&self, repository: &str, id: &str) -> Result<Writing, Refusal> {
+    /// Takes the upload for one request. A second writer is refused; who only looks at it is
+    /// waited for.
+    pub async fn take(&self, repository: &str, id: &str) -> Result<Writing, Refusal> {
         let upload = {
             let open = self.open();
             let session = open.get(id).filter(|s| s.repository == repository);
             Arc::clone(&session.ok_or_else(unknown)?.upload)
         };
-        upload.try_lock_owned().map_err(|_| {
+        tokio::time::timeout(TURN, upload.lock_owned()).await.map_err(|_| {
             Refusal::new(Code::BlobUploadInvalid, "another request is writing to this upload")
                 .status(StatusCode::CONFLICT)
         })

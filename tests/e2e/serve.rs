@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// `me:open sesame`, by crypt(3) with bcrypt.
@@ -548,4 +549,25 @@ fn logs_requests_when_asked() {
     let (mut log, mut text) = (log, String::new());
     log.rewind().and_then(|()| log.read_to_string(&mut text)).unwrap();
     assert!(text.contains("GET /v2/a/tags/list 404"), "{text}");
+}
+
+#[test]
+fn who_looks_at_an_upload_is_in_nobody_s_way() {
+    let store = TestStore::new();
+    let server = Served::start(&store, &[]);
+    let location = server.upload("lab/app");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(server.get(&location).status, 204);
+                    server.upload("lab/app");
+                }
+            });
+        }
+        let chunks = (0..200).all(|_| server.request("PATCH", &location, &[], b"chunk").status == 202);
+        done.store(true, Ordering::Relaxed);
+        assert!(chunks);
+    });
 }
