@@ -5,7 +5,8 @@
 
 use super::{Error, Limits, Result, io_error};
 use crate::layer;
-use crate::oci::{Algorithm, Compression, Digest, Hasher};
+use crate::oci::{Compression, Digest};
+use crate::store::Hashed;
 use crate::sys::signal;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -161,34 +162,6 @@ pub(super) fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<u64> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
-    }
-}
-
-/// Hashes what goes through it.
-pub(super) struct Hashed<T> {
-    inner: T,
-    hasher: Hasher,
-}
-
-impl<T> Hashed<T> {
-    pub(super) fn new(inner: T) -> Self {
-        Self { inner, hasher: Hasher::new(Algorithm::Sha256) }
-    }
-
-    pub(super) fn finish(self) -> (T, Digest) {
-        (self.inner, self.hasher.finish())
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -10,7 +10,7 @@ use super::writer::{Output, Target, copy};
 use super::{Error, Kind, Limits, Result, io_error, spool};
 use crate::layer::{self, Decoder, TarWriter};
 use crate::oci::{Descriptor, Digest, Document, Image, Reference, media_type};
-use crate::store::MAX_DOCUMENT;
+use crate::store::{Hashed, MAX_DOCUMENT};
 use crate::tree::{self, Meta, Time, TreePath};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -151,9 +151,9 @@ impl Tarball {
     /// Writes a layer's tar, called by its diff id.
     fn layer(&self, descriptor: &Descriptor, tar: &mut dyn Read) -> Result<()> {
         let file = io_error("create a file in", &self.scratch, tempfile::tempfile_in(&self.scratch))?;
-        let mut file = spool::Hashed::new(file);
-        let size = copy(&self.target, tar, &mut file)?;
-        let (mut file, diff_id) = file.finish();
+        let mut file = Hashed::new(file);
+        copy(&self.target, tar, &mut file)?;
+        let (mut file, diff_id, size) = file.finish();
         io_error("rewind in", &self.scratch, file.rewind())?;
         self.member(&format!("{}.tar", diff_id.hex()), &mut file, size)?;
         self.state().layers.insert(descriptor.digest.clone(), diff_id);

@@ -4,8 +4,8 @@
 use super::stage::is_whiteout;
 use super::write::{Form, Tree};
 use super::{Coding, Decoder, Encoder, Error, Limits, Result, TarWriter, WriteOptions, rewrite};
-use crate::oci::{Algorithm, Compression, Descriptor, Digest, Hasher, Layer, media_type};
-use crate::store::{Lease, Store};
+use crate::oci::{Compression, Descriptor, Digest, Layer, media_type};
+use crate::store::{Hashed, Lease, Store};
 use crate::sys::Call;
 use crate::sys::dir::Dir;
 use crate::tree::TreePath;
@@ -113,24 +113,6 @@ pub fn write_whiteout<W: Write>(path: &TreePath, out: &mut TarWriter<W>) -> Resu
     Tree::new(out, &WriteOptions::default()).hide(path)
 }
 
-/// Hashes what passes through.
-struct Hashing<W> {
-    inner: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 /// Puts the tar that `write` writes into the store, compressed; gives the blob and its diff id.
 ///
 /// # Errors
@@ -143,10 +125,12 @@ pub fn store_layer(
     let mut made = Err(Error::Stopped);
     let media_type = coding.media_type(&Descriptor::of(media_type::LAYER, b""));
     let blob = lease.put_with(media_type, |out| {
-        let mut out = Hashing { inner: Encoder::new(out, coding)?, hasher: Hasher::new(Algorithm::Sha256) };
-        made = write(&mut out).map(|()| out.hasher.finish());
+        let mut out = Hashed::new(Encoder::new(out, coding)?);
+        let written = write(&mut out);
+        let (encoder, diff_id, _) = out.finish();
+        made = written.map(|()| diff_id);
         match &made {
-            Ok(_) => out.inner.finish().map(drop),
+            Ok(_) => encoder.finish().map(drop),
             Err(_) => Err(io::ErrorKind::Other.into()),
         }
     });

@@ -90,6 +90,13 @@ impl Descriptor {
         }
     }
 
+    /// Media type, digest and size alone: what an index or a layout says of the content beyond
+    /// these is its own.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        Self::new(&self.media_type, self.digest.clone(), self.size)
+    }
+
     /// The descriptor of `bytes`.
     #[must_use]
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {

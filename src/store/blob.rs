@@ -1,7 +1,7 @@
 //! Blobs: verified reading, and writing that publishes whole blobs only.
 
-use super::{Error, Result, Store, io_error};
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use super::{Error, Hashed, Result, Store, io_error};
+use crate::oci::{Descriptor, Digest, Hasher};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
@@ -317,24 +317,6 @@ impl Store {
 }
 
 impl Store {
-    /// Puts what `content` gives, of whatever size and digest, into the store.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Sys`].
-    pub fn put_reader(&self, media_type: &str, content: &mut dyn Read) -> Result<Descriptor> {
-        self.put_with(media_type, |out| {
-            let mut buf = vec![0; CHUNK];
-            loop {
-                match content.read(&mut buf) {
-                    Ok(0) => return Ok(()),
-                    Ok(n) => out.write_all(&buf[..n])?,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
-                }
-            }
-        })
-    }
-
     /// Puts what `write` writes, of whatever size and digest, into the store.
     ///
     /// # Errors
@@ -357,9 +339,10 @@ impl Store {
         let scratch = self.scratch()?;
         let path = scratch.path().join("blob");
         let file = io_error("create", &path, File::create(&path))?;
-        let mut out = Hashed { file, hasher: Hasher::new(Algorithm::Sha256), len: 0 };
+        let mut out = Hashed::new(file);
         write(&mut out).map_err(|e| unwrap_verify("write", &path, e))?;
-        let descriptor = Descriptor::new(media_type, out.hasher.finish(), out.len);
+        let (_, digest, size) = out.finish();
+        let descriptor = Descriptor::new(media_type, digest, size);
         known(&descriptor.digest)?;
         self.publish(&path, &descriptor.digest)?;
         Ok(descriptor)
@@ -399,26 +382,6 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => io_error("stat", &path, Err(e)),
         }
-    }
-}
-
-/// A file that is hashed while it is written.
-struct Hashed {
-    file: File,
-    hasher: Hasher,
-    len: u64,
-}
-
-impl Write for Hashed {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.len += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -36,6 +36,7 @@ mod backing;
 mod blob;
 mod fsck;
 mod gc;
+mod hashed;
 mod index;
 mod lease;
 mod nameless;
@@ -48,6 +49,7 @@ pub use backing::{check_empty, init_btrfs, mount_backing};
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
 pub use fsck::{Damage, Fault};
 pub use gc::{Plan, Scope, Survey, Waste};
+pub use hashed::Hashed;
 pub use index::Entry;
 pub use lease::Lease;
 pub use scratch::Scratch;
@@ -67,7 +69,7 @@ use std::path::{Path, PathBuf};
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// How many indexes may lie in one another before one is taken for hostile.
-const MAX_INDEX_DEPTH: usize = 4;
+pub const MAX_INDEX_DEPTH: usize = 4;
 
 /// What goes wrong in a store.
 #[derive(Debug, thiserror::Error)]

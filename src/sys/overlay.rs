@@ -167,13 +167,17 @@ mod tests {
             let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)), volatile: i == 1 };
             let mounted = if i == 0 { overlay.mount_by_fd(&target) } else { overlay.mount_by_data(&target) };
             mounted.unwrap();
-            assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "0");
-            assert!(target.join("only2").exists());
+            let top = fs::read_to_string(target.join("f"));
+            let lowest = target.join("only2").exists();
             let options = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let wrote = fs::write(target.join("new"), "");
+            // First of all, so that a failure leaves no mount.
+            mount::unmount(&target).unwrap();
+            assert_eq!(top.unwrap(), "0");
+            assert!(lowest);
             let options = options.lines().find(|l| l.contains(target.to_str().unwrap())).unwrap();
             assert_eq!(options.contains("volatile"), i == 1, "{options}");
-            fs::write(target.join("new"), "").unwrap();
-            mount::unmount(&target).unwrap();
+            wrote.unwrap();
             assert!(upper.join("new").exists() && !target.join("f").exists());
         }
     }

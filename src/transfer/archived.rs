@@ -28,7 +28,7 @@ impl Source for FromArchive<'_> {
     fn root(&self) -> Result<Content> {
         let d = &self.found.descriptor;
         let bytes = self.reader.document(d)?;
-        Ok(Content { descriptor: Descriptor::new(&d.media_type, d.digest.clone(), d.size), bytes })
+        Ok(Content { descriptor: d.plain(), bytes })
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

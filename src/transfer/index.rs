@@ -129,10 +129,9 @@ fn members(store: &Store, name: &Reference, image: &Entry) -> Result<Vec<Descrip
     match Document::parse(&bytes, &d.media_type).map_err(|e| malformed(name, e))? {
         Document::Index(index) => Ok(index.manifests),
         Document::Manifest(manifest) => {
-            let plain = Descriptor::new(&d.media_type, d.digest.clone(), d.size);
             let platform =
                 if manifest.is_image() { Some(store.image(d, &Platform::host())?.platform()) } else { None };
-            Ok(vec![Descriptor { platform, artifact_type: d.artifact_type.clone(), ..plain }])
+            Ok(vec![Descriptor { platform, artifact_type: d.artifact_type.clone(), ..d.plain() }])
         }
     }
 }

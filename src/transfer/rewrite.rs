@@ -44,6 +44,9 @@ pub(super) fn rewrite(
     work: &mut Work<'_>,
     watch: Watch<'_>,
 ) -> Result<()> {
+    if !to_oci && coding.is_none() {
+        return Ok(());
+    }
     let mut new: HashMap<Digest, Descriptor> = HashMap::new();
     if let Some(coding) = coding {
         for blob in &mut selection.blobs {

@@ -2,12 +2,10 @@
 
 use super::{Content, Error, Platforms, Result, Source};
 use crate::oci::{self, Descriptor, Digest, Document, Image, Index, Manifest, Platform};
-use crate::store::{MAX_DOCUMENT, Verified};
+use crate::store::{MAX_DOCUMENT, MAX_INDEX_DEPTH, Verified};
 use std::collections::BTreeSet;
 use std::io::Read;
 
-/// How many indexes may lie in one another.
-const MAX_INDEX_DEPTH: usize = 4;
 /// How many manifests an index and those in it may name.
 const MAX_DOCUMENTS: usize = 1000;
 
@@ -108,7 +106,7 @@ impl Walk<'_> {
             Document::Index(index) => {
                 for child in index.manifests {
                     if self.seen.insert(child.digest.clone()) {
-                        let content = self.document(child)?;
+                        let content = self.document(&child)?;
                         self.all(content, depth + 1)?;
                     }
                 }
@@ -143,7 +141,7 @@ impl Walk<'_> {
                     let Some(best) = index.best(platform) else {
                         return Err(self.no_platform(platform, platforms_of(&index)));
                     };
-                    at = self.document(best.clone())?;
+                    at = self.document(best)?;
                 }
             }
         }
@@ -173,15 +171,13 @@ impl Walk<'_> {
         }
     }
 
-    fn document(&self, descriptor: Descriptor) -> Result<Content> {
-        self.check_size(&descriptor)?;
-        let bytes = match (self.known)(&descriptor)? {
+    fn document(&self, descriptor: &Descriptor) -> Result<Content> {
+        self.check_size(descriptor)?;
+        let bytes = match (self.known)(descriptor)? {
             Some(bytes) => bytes,
-            None => self.source.document(&descriptor)?,
+            None => self.source.document(descriptor)?,
         };
-        // What an index says of its child beyond this is the index's own.
-        let plain = Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size);
-        Ok(Content { descriptor: plain, bytes })
+        Ok(Content { descriptor: descriptor.plain(), bytes })
     }
 
     fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

@@ -18,8 +18,9 @@ const CHUNK: usize = 128 << 10;
 pub struct FromStore<'a> {
     store: &'a Store,
     entry: Entry,
-    /// Which repository of a registry holds which blob, by the names of the store's images.
-    repositories: OnceLock<HashMap<Digest, Vec<Reference>>>,
+    /// Which repository of the registry that was first asked for holds which blob, by the names of
+    /// the store's images.
+    repositories: OnceLock<(String, HashMap<Digest, String>)>,
 }
 
 impl<'a> FromStore<'a> {
@@ -29,14 +30,14 @@ impl<'a> FromStore<'a> {
         Self { store, entry, repositories: OnceLock::new() }
     }
 
-    fn origins(&self) -> HashMap<Digest, Vec<Reference>> {
-        let mut origins: HashMap<Digest, Vec<Reference>> = HashMap::new();
+    fn origins(&self, registry: &str) -> HashMap<Digest, String> {
+        let mut origins = HashMap::new();
         for entry in self.store.entries().unwrap_or_default() {
-            let Some(reference) = entry.reference else { continue };
+            let Some(reference) = entry.reference.filter(|r| r.registry() == registry) else { continue };
             let Ok(image) = self.store.image(&entry.descriptor, &Platform::host()) else { continue };
             let layers = image.layers.into_iter().map(|l| l.descriptor.digest);
             for digest in layers.chain([image.config_descriptor.digest]) {
-                origins.entry(digest).or_default().push(reference.clone());
+                origins.entry(digest).or_insert_with(|| reference.repository().to_string());
             }
         }
         origins
@@ -52,7 +53,7 @@ impl Source for FromStore<'_> {
     fn root(&self) -> Result<Content> {
         let d = &self.entry.descriptor;
         let bytes = self.store.document(d)?;
-        Ok(Content { descriptor: Descriptor::new(&d.media_type, d.digest.clone(), d.size), bytes })
+        Ok(Content { descriptor: d.plain(), bytes })
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
@@ -69,9 +70,9 @@ impl Source for FromStore<'_> {
     }
 
     fn repository(&self, registry: &str, blob: &Digest) -> Option<String> {
-        let known = self.repositories.get_or_init(|| self.origins());
-        let found = known.get(blob)?.iter().find(|r| r.registry() == registry)?;
-        Some(found.repository().to_string())
+        let made = || (registry.to_string(), self.origins(registry));
+        let (of, known) = self.repositories.get_or_init(made);
+        known.get(blob).filter(|_| of == registry).cloned()
     }
 }
 
