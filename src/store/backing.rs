@@ -89,7 +89,7 @@ pub fn mount_backing(root: &Path) -> Result<()> {
     )?;
     let image = &backing.btrfs_image;
     io_error("open", image, File::open(image))?;
-    let device = LoopDevice::attach(image, false)?;
+    let device = LoopDevice::attach_shared(image)?;
     Mount::new(device.path(), root, "btrfs", MountFlags::empty(), "")?.keep();
     Ok(())
 }

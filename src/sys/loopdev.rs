@@ -41,6 +41,35 @@ impl LoopDevice {
         Err(Errno::BUSY).call(name)
     }
 
+    /// The device that has all of `file` already, else a fresh one, both for reading and writing.
+    ///
+    /// A filesystem that was unmounted lives on while something still uses it; mounted a second
+    /// time by another device it would be two filesystems that write the same blocks.
+    ///
+    /// # Errors
+    /// Those of [`LoopDevice::attach`]; the failed stat call.
+    pub fn attach_shared(file: &Path) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(file).call(|| format!("stat({})", file.display()))?;
+        let is_file = |sys: &Path| {
+            let read = |name: &str| std::fs::read_to_string(sys.join("loop").join(name)).unwrap_or_default();
+            let backing = std::fs::metadata(read("backing_file").trim_end_matches('\n'));
+            backing.is_ok_and(|b| (b.dev(), b.ino()) == (meta.dev(), meta.ino()))
+                && ["offset", "sizelimit"].iter().all(|n| read(n).trim() == "0")
+        };
+        let blocks = std::fs::read_dir("/sys/block").call(|| "opendir(/sys/block)".to_string())?;
+        for sys in blocks.flatten().map(|e| e.path()).filter(|p| is_file(p)) {
+            let path = Path::new("/dev").join(sys.file_name().unwrap_or_default());
+            // Open, it stays attached; until then it may have gone.
+            if let Ok(device) = loopdev::LoopDevice::open(&path)
+                && is_file(&sys)
+            {
+                return Ok(Self { device, path });
+            }
+        }
+        Self::attach(file, false)
+    }
+
     /// The device's path, `/dev/loopN`.
     #[must_use]
     pub fn path(&self) -> &Path {

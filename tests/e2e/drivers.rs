@@ -312,6 +312,16 @@ fn a_store_in_a_btrfs_image() {
         assert!(again.into_iter().all(|t| t.join().unwrap().0 == 0));
     });
     assert_many(&root.join("shipimg/bundles/b/rootfs"), 3);
+
+    // Unmounted while it is in use, it lives on, and nothing of it may be written back yet.
+    fs::write(root.join("shipimg/bundles/b/rootfs/new"), "new").unwrap();
+    let used = fs::File::open(root.join("oci-layout")).unwrap();
+    shipimg::sys::mount::unmount(&root).unwrap();
+    assert_eq!(run(&["images"]).0, 0);
+    assert_eq!(fs::metadata(root.join("oci-layout")).unwrap().dev(), used.metadata().unwrap().dev());
+    assert_eq!(fs::read(root.join("shipimg/bundles/b/rootfs/new")).unwrap(), b"new");
+    drop(used);
+
     assert_eq!(run(&["bundle", "delete", "b"]).0, 0);
     shipimg::sys::mount::unmount(&root).unwrap();
     assert!(mount_of(&root).is_none(), "mounted once");
