@@ -28,6 +28,9 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
     if !env.iter().any(|e| e.starts_with("PATH=")) {
         env.insert(0, DEFAULT_PATH.to_string());
     }
+    if !env.iter().any(|e| e.starts_with("HOME=")) {
+        env.push(format!("HOME={}", ids.home.as_deref().unwrap_or("/")));
+    }
     let cwd = config.and_then(|c| c.working_dir().clone()).unwrap_or_default();
     let cwd = if cwd.is_empty() { PathBuf::from("/") } else { clean("WorkingDir", &cwd)? };
     let mut args = config.and_then(|c| c.entrypoint().clone()).unwrap_or_default();
@@ -120,10 +123,11 @@ mod tests {
             "Labels": {"l": "v", "org.opencontainers.image.author": "label wins"}}));
         assert_eq!(user(&image), "web");
         let mut spec = Spec::default();
-        apply(&mut spec, &image, &Ids { uid: 7, gid: 8, additional: vec![9] }).unwrap();
+        let ids = Ids { uid: 7, gid: 8, additional: vec![9], home: Some("/srv".to_string()) };
+        apply(&mut spec, &image, &ids).unwrap();
         let process = spec.process().clone().unwrap();
         assert_eq!(process.args().clone().unwrap(), ["/e", "c"]);
-        assert_eq!(process.env().clone().unwrap(), [DEFAULT_PATH, "A=b"]);
+        assert_eq!(process.env().clone().unwrap(), [DEFAULT_PATH, "A=b", "HOME=/srv"]);
         assert_eq!(process.cwd(), Path::new("/srv"));
         assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
         assert_eq!(process.user().additional_gids().clone().unwrap(), [9]);

@@ -255,8 +255,8 @@ impl Bundle {
             _ => Path::new("rootfs"),
         };
         settings.apply(&mut spec, name, root)?;
-        bundle.write("config.json", &spec)?;
-        bundle.write("bundle.json", &bundle.record)?;
+        write_spec(&bundle.path, &spec)?;
+        write_json(&bundle.path.join("bundle.json"), &bundle.record)?;
         Ok(bundle)
     }
 
@@ -358,11 +358,6 @@ impl Bundle {
         }
         io_error("remove", &self.path, fs::remove_dir_all(&self.path))
     }
-
-    fn write(&self, file: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.path.join(file);
-        write_json(&path, value)
-    }
 }
 
 /// What a bundle needs of the store.
@@ -406,7 +401,13 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
 pub fn write_config(dir: &Path, image: &Image, name: &str) -> Result<()> {
     let mut spec = spec_for(&dir.join("rootfs"), Some(image))?;
     Settings::default().apply(&mut spec, name, Path::new("rootfs"))?;
-    write_json(&dir.join("config.json"), &spec)
+    write_spec(dir, &spec)
+}
+
+fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
+    let path = dir.join("config.json");
+    let text = io_error("write", &path, spec::text(spec).map_err(io::Error::from))?;
+    io_error("write", &path, fs::write(&path, text))
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

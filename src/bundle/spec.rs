@@ -93,8 +93,32 @@ fn mounts() -> serde_json::Value {
     ])
 }
 
+/// The text of a `config.json`, the same for the same configuration: keys and capabilities sorted.
+///
+/// # Errors
+/// None in practice: all keys are strings.
+pub fn text(spec: &Spec) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(spec)?;
+    value.sort_all_objects();
+    let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|s| s.values_mut()).filter_map(serde_json::Value::as_array_mut) {
+        set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    }
+    Ok(format!("{value:#}\n"))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_text_is_the_same_every_time() {
+        let text = || {
+            let mut spec = super::default_spec().unwrap();
+            spec.set_annotations(Some((0..20).map(|i| (i.to_string(), String::new())).collect()));
+            super::text(&spec).unwrap()
+        };
+        assert_eq!(text(), text());
+    }
+
     #[test]
     fn is_what_the_types_take() {
         let spec = super::default_spec().unwrap();

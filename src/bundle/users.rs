@@ -26,6 +26,8 @@ pub struct Ids {
     pub gid: u32,
     /// Supplementary group ids, those of the user in the group file, ascending.
     pub additional: Vec<u32>,
+    /// The user's home folder in the image, where its passwd file has an absolute one.
+    pub home: Option<String>,
 }
 
 /// Resolves `USER[:GROUP]` by the files of the root filesystem in `root`.
@@ -73,15 +75,16 @@ fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
         (None, Some(uid)) => (uid, 0),
         (None, None) => return Err(fail("no such user in the image's /etc/passwd")),
     };
+    let home = known.as_ref().map(|e| e.home.to_string()).filter(|h| h.starts_with('/') && !h.contains('\0'));
     if group_text.is_empty() {
         let mut additional = known.map_or_else(Vec::new, |e| groups_of(group, e.name));
         additional.retain(|g| *g != own_gid);
-        return Ok(Ids { uid, gid: own_gid, additional });
+        return Ok(Ids { uid, gid: own_gid, additional, home });
     }
     let gid = group_entry(group, group_text)
         .or_else(|| id(group_text))
         .ok_or_else(|| fail("no such group in the image's /etc/group"))?;
-    Ok(Ids { uid, gid, additional: Vec::new() })
+    Ok(Ids { uid, gid, additional: Vec::new(), home })
 }
 
 fn id(text: &str) -> Option<u32> {
@@ -92,6 +95,7 @@ struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
+    home: &'a str,
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&str>> {
@@ -100,8 +104,9 @@ fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&str>> {
 
 fn passwd_entry<'a>(passwd: &'a [u8], user: &str) -> Option<PasswdEntry<'a>> {
     let parse = |f: Vec<&'a str>| match f[..] {
-        [name, _, uid, gid, ..] if !name.is_empty() => {
-            Some(PasswdEntry { name, uid: id(uid)?, gid: id(gid)? })
+        [name, _, uid, gid, ref rest @ ..] if !name.is_empty() => {
+            let home = rest.get(1).copied().unwrap_or_default();
+            Some(PasswdEntry { name, uid: id(uid)?, gid: id(gid)?, home })
         }
         _ => None,
     };
@@ -146,7 +151,12 @@ mod tests {
             ("4242:4243", 4242, 4243, vec![]),
             ("5", 7, 8, vec![]),
         ] {
-            assert_eq!(resolve(text, PASSWD, GROUP).unwrap(), Ids { uid, gid, additional }, "{text}");
+            let home = match uid {
+                0 => Some("/root".to_string()),
+                7 | 1000 => Some("/".to_string()),
+                _ => None,
+            };
+            assert_eq!(resolve(text, PASSWD, GROUP).unwrap(), Ids { uid, gid, additional, home }, "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! `shipimg spec`: writes a default `config.json`.
 
 use super::{Context, Error, Result};
-use crate::bundle::spec::default_spec;
+use crate::bundle::spec;
 use crate::run;
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,9 +19,8 @@ impl Args {
     pub(super) fn run(&self, _: &Context) -> Result<ExitCode> {
         let path = self.bundle.join("config.json");
         let io = |action, source| Error::Run(run::Error::Io { action, path: path.clone(), source });
-        let spec = default_spec().map_err(|e| io("make", std::io::Error::other(e)))?;
-        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| io("make", e.into()))?;
-        text.push('\n');
+        let spec = spec::default_spec().map_err(|e| io("make", std::io::Error::other(e)))?;
+        let text = spec::text(&spec).map_err(|e| io("make", e.into()))?;
         let mut file = std::fs::File::create_new(&path).map_err(|e| io("create", e))?;
         file.write_all(text.as_bytes()).map_err(|e| io("write", e))?;
         Ok(ExitCode::SUCCESS)
