@@ -10,7 +10,7 @@
 //! following links, so depth costs nothing and a directory that is swapped for a link at the
 //! same time is an error, never a way out.
 
-use super::stage::{OPAQUE, Staged, finish_file, is_whiteout};
+use super::stage::{OPAQUE, Staged, finish_file};
 use super::{Error, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
@@ -61,6 +61,7 @@ impl Settle<'_> {
                         }
                         self.redirect(&path, &real)?;
                         rename_all(staged, &path, &real);
+                        self.rehide(staged, &real).map_err(|e| self.fail(&path, e))?;
                     }
                 }
                 _ => {}
@@ -129,22 +130,33 @@ impl Settle<'_> {
         removed.map_err(|e| self.fail(from, e))
     }
 
-    /// Moves the names of one staged directory into another; what is moved wins, but a
-    /// whiteout concerns the layers below only.
+    /// Among what was joined in `at` a whiteout may have met what it does not concern: that stays,
+    /// and as a directory hides what is below.
+    fn rehide(&self, staged: &mut Staged, at: &TreePath) -> sys::Result<()> {
+        for path in staged.whiteouts.extract_if(|p| p.is_within(at)).collect::<Vec<_>>() {
+            let Some((parent, name)) = path.split() else { continue };
+            match self.stage.below(parent.as_path())?.stat(name)? {
+                None => drop(staged.whiteouts.insert(path)),
+                Some(s) if is_dir(&s) => drop(staged.opaque.insert(path)),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the names of one staged directory into another; what is moved wins.
     fn join(&self, from: &TreePath, to: &TreePath) -> sys::Result<()> {
         let mut work = vec![(from.clone(), to.clone())];
         while let Some((from, to)) = work.pop() {
             let (old, new) = (self.stage.below(from.as_path())?, self.stage.below(to.as_path())?);
-            let is_dir = |s: &Stat| FileType::from_raw_mode(s.st_mode) == FileType::Directory;
             let mut move_all = || {
                 old.each(|name, kind| {
-                    match (new.stat(name)?, old.stat(name)?) {
-                        (Some(there), _) if kind == FileType::Directory && is_dir(&there) => {
+                    match new.stat(name)? {
+                        Some(there) if kind == FileType::Directory && is_dir(&there) => {
                             work.push((from.join(name), to.join(name)));
                         }
-                        (Some(_), Some(s)) if is_whiteout(&s) => {}
-                        (Some(_), _) => new.remove(name).and_then(|()| old.rename(name, &new, name))?,
-                        (None, _) => old.rename(name, &new, name)?,
+                        Some(_) => new.remove(name).and_then(|()| old.rename(name, &new, name))?,
+                        None => old.rename(name, &new, name)?,
                     }
                     Ok::<_, sys::Error>(())
                 })
@@ -197,7 +209,9 @@ fn rename_all(staged: &mut Staged, from: &TreePath, to: &TreePath) {
     );
     let described = staged.described.drain();
     staged.described = described.map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
-    staged.opaque = staged.opaque.drain().map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
+    for paths in [&mut staged.opaque, &mut staged.whiteouts] {
+        *paths = paths.drain().map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
+    }
 }
 
 /// The metadata of an open file or directory, without overlayfs' own attribute.
@@ -248,18 +262,18 @@ pub(super) fn copy_node(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> sys:
     super::stage::finish_node(to, new, &meta, kind != FileType::Symlink)
 }
 
-/// Moves a settled stage over the tree `to`: whiteouts remove, opaque directories empty what
-/// is there, files replace, directories give their metadata. Names of `keep` in the root of
-/// `to` are left alone. What is not in `to` is moved whole, by one rename. Gives the
-/// metadata of the root.
+/// Moves a settled stage over the tree `to`: what the layer hides goes first, then files
+/// replace, directories give their metadata. Names of `keep` in the root of `to` are left
+/// alone. What is not in `to` is moved whole, by one rename. Gives the metadata of the root.
 ///
 /// # Errors
 /// The first failed call; `to` is then partly changed.
-pub(super) fn merge(from: &Dir, to: &Dir, hides: bool, keep: &[&OsStr]) -> sys::Result<Meta> {
+pub(super) fn merge(from: &Dir, to: &Dir, staged: &Staged, keep: &[&OsStr]) -> sys::Result<Meta> {
     enum Work {
         Enter(TreePath),
         Leave(TreePath, Meta),
     }
+    hide(to, staged, keep)?;
     let mut root = Meta::default();
     let mut work = vec![Work::Enter(TreePath::root())];
     while let Some(next) = work.pop() {
@@ -274,52 +288,45 @@ pub(super) fn merge(from: &Dir, to: &Dir, hides: bool, keep: &[&OsStr]) -> sys::
             }
         };
         let (source, target) = (from.below(path.as_path())?, to.below(path.as_path())?);
-        if hides && xattr::get_fd(&source, OPAQUE)?.is_some() {
-            target.clear(if path.is_root() { keep } else { &[] })?;
-        }
         work.push(Work::Leave(path.clone(), meta_of(&source)?));
         source.each(|name, kind| {
-            let walk = match kind {
-                FileType::Directory => move_directory(&source, &target, name, hides)?,
-                _ => move_file(&source, &target, name, hides && kind == FileType::CharacterDevice)?,
-            };
-            if walk {
+            if kind == FileType::Directory && target.stat(name)?.is_some_and(|s| is_dir(&s)) {
                 work.push(Work::Enter(path.join(name)));
+                return Ok(());
             }
-            Ok::<_, sys::Error>(())
+            match source.rename(name, &target, name) {
+                Err(e) if matches!(e.errno(), Some(Errno::ISDIR | Errno::NOTDIR)) => {
+                    target.remove(name)?;
+                    source.rename(name, &target, name)
+                }
+                other => other,
+            }
         })?;
     }
     Ok(root)
 }
 
-/// Whether the directory has to be walked: one is there, or it may hold whiteouts.
-fn move_directory(source: &Dir, target: &Dir, name: &OsStr, hides: bool) -> sys::Result<bool> {
-    match target.stat(name)? {
-        Some(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => return Ok(true),
-        Some(_) => target.unlink(name)?,
-        None => {}
+/// Takes away from the tree `to` what the layer hides of it.
+fn hide(to: &Dir, staged: &Staged, keep: &[&OsStr]) -> sys::Result<()> {
+    let there = |path: &TreePath| match to.below(path.as_path()) {
+        Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(None),
+        other => other.map(Some),
+    };
+    for path in &staged.opaque {
+        if let Some(dir) = there(path)? {
+            dir.clear(if path.is_root() { keep } else { &[] })?;
+        }
     }
-    if hides {
-        target.mkdir(name)?;
-    } else {
-        source.rename(name, target, name)?;
+    for (parent, name) in staged.whiteouts.iter().filter_map(TreePath::split) {
+        if let Some(dir) = there(&parent)? {
+            dir.remove(name)?;
+        }
     }
-    Ok(hides)
+    Ok(())
 }
 
-fn move_file(source: &Dir, target: &Dir, name: &OsStr, may_hide: bool) -> sys::Result<bool> {
-    if may_hide && source.stat(name)?.is_some_and(|s| is_whiteout(&s)) {
-        target.remove(name)?;
-        return Ok(false);
-    }
-    match source.rename(name, target, name) {
-        Err(e) if matches!(e.errno(), Some(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST)) => {
-            target.remove(name)?;
-            source.rename(name, target, name)?;
-        }
-        other => other?,
-    }
-    Ok(false)
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// As [`finish_file`], and takes away attributes that `meta` does not have.

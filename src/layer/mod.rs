@@ -348,7 +348,7 @@ fn merge_stage(work: &Dir, layer: &Layer, n: usize, mut staged: Staged) -> Resul
     let name = OsString::from(n.to_string());
     let stage = work.child(&name)?;
     Settle { layer: digest, stage: &stage, below: &below, how: Below::Link }.run(&mut staged)?;
-    merge::merge(&stage, &below, staged.hides, &[])?;
+    merge::merge(&stage, &below, &staged, &[])?;
     Ok(work.remove(&name)?)
 }
 
@@ -382,8 +382,8 @@ pub struct Extracted<'a> {
     lowest: bool,
 }
 
-/// Extracts one layer into the empty directory `dir` in overlayfs' own form of whiteouts;
-/// `lowest` where no layer is below it. The caller publishes the directory.
+/// Extracts one layer into the empty directory `dir`; `lowest` where no layer is below it.
+/// [`Extracted::settle`] finishes it, and the caller publishes it.
 ///
 /// # Errors
 /// Any [`Error`]; what is in `dir` is then worthless.
@@ -403,8 +403,8 @@ pub fn extract_layer<'a>(
 
 impl Extracted<'_> {
     /// Whether the result fits this one place in an image only: the layer has hard links to
-    /// files of those below it, or entries in directories that it does not describe, and
-    /// [`Extracted::settle`] has to run; or it is the lowest and its whiteouts were left out.
+    /// files of those below it, or entries in directories that it does not describe; or it is the
+    /// lowest and its whiteouts were left out.
     #[must_use]
     pub fn depends_on_place(&self) -> bool {
         let open = !self.staged.links.is_empty() || self.staged.implicit.iter().any(|p| !p.is_root());
@@ -417,14 +417,18 @@ impl Extracted<'_> {
         self.staged.implicit.first().is_none_or(|p| !p.is_root())
     }
 
-    /// Takes from `below`, the tree of all layers below, what the layer in `dir` leaves open.
+    /// Takes from `below`, the tree of all layers below, what the layer in `dir` leaves open, and
+    /// writes what it hides of them in overlayfs' own form. Without `below` it leaves nothing open.
     ///
     /// # Errors
     /// Any [`Error`].
-    pub fn settle(&mut self, dir: &Path, below: &Path) -> Result<()> {
-        let (stage, below) = (Dir::open(dir)?, Dir::open(below)?);
-        let layer = &self.layer.descriptor.digest;
-        Settle { layer, stage: &stage, below: &below, how: Below::Copy }.run(&mut self.staged)
+    pub fn settle(&mut self, dir: &Path, below: Option<&Path>) -> Result<()> {
+        let stage = Dir::open(dir)?;
+        if let Some(below) = below {
+            let (layer, below) = (&self.layer.descriptor.digest, Dir::open(below)?);
+            Settle { layer, stage: &stage, below: &below, how: Below::Copy }.run(&mut self.staged)?;
+        }
+        Ok(self.staged.write_hidden(&stage)?)
     }
 }
 
@@ -448,7 +452,7 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     let digest = &layer.descriptor.digest;
     Settle { layer: digest, stage: &stage_dir, below: &below, how: Below::Link }.run(&mut staged)?;
     let keep = work.path().file_name().unwrap_or_default().to_os_string();
-    let own = merge::merge(&stage_dir, &below, staged.hides, &[&keep])?;
+    let own = merge::merge(&stage_dir, &below, &staged, &[&keep])?;
     drop(work);
     Ok(stage::finish_file(&below, if describes_root { &own } else { &before })?)
 }

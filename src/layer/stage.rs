@@ -1,10 +1,10 @@
 //! One layer into a fresh directory of its own.
 //!
-//! The directory holds what the layer adds, in overlayfs' form: a whiteout is a character
-//! device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
-//! "Overlay Filesystem"). So it can be a lower layer of an overlay as it is, or be merged
-//! into a tree by `merge`. The lowest layer has nothing to hide: its whiteouts are checked
-//! and left out.
+//! The directory holds what the layer adds; what it hides of the layers below, whiteouts and
+//! opaque directories, is kept in memory, for not every filesystem can hold overlayfs' form of
+//! them (one that is an overlay itself cannot). `merge` then moves it into a tree, or
+//! [`Staged::write_hidden`] makes a lower layer of an overlay of it. The lowest layer has nothing
+//! to hide: its whiteouts are checked and left out.
 //!
 //! The order of entries does not matter for whiteouts: they concern the layers below only.
 //! A directory of the layer with a whiteout of its name, before or after, is opaque. Of
@@ -13,7 +13,8 @@
 //! Parents are opened once and kept (a small cache of descriptors); names are looked up
 //! below them without following links, so an entry behind a symbolic link of the same layer
 //! is an error. Directories are made with mode 0700 and get their owner, mode, attributes and
-//! times at the end. What a layer says about directories is kept in memory, of files nothing.
+//! times at the end. What a layer says about directories and what it hides is kept in memory, of
+//! files nothing.
 //!
 //! Content that overlayfs would interpret is refused: character devices 0/0 and attributes
 //! `trusted.overlay.*`, `user.overlay.*`. Left out: `security.selinux` and
@@ -57,6 +58,8 @@ pub(super) struct Staged {
     pub(super) links: Vec<(TreePath, TreePath)>,
     /// Opaque directories.
     pub(super) opaque: HashSet<TreePath>,
+    /// Names that are hidden and that the layer does not have.
+    pub(super) whiteouts: HashSet<TreePath>,
     /// Whether the layer has whiteouts or opaque directories.
     pub(super) hides: bool,
     /// How many entries the layer has.
@@ -82,6 +85,7 @@ pub(super) struct Stage<'a> {
     folders: HashMap<TreePath, Folder>,
     open: VecDeque<(TreePath, Rc<Dir>)>,
     links: Vec<(TreePath, TreePath)>,
+    whiteouts: HashSet<TreePath>,
     entries: u64,
     hidden: bool,
 }
@@ -99,6 +103,7 @@ impl<'a> Stage<'a> {
             folders: HashMap::from([(TreePath::root(), Folder::default())]),
             open: VecDeque::with_capacity(OPEN_DIRS),
             links: Vec::new(),
+            whiteouts: HashSet::new(),
             entries: 0,
             hidden: false,
         }
@@ -213,6 +218,7 @@ impl<'a> Stage<'a> {
         name: &OsStr,
         make: impl Fn() -> sys::Result<T>,
     ) -> Result<T> {
+        self.whiteouts.remove(path);
         match make() {
             Err(e) if e.errno() == Some(Errno::EXIST) => {
                 if self.folders.contains_key(path) {
@@ -228,15 +234,16 @@ impl<'a> Stage<'a> {
     fn forget(&mut self, path: &TreePath) {
         self.folders.retain(|p, _| !p.is_within(path));
         self.open.retain(|(p, _)| !p.is_within(path));
+        self.whiteouts.retain(|p| !p.is_within(path));
     }
 
-    /// Makes the directory `path` unless the layer has it; over anything else it is opaque,
-    /// for that hides what the layers below have there.
+    /// Makes the directory `path` unless the layer has it; over anything else, a whiteout too, it
+    /// is opaque, for that hides what the layers below have there.
     fn directory(&mut self, dir: &Dir, path: &TreePath, name: &OsStr) -> Result<()> {
         if self.folders.contains_key(path) {
             return Ok(());
         }
-        let mut folder = Folder::default();
+        let mut folder = Folder { opaque: self.whiteouts.remove(path), ..Folder::default() };
         match dir.mkdir(name) {
             Err(e) if e.errno() == Some(Errno::EXIST) => {
                 dir.unlink(name).and_then(|()| dir.mkdir(name)).map_err(|e| self.sys(path, e))?;
@@ -275,10 +282,8 @@ impl<'a> Stage<'a> {
             let Some((above, name)) = prefix.split() else { continue };
             let dir = self.root.below(above.as_path()).map_err(|e| self.sys(path, e))?;
             match dir.stat(name).map_err(|e| self.sys(path, e))? {
-                Some(s) if !is_whiteout(&s) => {
-                    return self.refuse(path, Reason::NotDirectory(prefix.clone()));
-                }
-                _ => self.directory(&dir, &prefix, name)?,
+                Some(_) => return self.refuse(path, Reason::NotDirectory(prefix.clone())),
+                None => self.directory(&dir, &prefix, name)?,
             }
         }
         Ok(())
@@ -290,16 +295,15 @@ impl<'a> Stage<'a> {
         if !self.hides {
             return Ok(());
         }
-        let dir = self.parent(&parent, path)?;
-        match dir.mknod(name, FileType::CharacterDevice, (0, 0)) {
-            Err(e) if e.errno() == Some(Errno::EXIST) => {
-                if let Some(folder) = self.folders.get_mut(path) {
-                    folder.opaque = true;
-                }
-                Ok(())
-            }
-            other => other.map_err(|e| self.sys(path, e)),
+        if let Some(folder) = self.folders.get_mut(path) {
+            folder.opaque = true;
+            return Ok(());
         }
+        let dir = self.parent(&parent, path)?;
+        if dir.stat(name).map_err(|e| self.sys(path, e))?.is_none() {
+            self.whiteouts.insert(path.clone());
+        }
+        Ok(())
     }
 
     fn opaque(&mut self, path: &TreePath) -> Result<()> {
@@ -328,6 +332,7 @@ impl<'a> Stage<'a> {
         if let Some((parent, name)) = path.split() {
             let dir = self.parent(&parent, path)?;
             self.forget(path);
+            self.whiteouts.remove(path);
             dir.remove(name).map_err(|e| self.sys(path, e))?;
         }
         self.links.push((path.clone(), target));
@@ -343,10 +348,8 @@ impl<'a> Stage<'a> {
             return Ok(false);
         }
         let old_dir = self.parent(&from, path)?;
-        match old_dir.stat(old).map_err(|e| self.sys(path, e))? {
-            None => return Ok(false),
-            Some(s) if is_whiteout(&s) => return Ok(false),
-            Some(_) => {}
+        if old_dir.stat(old).map_err(|e| self.sys(path, e))?.is_none() {
+            return Ok(false);
         }
         let dir = self.parent(&parent, path)?;
         self.make(&dir, path, name, || dir.link(name, &old_dir, old))?;
@@ -359,7 +362,8 @@ impl<'a> Stage<'a> {
         for (path, target) in std::mem::take(&mut self.links) {
             let Some((parent, name)) = path.split() else { continue };
             let now = self.parent(&parent, &path)?.stat(name).map_err(|e| self.sys(&path, e))?;
-            if now.is_none_or(|s| is_whiteout(&s)) && !self.link_now(&path, &target)? {
+            if now.is_none() && !self.link_now(&path, &target)? {
+                self.whiteouts.remove(&path);
                 links.push((path, target));
             }
         }
@@ -367,14 +371,11 @@ impl<'a> Stage<'a> {
         let (mut implicit, mut opaque, mut described) = (Vec::new(), HashSet::new(), HashSet::new());
         for (path, folder) in std::mem::take(&mut self.folders) {
             let dir = self.root.below(path.as_path()).map_err(|e| self.sys(&path, e))?;
-            if folder.opaque {
-                self.hidden = true;
-                xattr::set_fd(&dir, OPAQUE, b"y").map_err(|e| self.sys(&path, e))?;
-            }
             let bare = Meta { mode: 0o755, ..Meta::default() };
             let meta = folder.meta.as_ref().unwrap_or(&bare);
             finish_file(&dir, meta).map_err(|e| self.sys(&path, e))?;
             if folder.opaque {
+                self.hidden = true;
                 opaque.insert(path.clone());
             }
             if folder.meta.is_none() {
@@ -385,7 +386,22 @@ impl<'a> Stage<'a> {
             }
         }
         implicit.sort();
-        Ok(Staged { implicit, described, links, opaque, hides: self.hidden, entries: self.entries })
+        let (whiteouts, hides, entries) = (self.whiteouts, self.hidden, self.entries);
+        Ok(Staged { implicit, described, links, opaque, whiteouts, hides, entries })
+    }
+}
+
+impl Staged {
+    /// Writes what the layer hides into the stage, in overlayfs' form: a whiteout is a character
+    /// device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
+    /// "Overlay Filesystem").
+    pub(super) fn write_hidden(&self, stage: &Dir) -> sys::Result<()> {
+        for path in &self.whiteouts {
+            let Some((parent, name)) = path.split() else { continue };
+            let dir = stage.below(parent.as_path())?;
+            dir.keep_time(|| dir.mknod(name, FileType::CharacterDevice, (0, 0)))?;
+        }
+        self.opaque.iter().try_for_each(|p| xattr::set_fd(stage.below(p.as_path())?, OPAQUE, b"y"))
     }
 }
 

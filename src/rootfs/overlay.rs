@@ -194,19 +194,23 @@ fn extract_one<'a>(store: &Store, work: &Path, layer: &'a Layer, i: usize) -> Re
     make_dir(&folder)?;
     let fs = folder.join("fs");
     make_dir(&fs)?;
-    Ok(layer::extract_layer(store, layer, &fs, i == 0, &Options::default())?)
+    let mut extracted = layer::extract_layer(store, layer, &fs, i == 0, &Options::default())?;
+    if i == 0 || !extracted.depends_on_place() {
+        extracted.settle(&fs, None)?;
+    }
+    Ok(extracted)
 }
 
 /// Settles a layer against the tree of those below it.
 fn settle(extracted: &mut Extracted, work: &Path, fs: &Path, below: &[Option<PathBuf>]) -> Result<()> {
     let lowers: Vec<PathBuf> = below.iter().rev().flatten().cloned().collect();
     if let [only] = lowers.as_slice() {
-        return Ok(extracted.settle(fs, only)?);
+        return Ok(extracted.settle(fs, Some(only))?);
     }
     let view = work.join("view");
     make_dir(&view)?;
     stack(sys::overlay::Overlay { lowers: &lowers, upper: None, volatile: false }, &view)?;
-    let settled = extracted.settle(fs, &view);
+    let settled = extracted.settle(fs, Some(&view));
     mount::unmount(&view)?;
     std::fs::remove_dir(&view).call(|| format!("rmdir({})", view.display()))?;
     Ok(settled?)

@@ -332,6 +332,28 @@ fn a_store_in_a_btrfs_image() {
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no store is begun below");
 }
 
+/// As in a container of another tool: an overlay takes no whiteouts and is no upper directory.
+#[test]
+fn a_store_in_an_overlay() {
+    crate::common::need_root();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let _unmounted = Unmounted(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    for name in ["lower", "upper", "work", "ground"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    let (lower, upper, work) = (path("lower"), path("upper"), path("work"));
+    let overlay =
+        shipimg::sys::overlay::Overlay { lowers: &[lower], upper: Some((&upper, &work)), volatile: false };
+    overlay.mount(&path("ground")).unwrap();
+    let (store, image) = many(&path("ground/store"), 12);
+    let source = Source::Image(&image);
+    let (driver, why) = choose(&store, &source).unwrap();
+    assert!(driver == DriverKind::Copy && why.contains("no overlay can be mounted"), "{driver} {why}");
+    create(&store, driver, &source, &path("ground/bundle"));
+    assert_many(&path("ground/bundle/rootfs"), 12);
+}
+
 #[test]
 fn a_new_store_needs_an_empty_folder() {
     let store = TestStore::new();
