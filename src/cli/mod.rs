@@ -45,6 +45,7 @@ mod phases;
 mod progress;
 mod prune;
 mod pull;
+mod pulling;
 mod push;
 mod referrers;
 mod repack;

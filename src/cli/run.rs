@@ -8,12 +8,14 @@
 //! it is not there.
 
 use super::create::Options;
+use super::pulling::{Found, Pulling};
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{Bundle, Origin};
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
+use crate::transfer::Platforms;
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -40,6 +42,8 @@ pub struct Args {
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    pulling: Pulling,
     #[command(flatten)]
     settings: settings::Overrides,
     /// Program and arguments instead of the bundle's
@@ -98,7 +102,18 @@ impl Args {
         if self.options.bundle.is_some() {
             return plain(self.options, self.name.unwrap_or(self.what), self.command);
         }
-        match target::find(store, &self.what) {
+        let found = target::find(store, &self.what);
+        let known = match &found {
+            Ok(Target::Origin(Origin::Image(name, _))) => Found::Image(name.as_ref()),
+            Ok(_) => Found::Other,
+            Err(e) => Found::failed(e),
+        };
+        if let Some(name) = self.pulling.wanted(&self.what, known) {
+            return self.pulling.clone().fetch(store, &name, Platforms::Host, |store, name, image| {
+                self.over_origin(store, &Origin::Image(Some(name.clone()), Box::new(image)))
+            });
+        }
+        match found {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
                 bundle.mount()?;

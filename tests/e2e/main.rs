@@ -33,6 +33,7 @@ mod killed;
 mod mkimg;
 mod output;
 mod pull;
+mod pull_along;
 mod races;
 mod registry_config;
 mod registry_listing;
