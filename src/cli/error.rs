@@ -177,12 +177,37 @@ impl Error {
             Self::Serve(serve::Error::Htpasswd { path, .. } | serve::Error::NoUsers(path)) => {
                 Some(format!("htpasswd -B {} USER", path.display()))
             }
+            Self::Sys(e) => users_hint(e),
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())
             }
             _ => None,
         }
     }
+}
+
+/// For an ordinary user whose command does not get its user namespace.
+fn users_hint(e: &sys::Error) -> Option<String> {
+    use sys::userns::Forbids;
+    let is_map = |text: &str| text.starts_with("newuidmap") || text.starts_with("newgidmap");
+    Some(match e {
+        sys::Error::NoSubIds { user, file } => {
+            format!("echo {user}:100000:65536 | sudo tee -a {file}, with a range of its own, or --single-id")
+        }
+        sys::Error::NoUserNamespace { reason, .. } => match reason {
+            Forbids::Limit => "sudo sysctl -w user.max_user_namespaces=15000".to_string(),
+            Forbids::Clone => "sudo sysctl -w kernel.unprivileged_userns_clone=1".to_string(),
+            Forbids::AppArmor => "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0".to_string(),
+            Forbids::Unknown => "shipimg doctor".to_string(),
+        },
+        sys::Error::NoProgram { program } if is_map(program) => {
+            "sudo apt-get install uidmap, or --single-id".to_string()
+        }
+        sys::Error::Program { command, .. } if is_map(command) => {
+            "shipimg doctor, or --single-id".to_string()
+        }
+        _ => return None,
+    })
 }
 
 fn rootfs_hint(e: &rootfs::Error) -> Option<String> {

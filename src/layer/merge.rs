@@ -10,7 +10,7 @@
 //! following links, so depth costs nothing and a directory that is swapped for a link at the
 //! same time is an error, never a way out.
 
-use super::stage::{OPAQUE, Staged, finish_file, is_whiteout};
+use super::stage::{OPAQUE, Staged, finish_file, is_whiteout, opaque};
 use super::{Error, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
@@ -206,7 +206,7 @@ pub(super) fn meta_of(fd: impl rustix::fd::AsFd) -> sys::Result<Meta> {
     let fd = fd.as_fd();
     let stat = rustix::fs::fstat(fd).call(|| "fstat".to_string())?;
     let mut xattrs = xattr::all_fd(fd)?;
-    xattrs.retain(|(n, _)| n != OPAQUE);
+    xattrs.retain(|(n, _)| !OPAQUE.contains(&n.as_slice()));
     Ok(meta_from(&stat, xattrs))
 }
 
@@ -260,7 +260,7 @@ pub(super) fn merge(from: &Dir, to: &Dir, hides: bool, keep: &[&OsStr]) -> sys::
         Enter(TreePath),
         Leave(TreePath, Meta),
     }
-    let mut root = Meta::default();
+    let (mut root, opaque) = (Meta::default(), opaque());
     let mut work = vec![Work::Enter(TreePath::root())];
     while let Some(next) = work.pop() {
         let path = match next {
@@ -274,7 +274,7 @@ pub(super) fn merge(from: &Dir, to: &Dir, hides: bool, keep: &[&OsStr]) -> sys::
             }
         };
         let (source, target) = (from.below(path.as_path())?, to.below(path.as_path())?);
-        if hides && xattr::get_fd(&source, OPAQUE)?.is_some() {
+        if hides && xattr::get_fd(&source, opaque)?.is_some() {
             target.clear(if path.is_root() { keep } else { &[] })?;
         }
         work.push(Work::Leave(path.clone(), meta_of(&source)?));

@@ -1,8 +1,8 @@
 //! One layer into a fresh directory of its own.
 //!
 //! The directory holds what the layer adds, in overlayfs' form: a whiteout is a character
-//! device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
-//! "Overlay Filesystem"). So it can be a lower layer of an overlay as it is, or be merged
+//! device 0/0, an opaque directory has `trusted.overlay.opaque` = `y`, in a user namespace
+//! `user.overlay.opaque` (kernel documentation, "Overlay Filesystem"). So it can be a lower layer of an overlay as it is, or be merged
 //! into a tree by `merge`. The lowest layer has nothing to hide: its whiteouts are checked
 //! and left out.
 //!
@@ -24,7 +24,7 @@ use super::contents::{Contents, Sum};
 use super::{Error, Limits, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
-use crate::sys::{self, Call, xattr};
+use crate::sys::{self, Call, userns, xattr};
 use crate::tree::{Entry, Kind, Meta, Name, TreePath};
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -34,8 +34,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-/// The attribute that makes a directory hide what is below it.
-pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// The attributes that make a directory hide what is below it: root's, and that of mounts with
+/// `userxattr`.
+pub(super) const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
+
+/// The one of [`OPAQUE`] that this process writes, and its overlays read.
+pub(super) fn opaque() -> &'static [u8] {
+    OPAQUE[usize::from(userns::ids() != userns::Ids::Host)]
+}
 
 /// How many directories are kept open.
 const OPEN_DIRS: usize = 32;
@@ -364,12 +370,13 @@ impl<'a> Stage<'a> {
             }
         }
         self.open.clear();
+        let attribute = self::opaque();
         let (mut implicit, mut opaque, mut described) = (Vec::new(), HashSet::new(), HashSet::new());
         for (path, folder) in std::mem::take(&mut self.folders) {
             let dir = self.root.below(path.as_path()).map_err(|e| self.sys(&path, e))?;
             if folder.opaque {
                 self.hidden = true;
-                xattr::set_fd(&dir, OPAQUE, b"y").map_err(|e| self.sys(&path, e))?;
+                xattr::set_fd(&dir, attribute, b"y").map_err(|e| self.sys(&path, e))?;
             }
             let bare = Meta { mode: 0o755, ..Meta::default() };
             let meta = folder.meta.as_ref().unwrap_or(&bare);

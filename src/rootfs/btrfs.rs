@@ -3,7 +3,7 @@
 //! It works where the store's layers area lies on btrfs and the bundle on the same one. A
 //! chain of layers is made from the longest part of it that is there.
 
-use super::area::{LayersLock, sync};
+use super::area::{LayersLock, prefix, sync};
 use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Options, copy_tree};
 use crate::oci::{Image, Layer};
@@ -71,7 +71,7 @@ fn snapshot(source: &Path, target: &Path) -> Result<()> {
 }
 
 fn subvolume(area: &Path, layer: &Layer) -> PathBuf {
-    area.join(format!("btrfs-{}", layer.chain_id.hex()))
+    area.join(format!("{}btrfs-{}", prefix(), layer.chain_id.hex()))
 }
 
 /// The subvolume with all layers of `image`; makes what is missing.

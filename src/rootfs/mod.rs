@@ -23,6 +23,9 @@
 //! layers/btrfs-HEX        btrfs: a read-only subvolume by chain id
 //! ```
 //!
+//! In a user namespace files have other owners on disk and opaque directories another attribute,
+//! so the names begin with `mapped-` there, or with `single-` where there is one id only.
+//!
 //! [`stale`] finds those that neither an image nor a bundle needs.
 //!
 //! Folders there are published by rename, whole, after one syncfs.
@@ -41,6 +44,7 @@ use crate::layer;
 use crate::oci::Image;
 use crate::store::{self, Area, Store};
 use crate::sys::overlay::MAX_LOWERS;
+use crate::sys::userns::{self, Ids};
 use crate::sys::{self, Call};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -131,6 +135,9 @@ pub enum Error {
     /// The file holds no filesystem that is known.
     #[error("{} is not a filesystem image: no ext4, squashfs, erofs or btrfs in it", .0.display())]
     NotAnImage(PathBuf),
+    /// The owners of its files would be misread.
+    #[error("the root filesystem was made {}", .0.made())]
+    OtherIds(Ids),
     /// A layer.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -150,7 +157,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownDriver(_) | Self::Source { .. } | Self::NotAnImage(_) => Kind::Input,
+            Self::UnknownDriver(_) | Self::Source { .. } | Self::NotAnImage(_) | Self::OtherIds(_) => {
+                Kind::Input
+            }
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::Layer(e) => e.kind(),
             Self::Store(e) => e.kind(),
@@ -173,11 +182,14 @@ pub struct Rootfs {
     /// Whether it goes with the command that made it: what is written is never synced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub volatile: bool,
+    /// With which ids it was made; with others its files have other owners.
+    #[serde(default, skip_serializing_if = "Ids::is_host")]
+    pub ids: Ids,
 }
 
 impl Rootfs {
-    const fn new(driver: DriverKind) -> Self {
-        Self { driver, lowers: Vec::new(), image: None, volatile: false }
+    fn new(driver: DriverKind) -> Self {
+        Self { driver, lowers: Vec::new(), image: None, volatile: false, ids: userns::ids() }
     }
 
     /// Makes `bundle/rootfs` from `source`, mounted where the driver mounts. The folder
@@ -218,11 +230,15 @@ impl Rootfs {
         }
     }
 
-    /// Makes the mounts again that are gone since a reboot; does nothing where they are there.
+    /// Makes the mounts again that are gone, since a reboot, or since the mount namespace of an
+    /// ordinary user's command is; does nothing where they are there.
     ///
     /// # Errors
-    /// [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
+    /// [`Error::OtherIds`]; [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
     pub fn mount(&self, bundle: &Path) -> Result<()> {
+        if self.ids != userns::ids() {
+            return Err(Error::OtherIds(self.ids));
+        }
         self.driver.driver().mount(self, bundle)
     }
 

@@ -6,7 +6,7 @@
 //! be 500 of them, on kernels before 6.7 as many as a mount string holds. What a throw-away
 //! bundle writes is not synced (`volatile`).
 
-use super::area::{LayersLock, make_dir, remove_dirs, sync};
+use super::area::{LayersLock, make_dir, prefix, remove_dirs, sync};
 use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Extracted, Options, copy_meta};
 use crate::oci::{Image, Layer};
@@ -112,7 +112,7 @@ pub(super) fn try_mount(folder: &Path) -> Result<()> {
 fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     let area = store.area(Area::Layers)?;
     if image.layers.is_empty() {
-        let empty = area.join("empty");
+        let empty = area.join(format!("{}empty", prefix()));
         let _lock = LayersLock::take(&area)?;
         if !empty.exists() {
             make_dir(&empty)?;
@@ -133,7 +133,7 @@ fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
 fn find(area: &Path, layer: &Layer) -> Option<PathBuf> {
     // By chain id first: that is the better fit, where there is one.
     let names = [format!("chain-{}", layer.chain_id.hex()), format!("diff-{}", layer.diff_id.hex())];
-    names.into_iter().map(|n| area.join(n).join("fs")).find(|p| p.exists())
+    names.into_iter().map(|n| area.join(prefix().to_string() + &n).join("fs")).find(|p| p.exists())
 }
 
 /// Extracts the layers that are missing in `found`, several at once, and publishes them in order.
@@ -181,7 +181,7 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
         } else {
             format!("diff-{}", layer.diff_id.hex())
         };
-        let target = area.join(name);
+        let target = area.join(prefix().to_string() + &name);
         std::fs::rename(&folder, &target)
             .call(|| format!("rename({}, {})", folder.display(), target.display()))?;
         found[i] = Some(target.join("fs"));

@@ -4,7 +4,7 @@
 //! old one takes all of them as one string of a page at most: some 25 to 50, as long as
 //! their paths are.
 
-use super::{Call, Result};
+use super::{Call, Result, userns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +28,15 @@ pub const MAX_LOWERS: usize = 500;
 
 /// Options that keep the upper directory readable to other tools.
 const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
+
+/// What they are in a user namespace: attributes are `user.overlay.*` there (`userxattr`, Linux
+/// 5.11), which turns `metacopy` and `redirect_dir` off and lets nobody name them.
+const USER_OPTIONS: [(&str, &str); 1] = [("index", "off")];
+
+/// The options, and whether `userxattr` is one.
+fn options() -> (&'static [(&'static str, &'static str)], bool) {
+    if userns::ids() == userns::Ids::Host { (&OPTIONS, false) } else { (&USER_OPTIONS, true) }
+}
 
 /// What an overlay is made of.
 #[derive(Debug, Clone, Copy)]
@@ -70,11 +79,14 @@ impl Overlay<'_> {
             set(&fs, "upperdir", upper, &mut open)?;
             set(&fs, "workdir", work, &mut open)?;
         }
-        for (key, value) in OPTIONS {
+        let (options, userxattr) = options();
+        for (key, value) in options {
             set(&fs, key, Path::new(value), &mut open)?;
         }
-        if self.volatile {
-            fsconfig_set_flag(fs.as_fd(), "volatile").call(|| "fsconfig(overlay, volatile)".to_string())?;
+        for (flag, wanted) in [("userxattr", userxattr), ("volatile", self.volatile)] {
+            if wanted {
+                fsconfig_set_flag(fs.as_fd(), flag).call(|| format!("fsconfig(overlay, {flag})"))?;
+            }
         }
         fsconfig_create(&fs).call(|| format!("fsconfig(overlay, create) for {}", target.display()))?;
         let attributes =
@@ -97,11 +109,14 @@ impl Overlay<'_> {
             data.extend_from_slice(key.as_bytes());
             escape(path, &mut data);
         }
-        for (key, value) in OPTIONS {
+        let (options, userxattr) = options();
+        for (key, value) in options {
             data.extend_from_slice(format!(",{key}={value}").as_bytes());
         }
-        if self.volatile {
-            data.extend_from_slice(b",volatile");
+        for (flag, wanted) in [(",userxattr", userxattr), (",volatile", self.volatile)] {
+            if wanted {
+                data.extend_from_slice(flag.as_bytes());
+            }
         }
         if data.len() > MAX_DATA {
             let call = || format!("mount(overlay, {}) with {} lowers", target.display(), self.lowers.len());

@@ -1,8 +1,9 @@
 //! External programs: run one, get its output or an error that shows the command.
 
 use super::{Call, Error, Result};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -88,6 +89,18 @@ fn wait_until(child: &mut Child, end: Instant) -> std::io::Result<Option<ExitSta
             ended => return Ok(ended),
         }
     }
+}
+
+/// Replaces this process by `program`, looked for in `PATH`, with `args` and some more of
+/// environment; returns only to report the failure.
+#[must_use]
+pub fn replace<'a>(
+    program: &OsStr,
+    args: impl Iterator<Item = OsString>,
+    env: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
+) -> Error {
+    let failed = Command::new(program).args(args).envs(env).exec();
+    spawn_error(&program.to_string_lossy(), &failed)
 }
 
 fn spawn_error(program: &str, e: &std::io::Error) -> Error {

@@ -47,3 +47,4 @@ mod store;
 mod tour;
 mod transfer;
 mod unpack;
+mod unprivileged;

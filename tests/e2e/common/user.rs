@@ -45,6 +45,9 @@ impl User {
             let common = ["-m", "-U", "-s", "/bin/sh", "-d", folder.to_str().unwrap()];
             ok("useradd", &[&common, args, &[name.as_str()]].concat());
         }
+        // Without the files that every new user gets.
+        let skeleton = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+        skeleton.for_each(|path| fs::remove_file(path).unwrap());
         let meta = fs::metadata(&folder).unwrap();
         let user = Self { name, uid: meta.uid(), gid: meta.gid(), home };
         if fs::hard_link(bin(), user.bin()).is_err() {
