@@ -219,6 +219,10 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
             Some("use --driver copy".to_string())
         }
         rootfs::Error::Sys(sys::Error::NoLoopDevice { .. }) => Some("modprobe loop".to_string()),
+        rootfs::Error::RootMounts { .. } => {
+            Some("run it by sudo, or from an image of the store: shipimg import FILES.tar NAME".to_string())
+        }
+        rootfs::Error::OtherIds(sys::userns::Ids::Single) => Some("--single-id".to_string()),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }

@@ -70,7 +70,7 @@ mod unshare;
 pub use error::Error;
 
 use crate::store::{Store, mount_backing};
-use crate::sys::userns;
+use crate::sys::{Call, process, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -308,7 +308,13 @@ impl Context {
                 self.runtime()?.get(id).and_then(|c| c.state()).ok().and_then(|s| s.pidfd())
             }
         };
-        Ok(init.map_or_else(|| userns::enter(single_id), userns::join)?)
+        if !init.map_or_else(|| userns::enter(single_id), userns::join)? {
+            return Ok(());
+        }
+        // What is executed from here on is root, and has to mean the same store.
+        let root = std::path::absolute(&self.root).call(|| "getcwd".to_string())?;
+        process::set_variable("SHIPIMG_ROOT", root.as_os_str());
+        Ok(())
     }
 
     /// The containers of the store.

@@ -4,7 +4,7 @@
 //! chain of layers is made from the longest part of it that is there.
 
 use super::area::{LayersLock, prefix, sync};
-use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
+use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Options, copy_tree};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
@@ -47,7 +47,7 @@ impl Driver for Btrfs {
         }
     }
 
-    fn mount(&self, _: &Rootfs, _: &Path) -> Result<()> {
+    fn mount(&self, _: &Rootfs, _: &Path, _: Access) -> Result<()> {
         Ok(())
     }
 

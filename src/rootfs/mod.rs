@@ -135,6 +135,22 @@ pub enum Error {
     /// The file holds no filesystem that is known.
     #[error("{} is not a filesystem image: no ext4, squashfs, erofs or btrfs in it", .0.display())]
     NotAnImage(PathBuf),
+    /// Another command of the user has it mounted, in a mount namespace of its own.
+    #[error("{} is in use by process {process}", rootfs.display())]
+    InUse {
+        /// The root filesystem.
+        rootfs: PathBuf,
+        /// A process that sees it.
+        process: i32,
+    },
+    /// The kernel mounts a filesystem image for root alone.
+    #[error("{} cannot be mounted by an ordinary user: {source}", file.display())]
+    RootMounts {
+        /// The image.
+        file: PathBuf,
+        /// The refused call.
+        source: sys::Error,
+    },
     /// The owners of its files would be misread.
     #[error("the root filesystem was made {}", .0.made())]
     OtherIds(Ids),
@@ -157,15 +173,27 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownDriver(_) | Self::Source { .. } | Self::NotAnImage(_) | Self::OtherIds(_) => {
-                Kind::Input
-            }
+            Self::UnknownDriver(_)
+            | Self::Source { .. }
+            | Self::NotAnImage(_)
+            | Self::OtherIds(_)
+            | Self::InUse { .. } => Kind::Input,
             Self::Unsupported { .. } => Kind::Unsupported,
+            Self::RootMounts { .. } => Kind::Privilege,
             Self::Layer(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }
     }
+}
+
+/// What a root filesystem is mounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To be looked at; it may be in use.
+    Read,
+    /// To be changed.
+    Write,
 }
 
 /// The record of a bundle's root filesystem.
@@ -234,12 +262,12 @@ impl Rootfs {
     /// ordinary user's command is; does nothing where they are there.
     ///
     /// # Errors
-    /// [`Error::OtherIds`]; [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
-    pub fn mount(&self, bundle: &Path) -> Result<()> {
+    /// [`Error::OtherIds`], [`Error::InUse`]; [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
+    pub fn mount(&self, bundle: &Path, access: Access) -> Result<()> {
         if self.ids != userns::ids() {
             return Err(Error::OtherIds(self.ids));
         }
-        self.driver.driver().mount(self, bundle)
+        self.driver.driver().mount(self, bundle, access)
     }
 
     /// Unmounts and deletes what [`Rootfs::create`] made, also when it is partly gone. The
@@ -257,7 +285,7 @@ trait Driver {
     /// Makes `bundle/rootfs`, mounted; records in `rootfs` what [`Driver::mount`] needs.
     fn create(&self, store: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()>;
     /// Mounts what is not mounted.
-    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()>;
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()>;
     /// Unmounts and deletes.
     fn remove(&self, bundle: &Path) -> Result<()>;
 }

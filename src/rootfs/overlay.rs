@@ -7,13 +7,15 @@
 //! bundle writes is not synced (`volatile`).
 
 use super::area::{LayersLock, make_dir, prefix, remove_dirs, sync};
-use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
+use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Extracted, Options, copy_meta};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
+use crate::sys::dir::Dir;
 use crate::sys::overlay::MAX_LOWERS;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, mount};
+use crate::sys::{self, Call, mount, userns};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,8 +50,8 @@ impl Driver for Overlay {
         mount(rootfs, root_meta.as_deref(), bundle)
     }
 
-    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
-        mount(rootfs, None, bundle)
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()> {
+        mount_again(rootfs, bundle, access)
     }
 
     fn remove(&self, bundle: &Path) -> Result<()> {
@@ -69,6 +71,27 @@ pub(super) fn mount(rootfs: &Rootfs, root: Option<&Path>, bundle: &Path) -> Resu
     }
     let (lowers, volatile) = (&rootfs.lowers, rootfs.volatile);
     stack(sys::overlay::Overlay { lowers, upper: Some((&upper, &work)), volatile }, &target)
+}
+
+/// Mounts the overlay of `bundle` again where it is not mounted. Mounts in a user namespace go with
+/// the command: another one may have it mounted and write to it, and what only reads takes the upper
+/// directory for the topmost lower one.
+pub(super) fn mount_again(rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()> {
+    let (upper, target) = (bundle.join("upper"), bundle.join("rootfs"));
+    if userns::ids().is_host() || mount::is_mount_point(&target)? {
+        return mount(rootfs, None, bundle);
+    }
+    if access == Access::Read && rootfs.lowers.len() < MAX_LOWERS {
+        let lowers: Vec<_> = std::iter::once(&upper).chain(&rootfs.lowers).cloned().collect();
+        return stack(sys::overlay::Overlay { lowers: &lowers, upper: None, volatile: false }, &target);
+    }
+    // Nobody mounts it between the look and the mount.
+    let folder = Dir::open(bundle)?;
+    flock(&folder, FlockOperation::LockExclusive).call(|| format!("flock({})", bundle.display()))?;
+    match sys::overlay::user_of(&upper)? {
+        Some(process) => Err(Error::InUse { rootfs: target, process }),
+        None => mount(rootfs, None, bundle),
+    }
 }
 
 /// Mounts `overlay` at `target`; says so where this kernel takes fewer lowers.

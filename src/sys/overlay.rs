@@ -71,7 +71,7 @@ impl Overlay<'_> {
     fn mount_by_fd(&self, target: &Path) -> Result<()> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)".to_string())?;
         let mut open = Vec::new();
-        set(&fs, "source", Path::new("overlay"), &mut open)?;
+        set(&fs, "source", Path::new(&self.source()?), &mut open)?;
         for lower in self.lowers {
             set(&fs, "lowerdir+", lower, &mut open)?;
         }
@@ -125,9 +125,36 @@ impl Overlay<'_> {
         let flags = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
         let text = String::from_utf8(data).map_err(|_| Errno::ILSEQ);
         let text = text.call(|| format!("mount(overlay, {})", target.display()))?;
-        super::mount::Mount::new(Path::new("overlay"), target, "overlay", flags, &text)?.keep();
+        super::mount::Mount::new(Path::new(&self.source()?), target, "overlay", flags, &text)?.keep();
         Ok(())
     }
+
+    /// What stands as its source in `/proc/PID/mountinfo`: in a user namespace, where mounts are
+    /// seen by no other command, a mark of the upper directory, see [`user_of`].
+    fn source(&self) -> Result<String> {
+        match self.upper {
+            Some((upper, _)) if userns::ids() != userns::Ids::Host => mark(upper),
+            _ => Ok("overlay".to_string()),
+        }
+    }
+}
+
+fn mark(upper: &Path) -> Result<String> {
+    let stat = rustix::fs::stat(upper).call(|| format!("stat({})", upper.display()))?;
+    Ok(format!("overlay-{:x}-{}", stat.st_dev, stat.st_ino))
+}
+
+/// A process in whose mount namespace an overlay with this upper directory is mounted that was
+/// mounted in a user namespace. To mount it again would take the work directory from the first.
+///
+/// # Errors
+/// The failed stat call.
+pub fn user_of(upper: &Path) -> Result<Option<i32>> {
+    let mark = format!(" {} ", mark(upper)?);
+    let processes = std::fs::read_dir("/proc").call(|| "opendir(/proc)".to_string())?;
+    let pids = processes.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let mounts = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    Ok(pids.into_iter().find(|pid| mounts(pid).contains(&mark)))
 }
 
 /// Sets one parameter; a path that is too long, or has a backslash, which overlayfs takes for

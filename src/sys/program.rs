@@ -91,15 +91,11 @@ fn wait_until(child: &mut Child, end: Instant) -> std::io::Result<Option<ExitSta
     }
 }
 
-/// Replaces this process by `program`, looked for in `PATH`, with `args` and some more of
-/// environment; returns only to report the failure.
+/// Replaces this process by `program`, looked for in `PATH`, with `args`; returns only to report
+/// the failure.
 #[must_use]
-pub fn replace<'a>(
-    program: &OsStr,
-    args: impl Iterator<Item = OsString>,
-    env: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
-) -> Error {
-    let failed = Command::new(program).args(args).envs(env).exec();
+pub fn replace(program: &OsStr, args: impl Iterator<Item = OsString>) -> Error {
+    let failed = Command::new(program).args(args).exec();
     spawn_error(&program.to_string_lossy(), &failed)
 }
 

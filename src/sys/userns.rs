@@ -107,30 +107,36 @@ fn map() -> Vec<(u32, u32, u32)> {
 
 /// Enters a user namespace and a mount namespace with the user's subordinate ids, or with
 /// `single` with the own id alone; root stays where it is. To be called while this process has
-/// one thread.
+/// one thread. Gives whether it has entered one.
 ///
 /// # Errors
 /// [`Error::NoSubIds`], [`Error::NoUserNamespace`]; [`Error::NoProgram`] and [`Error::Program`] for
 /// newuidmap and newgidmap; the failed call.
-pub fn enter(single: bool) -> Result<()> {
+pub fn enter(single: bool) -> Result<bool> {
     if geteuid().is_root() {
-        return Ok(());
+        return Ok(false);
     }
-    if single { enter_single() } else { enter_mapped() }
+    if single {
+        enter_single()?;
+    } else {
+        enter_mapped()?;
+    }
+    Ok(true)
 }
 
 /// Enters the user namespace of the process that `pidfd` is open on, which an ordinary user has
-/// made, with mounts of its own; root stays where it is.
+/// made, with mounts of its own; root stays where it is. Gives whether it has entered one.
 ///
 /// # Errors
 /// The failed call.
-pub fn join(pidfd: impl AsFd) -> Result<()> {
+pub fn join(pidfd: impl AsFd) -> Result<bool> {
     if geteuid().is_root() {
-        return Ok(());
+        return Ok(false);
     }
     setns(pidfd, libc::CLONE_NEWUSER, "the container's user namespace")?;
     // SAFETY: as in `unshare`.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.call(|| "unshare(CLONE_NEWNS)".to_string())
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.call(|| "unshare(CLONE_NEWNS)".to_string())?;
+    Ok(true)
 }
 
 /// Whether the process `pid` is in this process's user namespace.

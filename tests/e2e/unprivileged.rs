@@ -5,9 +5,10 @@ use crate::common::user::User;
 use crate::common::{TestStore, collect, ok};
 use serde_json::json;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use tar::EntryType as T;
 
 /// Three layers with most of what a layer can hold that needs no device nodes.
@@ -97,8 +98,13 @@ fn nothing_left(user: &User, folder: &Path, names: &[&str]) {
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, names);
-    assert_eq!(user.processes(), Vec::<i32>::new());
-    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(user.home().to_str().unwrap()));
+    let processes = user.processes().into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
+    assert_eq!(processes.flatten().collect::<Vec<_>>(), Vec::<String>::new());
+    assert!(
+        !fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .contains(&format!("{}/", user.store().display()))
+    );
 }
 
 #[test]
@@ -188,14 +194,13 @@ fn makes_the_images_that_root_makes() {
 
 /// Bundles by every driver that an ordinary user has on any filesystem: made, changed, shown, committed, deleted,
 /// each by a command with mounts of its own.
-fn bundles(user: &User, root: &TestStore, driver: &str) {
+fn bundles(user: &User, root: &TestStore, driver: &str, roots: &str) {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let both = |args: &[&str]| same(user, root, folder.path(), args);
     for name in ["one", "two"] {
         user.ok(&["bundle", "create", "--driver", driver, "x:0", name]);
-        root.ok(&["bundle", "create", "--driver", driver, "x:0", name]);
+        root.ok(&["bundle", "create", "--driver", roots, "x:0", name]);
     }
-    both(&["bundle", "list"]);
     let rootfs = |store: &Path| store.join("shipimg/bundles/one/rootfs");
     ok("sh", &["-c", CHANGE, rootfs(root.path()).to_str().unwrap()]);
     user.ok(&["unshare", "sh", "-c", CHANGE, rootfs(&user.store()).to_str().unwrap()]);
@@ -227,7 +232,7 @@ fn bundles(user: &User, root: &TestStore, driver: &str) {
 fn bundles_by_copy() {
     let (user, root) = (User::new(), root_store());
     with_image(&user);
-    bundles(&user, &root, "copy");
+    bundles(&user, &root, "copy", "copy");
 }
 
 #[test]
@@ -237,5 +242,208 @@ fn bundles_by_overlay() {
     let out = user.output(&["bundle", "create", "x:0", "auto"]);
     assert_eq!(String::from_utf8_lossy(&out.stderr), "driver overlay: overlays can be mounted\n");
     user.ok(&["bundle", "delete", "auto"]);
-    bundles(&user, &root, "overlay");
+    bundles(&user, &root, "overlay", "overlay");
+}
+
+/// A user whose store lies on a btrfs of the user's own, mounted with `options`.
+fn btrfs_user(options: &str) -> User {
+    let user = User::new();
+    let (image, data) = (user.home().join("btrfs.img"), user.home().join(".local/share"));
+    fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    ok("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+    ok("mount", &["-o", &format!("loop{options}"), image.to_str().unwrap(), data.to_str().unwrap()]);
+    fs::remove_file(image).unwrap();
+    user.give(&data);
+    with_image(&user);
+    user
+}
+
+#[test]
+fn bundles_by_btrfs() {
+    for options in ["", ",user_subvol_rm_allowed"] {
+        let (user, root) = (btrfs_user(options), root_store());
+        let out = user.output(&["bundle", "create", "x:0", "auto"]);
+        assert!(String::from_utf8_lossy(&out.stderr).starts_with("driver btrfs: "), "{out:?}");
+        user.ok(&["bundle", "delete", "auto"]);
+        let store = user.store();
+        let data = store.parent().unwrap().to_str().unwrap();
+        bundles(&user, &root, "btrfs", "copy");
+        assert_eq!(ok("btrfs", &["subvolume", "list", data]), "");
+        ok("umount", &[data]);
+    }
+}
+
+/// The kernel mounts no filesystem image for an ordinary user: that is said, and nothing is left.
+#[test]
+fn image_files_are_for_root() {
+    let user = User::new();
+    with_image(&user);
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("f"), "f").unwrap();
+    let (tree, home) = (tree.path().to_str().unwrap(), user.home());
+    let file = |name: &str| home.join(name).to_str().unwrap().to_string();
+    ok("mke2fs", &["-q", "-t", "ext4", "-d", tree, &file("ext4.img"), "4M"]);
+    ok("mkfs.erofs", &["--quiet", &file("erofs.img"), tree]);
+    for image in ["./ext4.img", "./erofs.img"] {
+        for driver in ["auto", "image", "copy"] {
+            let stderr = user.fails(8, &["bundle", "create", "--driver", driver, image, "b"]);
+            assert!(stderr.contains("cannot be mounted by an ordinary user: "), "{stderr}");
+        }
+    }
+    nothing_left(&user, &user.store().join("shipimg/bundles"), &[]);
+    nothing_left(&user, &user.store().join("shipimg/tmp"), &[]);
+}
+
+/// Each command has mounts of its own; what one has mounted to write, others see and do not take away.
+#[test]
+fn commands_beside_a_running_container() {
+    let user = User::new();
+    with_image(&user);
+    user.ok(&[
+        "bundle",
+        "create",
+        "--driver",
+        "overlay",
+        "x:0",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo 1 >/tmp/x; sleep 1000",
+    ]);
+    user.ok(&["run", "--detach", "web"]);
+    let wait = || user.ok(&["exec", "web", "sh", "-c", "until [ -e /tmp/x ]; do :; done; id -u"]);
+    assert_eq!(wait(), "0\n");
+    // Without what the runtime makes to mount on.
+    let diff = |args: &[&str]| {
+        let text = user.ok(&[&["diff"], args].concat());
+        text.lines()
+            .filter(|l| !l.starts_with("A /") || l.contains("made"))
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let before = diff(&["web"]);
+    user.ok(&["exec", "web", "sh", "-c", "echo 22 >/etc/made-later && rm /d/z"]);
+    let after = diff(&["web"]);
+    assert!(
+        after.contains(&"A /etc/made-later 3".to_string()) && after.contains(&"D /d/z 1".to_string()),
+        "{after:?}"
+    );
+    assert_eq!(after.len(), before.len() + 2);
+    user.ok(&["commit", "web", "y:1"]);
+    // A layer of its own has copies of files that are one file in the image.
+    assert!(diff(&["y:1", "web"]).iter().all(|l| l.ends_with(" 56 -> 56 link")));
+    let stderr = user.fails(125, &["run", "--name", "second", "web"]);
+    assert!(stderr.contains("is in use by process"), "{stderr}");
+    let rootfs = user.store().join("shipimg/bundles/web/rootfs");
+    let rootfs = rootfs.to_str().unwrap();
+    assert_eq!(user.ok(&["unshare", "cat", &format!("{rootfs}/etc/made-later")]), "22\n");
+    assert!(!user.output(&["unshare", "touch", &format!("{rootfs}/no")]).status.success());
+    user.ok(&["exec", "web", "sh", "-c", ">/srv-made"]);
+    user.ok(&["kill", "web", "KILL"]);
+    user.ok(&["delete", "--force", "web"]);
+    user.ok(&["unshare", "touch", &format!("{rootfs}/yes")]);
+    assert!(user.ok(&["diff", "web"]).contains("A /yes 0\n"));
+    user.ok(&["bundle", "delete", "web"]);
+    assert_eq!(user.ok(&["run", "x:0", "--", "sh", "-c", "cat /proc/self/uid_map | wc -l"]), "2\n");
+    nothing_left(&user, &user.store().join("shipimg/bundles"), &[]);
+    nothing_left(&user, &user.store().join("shipimg/containers"), &[]);
+    nothing_left(&user, &user.store().join("shipimg/tmp"), &[]);
+}
+
+#[test]
+fn unshare_is_root_inside() {
+    let user = User::new();
+    with_image(&user);
+    let run = |args: &[&str]| {
+        let out = user.output(&[&["unshare"], args].concat());
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    assert_eq!(run(&["sh", "-c", "id -u; exit 7"]), (Some(7), "0\n".to_string()));
+    assert_eq!(run(&["sh", "-c", "kill -9 $$"]).0, None, "the program itself, not a copy");
+    assert_eq!(run(&["no-such-program"]).0, Some(127));
+    assert_eq!(run(&["/etc"]).0, Some(126));
+    let bin = user.bin();
+    let bin = bin.to_str().unwrap();
+    assert_eq!(run(&[bin, "images", "-q"]), (Some(0), user.ok(&["images", "-q"])));
+    assert_eq!(run(&[bin, "unpack", "x:0", "out"]).0, Some(0));
+    assert_eq!(run(&[bin, "run", "x:0", "--", "sh", "-c", "echo hi"]), (Some(0), "hi\n".to_string()));
+    let maps = |options: &[&str]| user.ok(&[options, &["unshare", "cat", "/proc/self/uid_map"]].concat());
+    assert_eq!((maps(&[]).lines().count(), maps(&["--single-id"]).lines().count()), (2, 1));
+    let out = collect(user.shipimg().env("SHELL", "/bin/true").arg("unshare"));
+    assert!(out.status.success() && out.stdout.is_empty());
+    // A range more, by number.
+    let line = format!("{}:3000000:10\n", user.uid);
+    let add = |file: &str| {
+        fs::OpenOptions::new().append(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
+    };
+    user.with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(add));
+    assert_eq!(maps(&[]).lines().count(), 3);
+    let taken = |file: &str| {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, text.replace(&line, "")).unwrap();
+    };
+    user.with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(taken));
+}
+
+#[test]
+fn says_why_there_is_no_namespace() {
+    let user = User::without_sub_ids();
+    with_image(&user);
+    let stderr = user.fails(8, &["unpack", "x:0", "out"]);
+    let expected = format!("error: user {} has no subordinate ids: no entry in /etc/subuid\n", user.name);
+    assert_eq!(stderr, expected);
+    assert!(user.fails(125, &["run", "x:0"]).ends_with(&expected));
+    user.ok(&["images"]);
+    user.ok(&["tag", "x:0", "y:0"]);
+    assert_eq!(user.ok(&["--single-id", "unshare", "id", "-u"]), "0\n");
+    let out = collect(user.shipimg().env("SHIPIMG_SINGLE_ID", "1").args(["unshare", "id", "-u"]));
+    assert_eq!(out.stdout, b"0\n");
+    drop(user);
+
+    let user = User::new();
+    with_image(&user);
+    let in_home = || {
+        let out = collect(user.shipimg().env("PATH", user.home()).args(["unshare", "/bin/true"]));
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(in_home(), (Some(125), "error: program newuidmap not found\n".to_string()));
+    for (name, script) in [("newuidmap", "echo refused >&2; exit 1"), ("newgidmap", "exit 0")] {
+        fs::write(user.home().join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        ok("chmod", &["755", user.home().join(name).to_str().unwrap()]);
+    }
+    let (code, stderr) = in_home();
+    assert!(
+        code == Some(125) && stderr.contains("newuidmap ") && stderr.ends_with(": refused\n"),
+        "{stderr}"
+    );
+}
+
+/// In a namespace of root's in which no further one may be made.
+#[test]
+fn says_what_forbids_namespaces() {
+    let user = User::new();
+    let script = format!(
+        "read x; exec sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --reuid={} --regid={} \\
+         --clear-groups {} --root {} --single-id unshare true'",
+        user.uid,
+        user.gid,
+        user.bin().display(),
+        user.store().display()
+    );
+    let mut command = Command::new("unshare");
+    let command = command.args(["--user", "sh", "-c", &script]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (own, its) = (Path::new("/proc/self/ns/user"), format!("/proc/{}/ns/user", child.id()));
+    while fs::read_link(own).unwrap() == fs::read_link(&its).unwrap() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", child.id()), "0 0 4294967295").unwrap();
+    }
+    writeln!(child.stdin.take().unwrap()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    let reason = "the sysctl user.max_user_namespaces allows no more";
+    assert!(stderr.starts_with("error: no user namespace: unshare(") && stderr.contains(reason), "{stderr}");
 }

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// A user who is gone with the value, with processes and files.
 pub struct User {
@@ -133,6 +134,12 @@ impl User {
         stderr
     }
 
+    /// Runs `change` while nobody else changes the files with users.
+    pub fn with_accounts(&self, change: impl FnOnce()) {
+        let _lock = Accounts::lock();
+        change();
+    }
+
     /// The processes with this user's ids, subordinate ones too.
     pub fn processes(&self) -> Vec<i32> {
         let mut ranges = self.sub_ids("subuid");
@@ -141,15 +148,27 @@ impl User {
         let all = fs::read_dir("/proc").unwrap().flatten();
         let pids =
             all.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.metadata().ok()?.uid())));
-        pids.filter(|(_, uid)| own(*uid)).map(|(pid, _)| pid).collect()
+        // One that has ended may wait for its parent's notice.
+        let runs = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains("State:") && !status.contains("State:\tZ")
+        };
+        pids.filter(|(_, uid)| own(*uid)).map(|(pid, _)| pid).filter(runs).collect()
     }
 }
 
 impl Drop for User {
     /// Ends what a failed test left running and mounted, so that everything can go.
     fn drop(&mut self) {
-        for pid in self.processes().into_iter().filter_map(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let end = Instant::now() + Duration::from_secs(10);
+        while let processes = self.processes()
+            && !processes.is_empty()
+            && Instant::now() < end
+        {
+            for pid in processes.into_iter().filter_map(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         unmount_below(self.home.path());
         let _lock = Accounts::lock();
