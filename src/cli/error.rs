@@ -145,6 +145,11 @@ impl Error {
                 Some(format!("shipimg pull --allow-foreign-layers {name}"))
             }
             Self::Launch(e) => e.hint(),
+            Self::Layer(layer::Error::Make { source, .. })
+            | Self::Rootfs(rootfs::Error::Layer(layer::Error::Make { source, .. }))
+            | Self::Bundle(bundle::Error::Rootfs(rootfs::Error::Layer(layer::Error::Make {
+                source, ..
+            }))) => users_hint(source),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Archive(archive::Error::Choose { archive, names, .. }) => {
                 names.first().map(|name| format!("shipimg import {archive} {name}"))
@@ -205,6 +210,10 @@ fn users_hint(e: &sys::Error) -> Option<String> {
         }
         sys::Error::Program { command, .. } if is_map(command) => {
             "shipimg doctor, or --single-id".to_string()
+        }
+        sys::Error::Syscall { call, errno: rustix::io::Errno::INVAL } if call.contains("chown") => {
+            "sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST \"$USER\", with a range more"
+                .to_string()
         }
         _ => return None,
     })

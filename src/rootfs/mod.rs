@@ -314,13 +314,16 @@ pub fn choose(store: &Store, source: &Source) -> Result<(DriverKind, String)> {
     if sys::btrfs::is_btrfs(&layers)? && !matches!(source, Source::Directory(_)) {
         return Ok((DriverKind::Btrfs, format!("{} is on btrfs", layers.display())));
     }
-    if let Source::Image(image) = source
-        && image.layers.len() > MAX_LOWERS
-    {
+    let count = match source {
+        Source::Image(image) => image.layers.len().max(1),
+        _ => 1,
+    };
+    if count > MAX_LOWERS {
         return Ok((DriverKind::Copy, format!("an overlay takes {MAX_LOWERS} layers")));
     }
-    match overlay::try_mount(&layers) {
+    match overlay::try_mount(&layers, count) {
         Ok(()) => Ok((DriverKind::Overlay, "overlays can be mounted".to_string())),
+        Err(Error::Unsupported { reason, .. }) => Ok((DriverKind::Copy, reason)),
         Err(e) => Ok((DriverKind::Copy, format!("no overlay can be mounted: {e}"))),
     }
 }

@@ -120,13 +120,14 @@ fn unsupported<T>(reason: String) -> Result<T> {
     Err(Error::Unsupported { driver: DriverKind::Overlay, reason })
 }
 
-/// Whether an overlay with an upper directory can be mounted in `folder`.
-pub(super) fn try_mount(folder: &Path) -> Result<()> {
+/// Whether an overlay with an upper directory over `count` layers can be mounted in `folder`.
+pub(super) fn try_mount(folder: &Path, count: usize) -> Result<()> {
     let work = Workspace::beside(&folder.join("x"))?;
-    for name in ["lower", "upper", "work", "rootfs"] {
-        make_dir(&work.path().join(name))?;
-    }
-    let rootfs = Rootfs { lowers: vec![work.path().join("lower")], ..Rootfs::new(DriverKind::Overlay) };
+    // Names as long as those of layers: to old kernels that matters.
+    let lowers: Vec<_> = (0..count).map(|i| work.path().join(format!("{i:064x}"))).collect();
+    let own = ["upper", "work", "rootfs"].map(|name| work.path().join(name));
+    lowers.iter().chain(&own).try_for_each(|path| make_dir(path))?;
+    let rootfs = Rootfs { lowers, ..Rootfs::new(DriverKind::Overlay) };
     mount(&rootfs, None, work.path())?;
     Ok(mount::unmount(&work.path().join("rootfs"))?)
 }

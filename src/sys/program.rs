@@ -16,9 +16,18 @@ const STDERR_TAIL: usize = 2000;
 /// # Errors
 /// [`Error::NoProgram`] where it is not installed, [`Error::Program`] where it fails.
 pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command.args(args).env("LC_ALL", "C").stdin(Stdio::null());
     finish(program, args, &mut command)
+}
+
+/// To run `program`, which is also looked for where an ordinary user's `PATH` does not lead.
+pub(super) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    command.env("PATH", path);
+    command
 }
 
 /// Runs `command`, which is `program` with `args`; gives its standard output.

@@ -201,9 +201,9 @@ fn bundles(user: &User, root: &TestStore, driver: &str, roots: &str) {
         user.ok(&["bundle", "create", "--driver", driver, "x:0", name]);
         root.ok(&["bundle", "create", "--driver", roots, "x:0", name]);
     }
-    let rootfs = |store: &Path| store.join("shipimg/bundles/one/rootfs");
-    ok("sh", &["-c", CHANGE, rootfs(root.path()).to_str().unwrap()]);
-    user.ok(&["unshare", "sh", "-c", CHANGE, rootfs(&user.store()).to_str().unwrap()]);
+    let files = |store: &Path| store.join("shipimg/bundles/one/rootfs");
+    ok("sh", &["-c", CHANGE, files(root.path()).to_str().unwrap()]);
+    user.ok(&["unshare", "sh", "-c", CHANGE, files(&user.store()).to_str().unwrap()]);
     both(&["diff", "one"]);
     both(&["diff", "two"]);
     both(&["diff", "two", "one", "--format", "json"]);
@@ -377,13 +377,13 @@ fn unshare_is_root_inside() {
     let add = |file: &str| {
         fs::OpenOptions::new().append(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
     };
-    user.with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(add));
+    User::with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(add));
     assert_eq!(maps(&[]).lines().count(), 3);
     let taken = |file: &str| {
         let text = fs::read_to_string(file).unwrap();
         fs::write(file, text.replace(&line, "")).unwrap();
     };
-    user.with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(taken));
+    User::with_accounts(|| ["/etc/subuid", "/etc/subgid"].into_iter().for_each(taken));
 }
 
 #[test]

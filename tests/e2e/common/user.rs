@@ -135,7 +135,7 @@ impl User {
     }
 
     /// Runs `change` while nobody else changes the files with users.
-    pub fn with_accounts(&self, change: impl FnOnce()) {
+    pub fn with_accounts(change: impl FnOnce()) {
         let _lock = Accounts::lock();
         change();
     }
