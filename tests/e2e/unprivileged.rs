@@ -447,3 +447,34 @@ fn says_what_forbids_namespaces() {
     let reason = "the sysctl user.max_user_namespaces allows no more";
     assert!(stderr.starts_with("error: no user namespace: unshare(") && stderr.contains(reason), "{stderr}");
 }
+
+/// A Debian system from a signed archive, by an ordinary user: the files that root makes.
+#[test]
+fn makes_debian_images() {
+    let user = User::new();
+    let mut archive = crate::common::archive::bookworm();
+    archive.add_system();
+    archive.add_script("scripted", "echo ran >/etc/ran; busybox chown 3:4 /etc/ran");
+    archive.publish("", Some("good"));
+    ok("chmod", &["755", archive.store.path().to_str().unwrap()]);
+    let args = archive.args("system,scripted");
+    archive.store.ok(&args);
+    let image = archive.store.path().join("x.img");
+    let own = user.home().join("x.img");
+    let args: Vec<_> =
+        args.into_iter().map(|a| if a == image.to_str().unwrap() { "x.img".into() } else { a }).collect();
+    user.ok(&args);
+    let list = |image: &Path| {
+        let mounted = tempfile::tempdir().unwrap();
+        let place = mounted.path().to_str().unwrap();
+        ok("mount", &["-o", "loop,ro,noload", image.to_str().unwrap(), place]);
+        let find = "cd $0 && find . -path ./dev -prune -o -printf '%p %y %U:%G %m %l\\n' | sort";
+        let text = ok("sh", &["-c", find, place]);
+        ok("umount", &[place]);
+        text
+    };
+    let (want, got) = (list(&image), list(&own));
+    assert!(want.contains("./etc/ran f 3:4 644"), "{want}");
+    assert_eq!(want, got);
+    nothing_left(&user, &user.store().join("shipimg/tmp"), &[]);
+}
