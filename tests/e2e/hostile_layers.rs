@@ -2,12 +2,14 @@
 //! outside the target, nothing half-made; and odd ones that real images have, which work.
 
 use crate::common::layout::{Blob, Layout, Tar, sha256};
-use crate::common::{describe, need_root};
+use crate::common::{describe, need_root, ok};
 use shipimg::layer::{Limits, Options, unpack};
 use shipimg::oci::Platform;
 use shipimg::store::Store;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Output;
 use tar::EntryType as T;
@@ -20,7 +22,9 @@ struct Case {
 impl Case {
     fn new(layers: &[Blob]) -> Self {
         need_root();
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Where every user gets to.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let case = Self { dir };
         Layout::new(&case.path("store")).add("test:1", layers, &serde_json::json!({}));
         fs::create_dir_all(case.path("ground/canary")).unwrap();
@@ -37,10 +41,26 @@ impl Case {
     }
 
     fn unpack(&self) -> Output {
-        let mut command = std::process::Command::new(crate::common::bin());
+        self.unpack_by(std::process::Command::new(crate::common::bin()))
+    }
+
+    fn unpack_by(&self, mut command: std::process::Command) -> Output {
         // The working directory is no root for anything.
         command.current_dir(self.path("ground/canary")).arg("--root").arg(self.path("store"));
         command.args(["unpack", "test:1"]).arg(self.path("ground/out")).output().unwrap()
+    }
+
+    /// As an ordinary user with one id.
+    fn unpack_by_user(&self) -> Output {
+        const USER: u32 = 54321;
+        let owner = format!("{USER}:{USER}");
+        ok("chown", &["-R", &owner, self.dir.path().to_str().unwrap()]);
+        // By its descriptor, for the way to it may be closed to this user.
+        let bin = fs::File::open(crate::common::bin()).unwrap();
+        rustix::io::fcntl_setfd(&bin, rustix::io::FdFlags::empty()).unwrap();
+        let mut command = std::process::Command::new(format!("/proc/self/fd/{}", bin.as_raw_fd()));
+        command.uid(USER).gid(USER).arg("--single-id");
+        self.unpack_by(command)
     }
 
     /// Nothing outside the target has changed, and beside it is nothing new.
@@ -56,13 +76,14 @@ impl Case {
         assert_eq!(beside, if unpacked { vec!["canary", "out"] } else { vec!["canary"] });
     }
 
-    /// It must fail with integrity's exit code and this text.
+    /// It must fail with integrity's exit code and this text, for root and for an ordinary user.
     fn refused(&self, text: &str) {
-        let out = self.unpack();
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(9), "{text}: {}", describe("shipimg", &["unpack"], &out));
-        assert!(stderr.starts_with("error: ") && stderr.contains(text), "wanted {text:?}: {stderr}");
-        self.check_outside(false);
+        for out in [self.unpack(), self.unpack_by_user()] {
+            let stderr = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(9), "{text}: {}", describe("shipimg", &["unpack"], &out));
+            assert!(stderr.starts_with("error: ") && stderr.contains(text), "wanted {text:?}: {stderr}");
+            self.check_outside(false);
+        }
     }
 
     /// It must work; gives the root and what was said.

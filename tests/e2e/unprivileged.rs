@@ -6,7 +6,7 @@ use crate::common::{TestStore, collect, ok};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tar::EntryType as T;
@@ -271,6 +271,44 @@ fn bundles_by_btrfs() {
         assert_eq!(ok("btrfs", &["subvolume", "list", data]), "");
         ok("umount", &[data]);
     }
+}
+
+/// What killed commands have left goes by the next one that may: files of the user by any, whatever
+/// their modes, files of subordinate ids by one in the user namespace.
+#[test]
+fn sweeps_what_was_left() {
+    let user = User::new();
+    with_image(&user);
+    user.ok(&["images"]);
+    let tmp = user.store().join("shipimg/tmp");
+    let leave = |command: &[&str]| {
+        let script = "mkdir -p $0/.shipimg-old/closed/in/er && touch $0/.shipimg-old/closed/in/f &&
+            if [ $(id -u) = 0 ]; then chown -R 5:6 $0/.shipimg-old/closed; fi &&
+            chmod 0 $0/.shipimg-old/closed/in/er && chmod 555 $0/.shipimg-old/closed/in && chmod 0 $0/.shipimg-old/closed";
+        let out = collect(user.command(user.bin()).args(command).args(["sh", "-c", script]).arg(&tmp));
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    let out = collect(
+        user.command("sh")
+            .args([
+                "-c",
+                "umask 0; mkdir -m 0 $0/.shipimg-x; mkdir -p $0/.shipimg-y/a/b && chmod 0 $0/.shipimg-y/a",
+            ])
+            .arg(&tmp),
+    );
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fs::set_permissions(tmp.join(".shipimg-x"), fs::Permissions::from_mode(0o700)).unwrap();
+    let quiet = |args: &[&str]| {
+        let out = user.output(args);
+        assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    quiet(&["images"]);
+    nothing_left(&user, &tmp, &[]);
+    leave(&["unshare"]);
+    quiet(&["images"]);
+    nothing_left(&user, &tmp, &[".shipimg-old"]);
+    quiet(&["df"]);
+    nothing_left(&user, &tmp, &[]);
 }
 
 /// The kernel mounts no filesystem image for an ordinary user: that is said, and nothing is left.
