@@ -231,7 +231,12 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
         rootfs::Error::RootMounts { .. } => {
             Some("run it by sudo, or from an image of the store: shipimg import FILES.tar NAME".to_string())
         }
-        rootfs::Error::OtherIds(sys::userns::Ids::Single) => Some("--single-id".to_string()),
+        rootfs::Error::OtherIds(ids) => Some(match ids {
+            sys::userns::Ids::Host => "run it by sudo".to_string(),
+            sys::userns::Ids::Mapped => "leave out --single-id".to_string(),
+            sys::userns::Ids::Single => "--single-id".to_string(),
+        }),
+        rootfs::Error::InUse { process, .. } => Some(format!("ps -fp {process}, and wait for its end")),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }
