@@ -2,14 +2,13 @@
 //! outside the target, nothing half-made; and odd ones that real images have, which work.
 
 use crate::common::layout::{Blob, Layout, Tar, sha256};
-use crate::common::{describe, need_root, ok};
+use crate::common::user::{give_to_stranger, stranger};
+use crate::common::{describe, need_root};
 use shipimg::layer::{Limits, Options, unpack};
 use shipimg::oci::Platform;
 use shipimg::store::Store;
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Output;
 use tar::EntryType as T;
@@ -52,15 +51,8 @@ impl Case {
 
     /// As an ordinary user with one id.
     fn unpack_by_user(&self) -> Output {
-        const USER: u32 = 54321;
-        let owner = format!("{USER}:{USER}");
-        ok("chown", &["-R", &owner, self.dir.path().to_str().unwrap()]);
-        // By its descriptor, for the way to it may be closed to this user.
-        let bin = fs::File::open(crate::common::bin()).unwrap();
-        rustix::io::fcntl_setfd(&bin, rustix::io::FdFlags::empty()).unwrap();
-        let mut command = std::process::Command::new(format!("/proc/self/fd/{}", bin.as_raw_fd()));
-        command.uid(USER).gid(USER).arg("--single-id");
-        self.unpack_by(command)
+        give_to_stranger(self.dir.path());
+        self.unpack_by(stranger())
     }
 
     /// Nothing outside the target has changed, and beside it is nothing new.

@@ -22,7 +22,9 @@ impl Ground {
             return Self::with("mkfs.btrfs", 256);
         }
         need_root();
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Where every user gets to.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let ground = Self { dir, btrfs };
         fs::create_dir(ground.path()).unwrap();
         ground

@@ -3,6 +3,7 @@
 use super::{bin, collect, describe, need_root, ok, unmount_below};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,24 @@ impl User {
         };
         pids.filter(|(_, uid)| own(*uid)).map(|(pid, _)| pid).filter(runs).collect()
     }
+}
+
+/// The id of a user without an account.
+const STRANGER: u32 = 54321;
+
+/// `shipimg --single-id` by a user without an account, where a test has no need of more.
+pub fn stranger() -> Command {
+    // By its descriptor, for the way to it may be closed to this user.
+    let bin = File::open(bin()).unwrap();
+    rustix::io::fcntl_setfd(&bin, rustix::io::FdFlags::empty()).unwrap();
+    let mut command = Command::new(format!("/proc/self/fd/{}", bin.into_raw_fd()));
+    command.uid(STRANGER).gid(STRANGER).arg("--single-id");
+    command
+}
+
+/// Gives that user a folder with all in it.
+pub fn give_to_stranger(path: &Path) {
+    ok("chown", &[OsStr::new("-hR"), OsStr::new(&format!("{STRANGER}:{STRANGER}")), path.as_os_str()]);
 }
 
 impl Drop for User {
