@@ -269,3 +269,27 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sys::userns::Forbids;
+
+    #[test]
+    fn each_refusal_of_a_user_namespace_has_a_remedy() {
+        let program = |name: &str| sys::Error::NoProgram { program: name.to_string() };
+        let forbidden = |reason| sys::Error::NoUserNamespace { call: String::new(), reason };
+        for (error, remedy) in [
+            (sys::Error::NoSubIds { user: "ann".into(), file: "/etc/subgid" }, "ann:100000:65536"),
+            (program("newgidmap"), "apt-get install uidmap"),
+            (forbidden(Forbids::Limit), "user.max_user_namespaces"),
+            (forbidden(Forbids::Clone), "unprivileged_userns_clone"),
+            (forbidden(Forbids::AppArmor), "apparmor_restrict_unprivileged_userns"),
+            (forbidden(Forbids::Unknown), "doctor"),
+        ] {
+            let launch = Error::Launch(Box::new(error.into()));
+            assert!(launch.hint().is_some_and(|h| h.contains(remedy)), "{remedy}");
+        }
+        assert_eq!(Error::from(program("mke2fs")).hint(), None);
+    }
+}

@@ -235,7 +235,7 @@ fn map_arguments(pid: Pid, id: u32, ranges: &[Range]) -> Vec<String> {
     let mut arguments = vec![pid.as_raw_nonzero().to_string(), "0".into(), id.to_string(), "1".into()];
     for (first, count) in ranges {
         arguments.extend([next, *first, *count].map(|n| n.to_string()));
-        next += count;
+        next = next.saturating_add(*count);
     }
     arguments
 }
