@@ -6,7 +6,7 @@ use crate::bundle::{self, Bundle, Unpacked};
 use crate::error::Kind;
 use crate::layer;
 use crate::oci::{Digest, Reference};
-use crate::rootfs::DriverKind;
+use crate::rootfs::{Access, DriverKind};
 use crate::store::Store;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub(super) struct Files {
 impl Files {
     /// Of a bundle, mounted.
     pub(super) fn of(bundle: &Bundle) -> Result<Self> {
-        bundle.mount()?;
+        bundle.mount(Access::Read)?;
         let overlaid = matches!(bundle.driver(), Some(DriverKind::Overlay | DriverKind::Image));
         let upper = overlaid.then(|| bundle.path().join("upper"));
         let own = bundle.rootfs();

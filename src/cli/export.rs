@@ -56,6 +56,11 @@ pub(super) fn archive_target(path: &Path) -> Result<Target> {
 }
 
 impl Args {
+    /// Whether the files of an image are read, not only its blobs.
+    pub(super) fn reads_files(&self) -> bool {
+        self.kind == Kind::Rootfs
+    }
+
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         if self.names.len() > 1 && matches!(self.kind, Kind::Dir | Kind::Rootfs) {
             return Err(Error::OneImage(self.kind).into());

@@ -7,11 +7,12 @@
 //! ended it; 125 where shipimg failed, 126 where the program cannot be executed, 127 where
 //! it is not there.
 
-use super::create::Options;
+use super::create::{self, Options};
 use super::pulling::{Found, Pulling};
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{Bundle, Origin};
+use crate::rootfs::Access;
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
@@ -80,6 +81,9 @@ impl Args {
         let runtime = context.runtime()?;
         let (keep, detach) = (self.keep, self.detach);
         let Plan { launch, throw_away } = self.plan(&context.store()?)?;
+        if throw_away.is_none() {
+            create::mount(&launch.bundle)?;
+        }
         if detach {
             let container = launch.create(&runtime)?;
             if let Err(e) = container.start() {
@@ -116,7 +120,7 @@ impl Args {
         match found {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
-                bundle.mount()?;
+                bundle.mount(if self.ephemeral { Access::Read } else { Access::Write })?;
                 self.in_bundle(store, bundle.path(), bundle.name().to_string(), Some(terminal()))
             }
             Ok(Target::Folder(path)) => {

@@ -220,7 +220,7 @@ pub(super) fn meta_of(fd: impl rustix::fd::AsFd) -> sys::Result<Meta> {
     let fd = fd.as_fd();
     let stat = rustix::fs::fstat(fd).call(|| "fstat".to_string())?;
     let mut xattrs = xattr::all_fd(fd)?;
-    xattrs.retain(|(n, _)| n != OPAQUE);
+    xattrs.retain(|(n, _)| !OPAQUE.contains(&n.as_slice()));
     Ok(meta_from(&stat, xattrs))
 }
 

@@ -25,7 +25,7 @@ use super::contents::{Contents, Sum};
 use super::{Error, Limits, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
-use crate::sys::{self, Call, xattr};
+use crate::sys::{self, Call, userns, xattr};
 use crate::tree::{Entry, Kind, Meta, Name, TreePath};
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -35,8 +35,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-/// The attribute that makes a directory hide what is below it.
-pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// The attributes that make a directory hide what is below it: root's, and that of mounts with
+/// `userxattr`.
+pub(super) const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
+
+/// The one of [`OPAQUE`] that this process writes, and its overlays read.
+pub(super) fn opaque() -> &'static [u8] {
+    OPAQUE[usize::from(userns::ids() != userns::Ids::Host)]
+}
 
 /// How many directories are kept open.
 const OPEN_DIRS: usize = 32;
@@ -393,15 +399,15 @@ impl<'a> Stage<'a> {
 
 impl Staged {
     /// Writes what the layer hides into the stage, in overlayfs' form: a whiteout is a character
-    /// device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
-    /// "Overlay Filesystem").
+    /// device 0/0, an opaque directory has [`opaque`] = `y` (kernel documentation, "Overlay
+    /// Filesystem").
     pub(super) fn write_hidden(&self, stage: &Dir) -> sys::Result<()> {
         for path in &self.whiteouts {
             let Some((parent, name)) = path.split() else { continue };
             let dir = stage.below(parent.as_path())?;
             dir.keep_time(|| dir.mknod(name, FileType::CharacterDevice, (0, 0)))?;
         }
-        self.opaque.iter().try_for_each(|p| xattr::set_fd(stage.below(p.as_path())?, OPAQUE, b"y"))
+        self.opaque.iter().try_for_each(|p| xattr::set_fd(stage.below(p.as_path())?, opaque(), b"y"))
     }
 }
 

@@ -6,7 +6,7 @@
 //! extended attributes. Names are bytes and stay as they are. Formats: pax(1), "pax Interchange
 //! Format"; attributes as `SCHILY.xattr.NAME`, which star, GNU tar and container tools read.
 
-use super::stage::{DROPPED, OPAQUE, OVERLAY, is_whiteout};
+use super::stage::{DROPPED, OVERLAY, is_whiteout, opaque};
 use super::{Error, Limits, Result, archive::Archive, merge::meta_at, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::sys::{Call, dir::Dir, signal, xattr};
@@ -246,12 +246,14 @@ pub(super) struct Tree<'a, W> {
     options: &'a WriteOptions,
     /// Files with several names: the first of them.
     named: HashMap<(u64, u64), TreePath>,
+    /// The attribute of opaque directories.
+    opaque: &'static [u8],
     pub(super) entries: u64,
 }
 
 impl<'a, W: Write> Tree<'a, W> {
     pub(super) fn new(out: &'a mut TarWriter<W>, options: &'a WriteOptions) -> Self {
-        Self { out, options, named: HashMap::new(), entries: 0 }
+        Self { out, options, named: HashMap::new(), opaque: opaque(), entries: 0 }
     }
 
     /// Writes the directory `top` and all below it, as the directory `prefix`.
@@ -293,7 +295,7 @@ impl<'a, W: Write> Tree<'a, W> {
 
     /// Hides what the layers below have in the directory that is written as `path`.
     fn opaque(&mut self, dir: &Dir, path: &TreePath, form: Form) -> Result<()> {
-        let value = if form == Form::Upper { xattr::get_fd(dir, OPAQUE)? } else { None };
+        let value = if form == Form::Upper { xattr::get_fd(dir, self.opaque)? } else { None };
         if value.is_some_and(|v| v == b"y") { self.empty(path) } else { Ok(()) }
     }
 

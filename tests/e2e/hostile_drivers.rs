@@ -2,6 +2,7 @@
 //! them: nothing outside, nothing published, nothing left.
 
 use crate::common::layout::{Blob, Layout, Tar, sha256};
+use crate::common::user::{give_to_stranger, stranger};
 use crate::common::{bin, collect, describe, need_root, ok};
 use crate::rootfs::Ground;
 use std::fs;
@@ -15,11 +16,13 @@ const DRIVERS: [(&str, bool); 3] = [("copy", false), ("overlay", false), ("btrfs
 /// A store on a filesystem of its own choice, beside a file that must not change.
 struct Case {
     ground: Ground,
+    /// Whether an ordinary user's commands work on it.
+    of_user: bool,
 }
 
 impl Case {
     fn new(btrfs: bool) -> Self {
-        let case = Self { ground: Ground::new(btrfs) };
+        let case = Self { ground: Ground::new(btrfs), of_user: false };
         Layout::new(&case.store());
         fs::create_dir(case.ground.path().join("canary")).unwrap();
         fs::write(case.ground.path().join("canary/file"), "alive").unwrap();
@@ -35,7 +38,11 @@ impl Case {
     }
 
     fn create(&self, image: &str, driver: &str) -> Output {
-        create(&self.store(), image, driver)
+        if !self.of_user {
+            return create(&self.store(), image, driver);
+        }
+        give_to_stranger(&self.ground.path());
+        create_by(stranger(), &self.store(), image, driver)
     }
 
     fn refused(&self, image: &str, driver: &str, text: &str) {
@@ -50,8 +57,12 @@ impl Case {
 }
 
 fn create(store: &Path, image: &str, driver: &str) -> Output {
+    create_by(Command::new(bin()), store, image, driver)
+}
+
+fn create_by(mut command: Command, store: &Path, image: &str, driver: &str) -> Output {
     let args = ["bundle", "create", image, "b", "--driver", driver];
-    collect(Command::new(bin()).arg("--root").arg(store).args(args))
+    collect(command.arg("--root").arg(store).args(args).current_dir("/"))
 }
 
 fn nothing_published(store: &Path) {
@@ -98,8 +109,8 @@ fn refused_by_every_driver() {
         (vec![Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
         (vec![lower(), Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
     ];
-    for (driver, btrfs) in DRIVERS {
-        let case = Case::new(btrfs);
+    for (of_user, (driver, btrfs)) in [false, true].into_iter().flat_map(|u| DRIVERS.map(|d| (u, d))) {
+        let case = Case { of_user, ..Case::new(btrfs) };
         for (i, (layers, text)) in cases.iter().enumerate() {
             // Layers that are fine would be published first, and rightly: only lowest ones are
             // looked at for that.

@@ -48,3 +48,4 @@ mod store;
 mod tour;
 mod transfer;
 mod unpack;
+mod unprivileged;
