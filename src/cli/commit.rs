@@ -75,7 +75,7 @@ impl Args {
         let mut work = Work::of(store, &descriptor, &self.options.stepping)?;
         match files.upper {
             Some(upper) => work.add_layer("commit", &self.options, |tar| {
-                layer::write_upper(&upper, tar, &write_options()).map(drop)
+                layer::write_upper(&upper, tar, &write_options(None)).map(drop)
             })?,
             None => work.add_difference("commit", &self.options, &files.root, None)?,
         }

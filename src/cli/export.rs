@@ -1,10 +1,10 @@
 //! `shipimg export`: images of the store as archives and folders, and their files as a tar.
 
+use super::back::{unpack, write_options};
 use super::import::{platforms, source_date};
 use super::progress::{Progress, Style};
 use super::{Context, Result};
 use crate::archive::{self, Kind, Target, Writer};
-use crate::layer::{self, WriteOptions};
 use crate::oci::{Name, Platform};
 use crate::store::Store;
 use crate::sys::signal;
@@ -105,8 +105,8 @@ impl Args {
             let image = store.image(&store.find(name)?.descriptor, &platform)?;
             let scratch = store.scratch_aside()?;
             let tree = scratch.path().join("rootfs");
-            layer::unpack(store, &image, &tree, &layer::Options::default())?;
-            archive::write_rootfs(&tree, target, &WriteOptions { latest: source_date() })?;
+            let owners = unpack(store, &image, &tree)?;
+            archive::write_rootfs(&tree, target, &write_options(Some(owners)))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 use super::pulling::{Found, Pulling};
 use super::{Context, Error, Result};
 use crate::bundle::{self, Unpacked};
-use crate::layer::{self, Contents, Options};
+use crate::layer::{self, Contents, Options, Owners};
 use crate::oci::{Image, Name, Platform};
 use crate::store::{self, Store};
 use crate::sys::dir::Dir;
@@ -105,14 +105,15 @@ impl Args {
         make_dir(&folder)?;
         let root = folder.join("rootfs");
         let contents = self.manifest.as_ref().map(|_| Arc::new(Contents::default()));
-        let options = Options { keep_dirlinks: self.keep_dirlinks, contents, ..Options::default() };
+        let owners = self.manifest.as_ref().map(|_| Arc::new(Owners::default()));
+        let options = Options { keep_dirlinks: self.keep_dirlinks, contents, owners, ..Options::default() };
         layer::unpack(store, image, &root, &options)?;
         let digest = &image.descriptor.digest;
         let mtree = PathBuf::from(format!("{}.mtree", digest.to_string().replacen(':', "_", 1)));
         let own = self.manifest.as_ref().and_then(|m| m.0.as_deref()).map(std::path::absolute);
         let own = own.transpose().call(|| "getcwd".to_string())?;
         if options.contents.is_some() {
-            let manifest = layer::manifest(&root, None, options.contents.as_deref())?;
+            let manifest = layer::manifest(&root, None, &options)?;
             let beside = || if self.rootfs_only { dir.with_file_name(&mtree) } else { folder.join(&mtree) };
             write_manifest(&manifest, &own.clone().unwrap_or_else(beside))?;
         }

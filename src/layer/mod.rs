@@ -22,6 +22,7 @@ mod contents;
 mod copy;
 mod delta;
 mod merge;
+mod node;
 mod pax;
 mod scan;
 mod stage;
@@ -35,6 +36,7 @@ pub use copy::{copy_meta, copy_tree};
 pub use delta::{
     check_layer, compression_of, store_layer, write_delta, write_inserted, write_upper, write_whiteout,
 };
+pub use node::Owners;
 pub use scan::{hash_file, manifest, same_content, scan};
 pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {
@@ -94,6 +96,8 @@ pub struct Options {
     pub keep_dirlinks: bool,
     /// Takes the digests of files as they are written.
     pub contents: Option<Arc<Contents>>,
+    /// Takes the owners that cannot be given to files, nor be recorded on them.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// What was unpacked.
@@ -443,7 +447,7 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     }
     // Within the root, for a subvolume is a filesystem of its own to rename(2).
     let below = Dir::open(root)?;
-    let before = merge::meta_of(&below)?;
+    let before = node::meta_of(&below)?;
     let work = Workspace::within(root)?;
     let stage_dir = Dir::open(work.path())?;
     let (mut staged, _) = stage(store, layer, stage_dir.again()?, false, options)?;
@@ -454,5 +458,5 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     let keep = work.path().file_name().unwrap_or_default().to_os_string();
     let own = merge::merge(&stage_dir, &below, &staged, &[&keep])?;
     drop(work);
-    Ok(stage::finish_file(&below, if describes_root { &own } else { &before })?)
+    Ok(node::finish_file(&below, if describes_root { &own } else { &before })?)
 }

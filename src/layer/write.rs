@@ -6,8 +6,8 @@
 //! extended attributes. Names are bytes and stay as they are. Formats: pax(1), "pax Interchange
 //! Format"; attributes as `SCHILY.xattr.NAME`, which star, GNU tar and container tools read.
 
-use super::stage::{DROPPED, OVERLAY, is_whiteout, opaque};
-use super::{Error, Limits, Result, archive::Archive, merge::meta_at, stream::Tar};
+use super::node::{self, Owners, is_whiteout, opaque};
+use super::{Error, Limits, Result, archive::Archive, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::sys::{Call, dir::Dir, signal, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 /// How many bytes of a file are copied at once.
@@ -214,10 +215,12 @@ impl Pax {
 }
 
 /// How a tree is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
     /// No file is newer than this many seconds since 1970, as `SOURCE_DATE_EPOCH` asks for.
     pub latest: Option<i64>,
+    /// The owners that files could not be given, nor be recorded on them.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// Writes all that is in the directory `dir`, and itself as `./`, to `out` as a tar. Links are
@@ -246,14 +249,12 @@ pub(super) struct Tree<'a, W> {
     options: &'a WriteOptions,
     /// Files with several names: the first of them.
     named: HashMap<(u64, u64), TreePath>,
-    /// The attribute of opaque directories.
-    opaque: &'static [u8],
     pub(super) entries: u64,
 }
 
 impl<'a, W: Write> Tree<'a, W> {
     pub(super) fn new(out: &'a mut TarWriter<W>, options: &'a WriteOptions) -> Self {
-        Self { out, options, named: HashMap::new(), opaque: opaque(), entries: 0 }
+        Self { out, options, named: HashMap::new(), entries: 0 }
     }
 
     /// Writes the directory `top` and all below it, as the directory `prefix`.
@@ -295,7 +296,7 @@ impl<'a, W: Write> Tree<'a, W> {
 
     /// Hides what the layers below have in the directory that is written as `path`.
     fn opaque(&mut self, dir: &Dir, path: &TreePath, form: Form) -> Result<()> {
-        let value = if form == Form::Upper { xattr::get_fd(dir, self.opaque)? } else { None };
+        let value = if form == Form::Upper { xattr::get_fd(dir, opaque())? } else { None };
         if value.is_some_and(|v| v == b"y") { self.empty(path) } else { Ok(()) }
     }
 
@@ -325,28 +326,20 @@ impl<'a, W: Write> Tree<'a, W> {
         if signal::pending().is_some() {
             return Err(Error::Stopped);
         }
-        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let mut kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => {
-                Kind::Symlink(std::os::unix::ffi::OsStringExt::into_vec(dir.readlink(name)?))
-            }
-            FileType::CharacterDevice => Kind::Char(major, minor),
-            FileType::BlockDevice => Kind::Block(major, minor),
-            FileType::Fifo => Kind::Fifo,
-            _ => return Ok(()),
-        };
+        let (mut kind, mut meta) = node::read(dir, name, stat)?;
+        if kind == Kind::Socket {
+            return Ok(());
+        }
+        if let Some(owners) = &self.options.owners {
+            owners.correct(path, stat, &kind, &mut meta);
+        }
         if stat.st_nlink > 1 && kind != Kind::Directory {
             match self.named.get(&(stat.st_dev, stat.st_ino)) {
                 Some(first) => kind = Kind::Link(first.clone()),
                 None => drop(self.named.insert((stat.st_dev, stat.st_ino), path.clone())),
             }
         }
-        let mut meta = meta_at(dir, name, stat)?;
-        meta.xattrs.retain(|(n, _)| {
-            !DROPPED.contains(&n.as_slice()) && !OVERLAY.iter().any(|prefix| n.starts_with(prefix))
-        });
+        meta.xattrs.retain(|(n, _)| !node::is_dropped(n) && !node::is_overlay(n));
         if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
             meta.mtime = Time { seconds: latest, nanos: 0 };
         }
@@ -486,7 +479,7 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", at("a")).unwrap();
         let write = || {
             let mut out = TarWriter::new(Vec::new());
-            let options = WriteOptions { latest: Some(7) };
+            let options = WriteOptions { latest: Some(7), ..WriteOptions::default() };
             assert_eq!(write_tree(dir.path(), &mut out, &options).unwrap(), 6);
             out.finish().unwrap()
         };
