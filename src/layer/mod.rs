@@ -421,6 +421,12 @@ impl Extracted<'_> {
         self.staged.implicit.first().is_none_or(|p| !p.is_root())
     }
 
+    /// Whether the layer's root is opaque: nothing of the layers below is left.
+    #[must_use]
+    pub fn hides_all(&self) -> bool {
+        self.staged.opaque.contains(&TreePath::root())
+    }
+
     /// Takes from `below`, the tree of all layers below, what the layer in `dir` leaves open, and
     /// writes what it hides of them in overlayfs' own form. Without `below` it leaves nothing open.
     ///

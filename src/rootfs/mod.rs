@@ -18,6 +18,7 @@
 //! layers/lock             held while layers are extracted, so that each is extracted once
 //! layers/diff-HEX/fs      overlay: a layer by its diff id, in overlayfs' form
 //! layers/diff-HEX/root    there where the layer describes its root directory
+//! layers/diff-HEX/opaque  there where the layer hides all that is below it
 //! layers/chain-HEX/…      the same for a layer that depends on those below, by chain id
 //! layers/empty            overlay: the lower of an image without layers
 //! layers/btrfs-HEX        btrfs: a read-only subvolume by chain id

@@ -32,7 +32,7 @@ impl Driver for Overlay {
                 let layers = lowers(store, image)?;
                 let root =
                     layers.iter().find(|l| l.with_file_name("root").exists()).or(layers.first()).cloned();
-                rootfs.lowers = layers;
+                rootfs.lowers = visible(layers);
                 root
             }
             Source::Directory(dir) => {
@@ -153,6 +153,15 @@ fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().flatten().rev().collect())
 }
 
+/// The layers, the topmost first, down to one whose root is opaque: overlayfs heeds that in every
+/// directory but the roots of its lowers.
+fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
+    if let Some(at) = layers.iter().position(|l| l.with_file_name("opaque").exists()) {
+        layers.truncate(at + 1);
+    }
+    layers
+}
+
 /// Where the layer lies, if it does.
 fn find(area: &Path, layer: &Layer) -> Option<PathBuf> {
     // By chain id first: that is the better fit, where there is one.
@@ -194,9 +203,11 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
         if depends && i > 0 {
             settle(&mut extracted, work.path(), &folder.join("fs"), &found[..i])?;
         }
-        if extracted.describes_root() {
-            let marker = folder.join("root");
-            std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
+        for (name, holds) in [("root", extracted.describes_root()), ("opaque", extracted.hides_all())] {
+            let marker = folder.join(name);
+            if holds {
+                std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
+            }
         }
         let layer = &layers[i];
         let name = if depends {
@@ -227,7 +238,7 @@ fn extract_one<'a>(store: &Store, work: &Path, layer: &'a Layer, i: usize) -> Re
 
 /// Settles a layer against the tree of those below it.
 fn settle(extracted: &mut Extracted, work: &Path, fs: &Path, below: &[Option<PathBuf>]) -> Result<()> {
-    let lowers: Vec<PathBuf> = below.iter().rev().flatten().cloned().collect();
+    let lowers = visible(below.iter().rev().flatten().cloned().collect());
     if let [only] = lowers.as_slice() {
         return Ok(extracted.settle(fs, Some(only))?);
     }

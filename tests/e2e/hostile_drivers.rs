@@ -6,6 +6,7 @@ use crate::common::user::{give_to_stranger, stranger};
 use crate::common::{bin, collect, describe, need_root, ok};
 use crate::rootfs::Ground;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tar::EntryType as T;
@@ -156,6 +157,39 @@ fn links_of_a_lower_layer_stay_inside() {
         assert_eq!(fs::read_to_string(case.ground.path().join("canary/file")).unwrap(), "alive");
         assert!(!Path::new("/usr/new").exists());
         ok(bin(), &["--root", case.store().to_str().unwrap(), "bundle", "delete", "b"]);
+    }
+}
+
+/// An opaque marker in the root hides all of the layers below, also from a layer that is settled
+/// against them, and the root keeps its metadata.
+#[test]
+fn a_layer_that_hides_all_below() {
+    need_root();
+    for (driver, btrfs) in DRIVERS {
+        let case = Case::new(btrfs);
+        let lower =
+            || gzip(Tar::new().entry(T::Directory, "./", 0o711, "", b"").dir("d/").file("d/low", b""));
+        let hides = gzip(Tar::new().file(".wh..wh..opq", b"").file("only", b"o"));
+        case.add("opaque:x", &[lower(), hides, gzip(Tar::new().link("again", "only").file("d/new", b""))]);
+        let out = case.create("opaque:x", driver);
+        assert!(out.status.success(), "{}", describe("shipimg", &[driver], &out));
+        let rootfs = case.store().join("shipimg/bundles/b/rootfs");
+        let names = |dir: PathBuf| {
+            let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(rootfs.clone()), ["again", "d", "only"], "{driver}");
+        assert_eq!(names(rootfs.join("d")), ["new"], "{driver}");
+        assert_eq!(fs::metadata(&rootfs).unwrap().mode() & 0o7777, 0o711, "{driver}");
+        ok(bin(), &["--root", case.store().to_str().unwrap(), "bundle", "delete", "b"]);
+        // A link to what is hidden leads to nothing.
+        let hides = gzip(Tar::new().file(".wh..wh..opq", b"").file("only", b"o"));
+        case.add("hidden:x", &[lower(), hides, gzip(Tar::new().link("l", "d/low"))]);
+        let out = case.create("hidden:x", driver);
+        let shown = describe("shipimg", &[driver], &out);
+        assert_eq!(out.status.code(), Some(9), "{shown}");
+        assert!(shown.contains("hard link to /d/low, which does not exist"), "{shown}");
     }
 }
 
