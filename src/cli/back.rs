@@ -256,16 +256,21 @@ fn against_manifest(root: &Path, known: &Manifest) -> Result<(Delta, Owners)> {
 /// A directory and the owners that its files could not get, where those are known.
 pub type Owned<'a> = (&'a Path, Option<&'a Owners>);
 
-/// What is different in `root` from the tree in `base`, and both trees; see [`changes`]. Files of
-/// `root` that cannot tell their owner have that of `base`.
+/// What is different in `root` from the tree in `base`, and both trees; see [`changes`]. Files that
+/// cannot tell their owner have that which the other side knows.
 pub fn against(
     (root, owners): Owned,
     (base, base_owners): Owned,
     times: bool,
 ) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
-    let old = layer::scan(base, None, base_owners)?;
-    let known = Owners::of(&old);
-    let new = layer::scan(root, None, owners.or(Some(&known)))?;
+    let (old, new) = if base_owners.is_none() && owners.is_some() {
+        let new = layer::scan(root, None, owners)?;
+        (layer::scan(base, None, Some(&Owners::of(&new)))?, new)
+    } else {
+        let old = layer::scan(base, None, base_owners)?;
+        let new = layer::scan(root, None, owners.or(Some(&Owners::of(&old))))?;
+        (old, new)
+    };
     let found = changes(&old, &new, times, &mut |path, _, _| layer::same_content(base, root, path))?;
     Ok((found, old, new))
 }

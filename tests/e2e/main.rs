@@ -32,6 +32,7 @@ mod hostile_transfer;
 mod killed;
 mod mkimg;
 mod output;
+mod owners;
 mod pull;
 mod pull_along;
 mod races;

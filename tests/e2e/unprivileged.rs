@@ -67,7 +67,7 @@ fn root_store() -> TestStore {
 }
 
 /// Everything that a tree is, as bytes: by GNU tar, run by `command`.
-fn tarred(mut command: Command, tree: &Path) -> Vec<u8> {
+pub fn tarred(mut command: Command, tree: &Path) -> Vec<u8> {
     command.args(["--format=pax", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--sort=name"]);
     command.args(["--pax-option=delete=atime,delete=ctime,exthdr.name=%f", "-C"]).arg(tree).args(["-c", "."]);
     let out = collect(&mut command);
@@ -82,7 +82,7 @@ fn tarred_by(user: &User, tree: &Path) -> Vec<u8> {
     tarred(command, tree)
 }
 
-fn assert_same_tar(want: &[u8], got: &[u8]) {
+pub fn assert_same_tar(want: &[u8], got: &[u8]) {
     let list = |bytes: &[u8]| {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
@@ -135,7 +135,7 @@ fn unpacks_as_root_does() {
 }
 
 /// Runs the same command lines in the user's store and in root's; digests and output are the same.
-fn same(user: &User, root: &TestStore, folder: &Path, args: &[&str]) {
+pub fn same(user: &User, root: &TestStore, folder: &Path, args: &[&str]) {
     let (mut own, mut roots) = (user.shipimg(), root.command());
     roots.current_dir(folder);
     let [got, want] = [&mut own, &mut roots].map(|command| {

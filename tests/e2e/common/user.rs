@@ -19,6 +19,8 @@ pub struct User {
     pub uid: u32,
     /// The user's own group.
     pub gid: u32,
+    /// Whether the user's commands work with a single id.
+    pub single: bool,
     home: tempfile::TempDir,
 }
 
@@ -31,6 +33,13 @@ impl User {
     /// A user without an entry in /etc/subuid and /etc/subgid.
     pub fn without_sub_ids() -> Self {
         Self::with(&["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"])
+    }
+
+    /// The same, whose commands all have `--single-id`.
+    pub fn single() -> Self {
+        let mut user = Self::without_sub_ids();
+        user.single = true;
+        user
     }
 
     /// A user with these arguments for useradd(8).
@@ -51,7 +60,7 @@ impl User {
         let skeleton = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
         skeleton.for_each(|path| fs::remove_file(path).unwrap());
         let meta = fs::metadata(&folder).unwrap();
-        let user = Self { name, uid: meta.uid(), gid: meta.gid(), home };
+        let user = Self { name, uid: meta.uid(), gid: meta.gid(), single: false, home };
         if fs::hard_link(bin(), user.bin()).is_err() {
             fs::copy(bin(), user.bin()).unwrap();
         }
@@ -111,7 +120,11 @@ impl User {
 
     /// `shipimg`, to add arguments to; its store is [`User::store`].
     pub fn shipimg(&self) -> Command {
-        self.command(self.bin())
+        let mut command = self.command(self.bin());
+        if self.single {
+            command.env("SHIPIMG_SINGLE_ID", "true");
+        }
+        command
     }
 
     /// Runs shipimg; gives what it did.
