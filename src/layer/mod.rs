@@ -16,6 +16,7 @@
 //!
 //! It does not know image configurations, drivers or mounts.
 
+mod acl;
 mod archive;
 mod codec;
 mod contents;
@@ -25,6 +26,7 @@ mod merge;
 mod node;
 mod pax;
 mod scan;
+mod sparse;
 mod stage;
 mod stream;
 mod write;

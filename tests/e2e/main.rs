@@ -8,6 +8,7 @@ mod conformance;
 
 mod archives;
 mod archives_hostile;
+mod attributes;
 mod back;
 mod back_random;
 mod bad_input;
