@@ -54,6 +54,13 @@ pub(super) fn opaque() -> &'static [u8] {
     if ids() == Ids::Host { b"trusted.overlay.opaque" } else { b"user.overlay.opaque" }
 }
 
+/// Whether overlayfs has the content of the file with this attribute elsewhere: options of its
+/// mount, `redirect_dir` and `metacopy`, that no mount here has.
+pub(super) fn is_elsewhere(name: &[u8]) -> bool {
+    let prefix = OVERLAY[usize::from(ids() != Ids::Host)];
+    name.strip_prefix(prefix).is_some_and(|rest| rest == b"redirect" || rest == b"metacopy")
+}
+
 /// Whether this is overlayfs' whiteout.
 pub(super) fn is_whiteout(s: &Stat) -> bool {
     FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice && s.st_rdev == 0

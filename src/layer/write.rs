@@ -350,6 +350,10 @@ impl<'a, W: Write> Tree<'a, W> {
         if kind == Kind::Socket {
             return Ok(());
         }
+        if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {
+            let reason = "overlayfs has its content elsewhere (redirect_dir, metacopy)";
+            return Err(Error::Unwritable { path: path.clone(), reason });
+        }
         if let Some(owners) = &self.options.owners {
             owners.correct(path, stat, &kind, &mut meta);
         }

@@ -252,6 +252,46 @@ fn commit_of_bundles_and_containers() {
     }
     let said = store.fails(10, &["commit", "nothing", "docker.io/library/y:1"]);
     assert!(said.contains("nothing"), "{said}");
+
+    // A container of a folder of `unpack`, compared with its image.
+    let words = json!(["sh", "-c", script]).to_string();
+    store.ok(&["config", "x:0", "--cmd", &words, "--tag", "docker.io/library/x:1"]);
+    let (folder, id) = (at(&ground, "folder"), format!("commit-{}", std::process::id()));
+    store.ok(&["unpack", "docker.io/library/x:1", &folder]);
+    store.ok(&["run", "--keep", "--bundle", &folder, &id]);
+    store.ok(&["commit", &id, "docker.io/library/x:folder"]);
+    store.ok(&["delete", &id]);
+    let back = at(&ground, "of-folder");
+    store.ok(&["unpack", "docker.io/library/x:folder", &back]);
+    assert_same(&Path::new(&folder).join("rootfs"), &Path::new(&back).join("rootfs"), "folder");
+    assert_eq!(fs::read(Path::new(&back).join("rootfs/two")).unwrap(), b"2\n");
+}
+
+/// An upper directory whose files have their content elsewhere is refused, for an image of it would
+/// lack that: renamed directories and files of which only the metadata was copied up.
+#[test]
+fn commit_refuses_what_is_elsewhere() {
+    let tar = Tar::new().dir("d/").file("d/in", b"in").file("f", b"content");
+    let (store, _ground) = ground_on_disk(tar);
+    for (change, odd) in [("mv d moved", "moved"), ("chmod 600 f", "f")] {
+        store.ok(&["bundle", "create", "x:0", "b", "--driver", "overlay"]);
+        let bundle = store.path().join("shipimg/bundles/b");
+        let layers = store.path().join("shipimg/layers");
+        let mut lowers = fs::read_dir(layers).unwrap().map(|e| e.unwrap().path().join("fs"));
+        let lower = lowers.find(|p| p.is_dir()).unwrap();
+        let (b, root) = (bundle.display(), bundle.join("rootfs"));
+        ok("umount", &[&root]);
+        let options = format!(
+            "lowerdir={},upperdir={b}/upper,workdir={b}/work,index=off,redirect_dir=on,metacopy=on",
+            lower.display()
+        );
+        ok("mount", &["-t", "overlay", "-o", &options, "overlay", root.to_str().unwrap()]);
+        ok("sh", &["-ec", &format!("cd $0; {change}"), root.to_str().unwrap()]);
+        let stderr = store.fails(7, &["commit", "b", "docker.io/library/y:1"]);
+        let expected = format!("error: /{odd} cannot be in a layer: overlayfs has its content elsewhere");
+        assert!(stderr.starts_with(&expected), "{stderr}");
+        store.ok(&["bundle", "delete", "b"]);
+    }
 }
 
 #[test]

@@ -145,3 +145,32 @@ fn umoci_records_the_same() {
     let diff = ok(shipimg, &["--root", layout.to_str().unwrap(), "diff", "x:0", "x:1"]);
     assert_eq!(diff, "C /capable 1 -> 1 xattr\n");
 }
+
+/// Attributes that only the host's root can set are left out and counted; capabilities stay.
+#[test]
+fn attributes_of_the_host_are_left_out() {
+    let capability = b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    let records: [(&str, &[u8]); 3] = [
+        ("SCHILY.xattr.security.capability", capability),
+        ("SCHILY.xattr.trusted.a", b"a"),
+        ("SCHILY.xattr.security.ima", b"b"),
+    ];
+    let tar = Tar::new().dir("./").pax(&records).entry(T::Regular, "f", 0o755, "", b"f").finish();
+    for user in [User::single(), User::new()] {
+        stores(&user, &[Blob::gzip(&tar)]);
+        let out = user.output(&["unpack", "x:0", "out"]);
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{stderr}");
+        assert!(
+            stderr.ends_with(": 2 attributes left out, which only the host's root can set\n"),
+            "{stderr}"
+        );
+        user.ok(&["unshare", "touch", "-d", "@1", "out/rootfs/f"]);
+        user.ok(&["repack", "out", "y:0"]);
+        user.ok(&["unpack", "y:0", "again"]);
+        let shown = user.ok(&["unshare", "getfattr", "-d", "-m-", "-e", "hex", "again/rootfs/f"]);
+        let hex: String = capability.iter().map(|b| format!("{b:02x}")).collect();
+        assert!(shown.contains(&format!("\nsecurity.capability=0x{hex}\n")), "{shown}");
+        user.ok(&["unshare", "rm", "-rf", "out", "again"]);
+    }
+}
