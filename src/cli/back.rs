@@ -5,14 +5,15 @@
 
 use super::import::source_date;
 use super::{Context, Result};
-use crate::layer::{self, Coding, Options as Unpacking, Owners, TarWriter, WriteOptions};
+use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
 use crate::store::{Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
 use crate::tree::mtree::{Malformed, Manifest};
 use crate::tree::{Refusal, Tree, TreePath};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,9 +54,10 @@ pub enum Error {
 /// Options of the commands that write a layer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Layering {
-    /// How to compress the layer: none, gzip[:1-9] or zstd[:1-22]
-    #[arg(long, default_value = "gzip", value_name = "FORMAT")]
-    compression: Coding,
+    /// How to compress the layer: none, gzip[:1-9] or zstd[:1-22] [default: gzip; a tar that is
+    /// compressed stays as it is]
+    #[arg(long, value_name = "FORMAT")]
+    compression: Option<Coding>,
     #[command(flatten)]
     pub stepping: Stepping,
 }
@@ -160,27 +162,38 @@ impl Work {
         options: &Layering,
         write: impl FnOnce(&mut TarWriter<&mut dyn Write>) -> layer::Result<()>,
     ) -> Result<()> {
-        let (blob, diff_id) = layer::store_layer(&self.lease, options.compression, |out| {
-            let mut tar = TarWriter::new(out);
-            write(&mut tar)?;
-            tar.finish().map(drop).map_err(layer::Error::Output)
-        })?;
+        let (blob, diff_id) =
+            layer::store_layer(&self.lease, options.compression.unwrap_or_default(), |out| {
+                let mut tar = TarWriter::new(out);
+                write(&mut tar)?;
+                tar.finish().map(drop).map_err(layer::Error::Output)
+            })?;
         let step = Self::step(command, &options.stepping);
         self.edit.add_layer(&blob, &diff_id, &step);
         Ok(())
     }
 
-    /// The same for bytes that are a tar already, which is checked.
-    pub fn add_tar(
-        &mut self,
-        command: &str,
-        options: &Layering,
-        write: impl FnOnce(&mut dyn Write) -> layer::Result<()>,
-    ) -> Result<()> {
-        let (blob, diff_id) = layer::store_layer(&self.lease, options.compression, write)?;
+    /// The same for a tar that there is already, compressed or not, which is checked. Where no
+    /// compression is asked for, a compressed one is taken byte for byte.
+    pub fn add_tar(&mut self, command: &str, options: &Layering, path: &Path) -> Result<()> {
+        let read = |source| crate::store::Error::Io { action: "read", path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(read)?;
+        let compression = sniff(&mut file).map_err(read)?;
+        let (limits, lease) = (layer::Limits::default(), &self.lease);
+        let (blob, diff_id) = match options.compression {
+            None if compression != Compression::None => {
+                layer::keep_layer(&self.store, lease, &mut file, compression, &limits)?
+            }
+            coding => {
+                let mut tar = Decoder::new(file, compression, limits.zstd_window_log).map_err(read)?;
+                layer::store_layer(lease, coding.unwrap_or_default(), |out| {
+                    io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
+                })?
+            }
+        };
         let chain_id = diff_id.clone();
         let layer = crate::oci::Layer { descriptor: blob, diff_id, chain_id };
-        layer::check_layer(&self.store, &layer, &layer::Limits::default())?;
+        layer::check_layer(&self.store, &layer, &limits)?;
         let step = Self::step(command, &options.stepping);
         self.edit.add_layer(&layer.descriptor, &layer.diff_id, &step);
         Ok(())

@@ -1,12 +1,8 @@
 //! `shipimg layer`: single layers of images.
 
-use super::back::{Layering, Tagging, Work, sniff};
+use super::back::{Layering, Tagging, Work};
 use super::{Context, Result};
-use crate::layer::{self, Decoder, Limits};
 use crate::oci::Name;
-use crate::store;
-use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,14 +36,7 @@ impl Args {
         let Command::Add(add) = &self.command;
         let stepping = &add.options.stepping;
         let (mut work, new) = Work::named(context, &add.name, &add.tagging, stepping)?;
-        let read = |source| store::Error::Io { action: "read", path: add.tar.clone(), source };
-        let mut file = File::open(&add.tar).map_err(read)?;
-        let compression = sniff(&mut file).map_err(read)?;
-        let window = Limits::default().zstd_window_log;
-        let mut tar = Decoder::new(file, compression, window).map_err(read)?;
-        work.add_tar("layer add", &add.options, |out| {
-            io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
-        })?;
+        work.add_tar("layer add", &add.options, &add.tar)?;
         work.publish(&new)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -175,6 +175,12 @@ impl FromStr for Coding {
     }
 }
 
+impl Default for Coding {
+    fn default() -> Self {
+        Self { compression: Compression::Gzip, level: 6 }
+    }
+}
+
 impl Coding {
     /// The media type of a layer that is written so, of the same family as `like`'s.
     #[must_use]

@@ -139,6 +139,29 @@ pub fn store_layer(
     Ok((blob?, diff_id))
 }
 
+/// Puts the compressed tar `file` into the store as it is; gives the blob and its diff id. What is
+/// in it is for [`check_layer`].
+///
+/// # Errors
+/// [`Error::Store`]; [`Error::Read`] where it cannot be decompressed.
+pub fn keep_layer(
+    store: &Store,
+    lease: &Lease,
+    file: &mut impl io::Read,
+    compression: Compression,
+    limits: &Limits,
+) -> Result<(Descriptor, Digest)> {
+    let coding = Coding { compression, ..Coding::default() };
+    let media_type = coding.media_type(&Descriptor::of(media_type::LAYER, b""));
+    let blob = lease.put_with(media_type, |out| io::copy(file, out).map(drop))?;
+    let read = |source| Error::Read { layer: blob.digest.clone(), source };
+    let mut tar = Decoder::new(store.blob(&blob)?, compression, limits.zstd_window_log).map_err(read)?;
+    let mut sum = Hashed::new(io::sink());
+    io::copy(&mut tar, &mut sum).map_err(read)?;
+    let (_, diff_id, _) = sum.finish();
+    Ok((blob, diff_id))
+}
+
 /// Reads a layer of the store to its end, which has to be as one can be unpacked.
 ///
 /// # Errors

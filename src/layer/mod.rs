@@ -36,7 +36,8 @@ pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
 pub use contents::Contents;
 pub use copy::{copy_meta, copy_tree};
 pub use delta::{
-    check_layer, compression_of, store_layer, write_delta, write_inserted, write_upper, write_whiteout,
+    check_layer, compression_of, keep_layer, store_layer, write_delta, write_inserted, write_upper,
+    write_whiteout,
 };
 pub use node::Owners;
 pub use scan::{hash_file, manifest, same_content, scan};

@@ -294,6 +294,40 @@ fn commit_refuses_what_is_elsewhere() {
     }
 }
 
+/// A compressed tar becomes a layer as it is, unless another compression is asked for.
+#[test]
+fn layer_add_keeps_bytes() {
+    let (store, ground) = ground(Tar::new().dir("./"), &json!({}));
+    let tar = Tar::new().file("added", &[b'a'; 5000]).finish();
+    let file = at(&ground, "tar");
+    for (blob, sort) in
+        [(Blob::gzip_best(&tar), "gzip"), (Blob::zstd(&tar), "zstd"), (Blob::tar(&tar), "gzip")]
+    {
+        fs::write(&file, &blob.bytes).unwrap();
+        let added = |options: &[&str]| {
+            store.ok(&[&["layer", "add", "x:0", &file, "--tag", "docker.io/library/y:1"], options].concat());
+            let manifest: Value =
+                serde_json::from_str(&store.ok(&["inspect", "docker.io/library/y:1"])).unwrap();
+            let layer = manifest["layers"][1].clone();
+            let text = |key: &str| layer[key].as_str().unwrap().to_string();
+            assert_eq!(manifest["config"]["rootfs"]["diff_ids"][1].as_str(), Some(sha256(&tar).as_str()));
+            (text("digest"), text("mediaType"))
+        };
+        let (digest, media_type) = added(&[]);
+        assert!(media_type.ends_with(sort), "{media_type}");
+        assert_eq!(digest == blob.digest(), blob.media_type.ends_with(sort), "{}", blob.media_type);
+        let (digest, media_type) = added(&["--compression", "zstd:19"]);
+        assert!(media_type.ends_with("zstd") && digest != blob.digest(), "{media_type}");
+        store.ok(&["unpack", "docker.io/library/y:1", &at(&ground, "out"), "--rootfs-only"]);
+        assert_eq!(fs::read(at(&ground, "out/added")).unwrap(), [b'a'; 5000]);
+        fs::remove_dir_all(at(&ground, "out")).unwrap();
+        if blob.bytes[0] == 0x1f {
+            fs::write(&file, &blob.bytes[..blob.bytes.len() - 9]).unwrap();
+            store.fails(9, &["layer", "add", "x:0", &file, "--tag", "docker.io/library/y:1"]);
+        }
+    }
+}
+
 #[test]
 fn insert_layer_config_squash() {
     let (store, ground) = ground(
