@@ -71,7 +71,7 @@ mod unshare;
 pub use error::Error;
 
 use crate::store::{Store, mount_backing};
-use crate::sys::{Call, process, userns};
+use crate::sys::{self, Call, process, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -309,7 +309,12 @@ impl Context {
                 self.runtime()?.get(id).and_then(|c| c.state()).ok().and_then(|s| s.pidfd())
             }
         };
-        if !init.map_or_else(|| userns::enter(single_id), userns::join)? {
+        // One that has just ended has no namespace to join.
+        let ended = |joined: &sys::Result<bool>| {
+            joined.as_ref().is_err_and(|e| e.errno() == Some(rustix::io::Errno::SRCH))
+        };
+        let joined = init.map(userns::join).filter(|joined| !ended(joined));
+        if !joined.unwrap_or_else(|| userns::enter(single_id))? {
             return Ok(());
         }
         // What is executed from here on is root, and has to mean the same store.
