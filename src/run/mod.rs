@@ -42,6 +42,7 @@ mod network;
 mod options;
 mod priority;
 mod process;
+mod reaper;
 mod seccomp;
 pub mod spec;
 mod state;
@@ -52,6 +53,7 @@ mod terminal;
 pub use create::{Launch, id_of};
 pub use exec::Exec;
 pub use lifecycle::{Container, Runtime};
+pub use reaper::reap_if_asked;
 pub use state::{State, Status};
 pub use terminal::Exit;
 

@@ -1,6 +1,6 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
-use super::{Error, Result, caps::Sets, seccomp::Filter, spec};
+use super::{Error, Result, caps::Sets, reaper::Reaper, seccomp::Filter, spec};
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
 use rustix::fd::OwnedFd;
@@ -187,17 +187,19 @@ impl Program {
         }
     }
 
-    /// Executes the program at `path`; returns only to say why it did not.
+    /// Executes the program at `path`, or the init process that it is to be the child of;
+    /// returns only to say why it did not.
     #[must_use]
-    pub fn execute(&self, path: &CString, label: Option<&OwnedFd>) -> Error {
+    pub fn execute(&self, path: &CString, label: Option<&OwnedFd>, reaper: Option<&Reaper>) -> Error {
         match self.last_steps(label) {
             Ok(()) => {}
             Err(e) => return e,
         }
-        let errno = process::execve(path, &self.args, &self.env);
-        let code = if errno == Errno::NOENT { 127 } else { 126 };
-        let program = self.spec.args.first().cloned().unwrap_or_default();
-        Error::Exec { program, reason: text(errno), code }
+        let program = self.spec.args.first().map_or("", String::as_str);
+        match reaper {
+            None => refused(program, process::execve(path, &self.args, &self.env)),
+            Some(reaper) => refused("init", reaper.execute(path, &self.args, &self.env)),
+        }
     }
 
     fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {
@@ -214,6 +216,12 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Why `program`, which is at `path`, could not be executed.
+pub fn refused(program: &str, errno: Errno) -> Error {
+    let code = if errno == Errno::NOENT { 127 } else { 126 };
+    Error::Exec { program: program.to_string(), reason: text(errno), code }
 }
 
 fn text(errno: Errno) -> String {
