@@ -49,6 +49,7 @@ mod state;
 mod sync;
 mod sysctl;
 mod terminal;
+mod why;
 
 pub use create::{Launch, id_of};
 pub use exec::Exec;

@@ -123,7 +123,7 @@ fn serve(report: OwnedFd, words: &[CString]) -> Result<Exit, (Error, OwnedFd)> {
 
 /// The child: takes the terminal and becomes the program, or says why not.
 fn become_program(words: &[CString]) -> Error {
-    let [path, args @ ..] = words else { return refused("", Errno::INVAL) };
+    let [path, args @ ..] = words else { return refused("", &CString::default(), Errno::INVAL) };
     // All signals are blocked, thus the terminal does not stop it for being in the background.
     let _ = rustix::process::setpgid(None, None);
     let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
@@ -134,5 +134,5 @@ fn become_program(words: &[CString]) -> Error {
         CString::new(name.into_vec()).unwrap_or_default()
     });
     let errno = execve(path, args, &env.collect::<Vec<_>>());
-    refused(&args.first().map(|a| a.to_string_lossy()).unwrap_or_default(), errno)
+    refused(&args.first().map(|a| a.to_string_lossy()).unwrap_or_default(), path, errno)
 }

@@ -4,6 +4,7 @@ use crate::common::bundle::busybox;
 use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// A store, and a root filesystem with a user of its own in it.
@@ -235,8 +236,7 @@ fn an_init_process() {
         (out.status.code().unwrap(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
     fs::write(root.join("bin/script"), "#!/no/such/shell\n").unwrap();
-    fs::set_permissions(root.join("bin/script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .unwrap();
+    fs::set_permissions(root.join("bin/script"), PermissionsExt::from_mode(0o755)).unwrap();
     let (code, text) = failed("/bin/script");
     assert!(code == 127 && text.contains("exec: \"/bin/script\""), "{code} {text}");
     assert_eq!(failed("/bin/none").0, 127);
@@ -290,4 +290,59 @@ fn system_calls_of_a_container() {
     // Other runtimes take the default profile too.
     let (code, text) = run(&store, &root, &["--runtime", "runc"], "unshare -U true 2>&1; echo $?");
     assert!(code == 0 && text.contains("not permitted"), "{text}");
+}
+
+#[test]
+fn why_a_program_is_not_executed() {
+    let (store, root) = root();
+    let write = |name: &str, content: &[u8], mode: u32| {
+        fs::write(root.join(name), content).unwrap();
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let mut foreign = fs::read("/bin/busybox").unwrap();
+    foreign[18..20].copy_from_slice(&[22, 0]);
+    write("foreign", &foreign, 0o755);
+    let mut dynamic = fs::read(ok("sh", &["-c", "command -v runc"]).trim()).unwrap();
+    dynamic.truncate(1 << 16);
+    write("dynamic", &dynamic, 0o755);
+    let mut object = fs::read("/bin/busybox").unwrap();
+    object[16] = 1;
+    write("object", &object, 0o755);
+    write("text", b"echo hello\n", 0o755);
+    write("empty", b"", 0o755);
+    write("crlf", b"#!/bin/sh\r\necho\r\n", 0o755);
+    write("script", b"#!/no/such/shell -e\n", 0o755);
+    write("nested", b"#!/script\n", 0o755);
+    write("closed", b"#!/plain\n", 0o755);
+    write("loop", b"#!/loop\n", 0o755);
+    write("plain", b"#!/bin/sh\n", 0o644);
+    write("bin/plain-in-path", b"#!/bin/sh\n", 0o644);
+    write("windows.exe", b"MZ\0\0", 0o755);
+    ok("mkfifo", &[root.join("fifo")]);
+    std::os::unix::fs::symlink("/proc/1/root/etc/passwd", root.join("link")).unwrap();
+    for (program, code, said) in [
+        ("/foreign", 126, "exec format error: it is built for s390x, this machine is"),
+        ("/dynamic", 127, "no such file or directory: its loader \"/lib64/ld-linux-x86-64.so.2\""),
+        ("/object", 126, "exec format error: it is an ELF file, but no program"),
+        ("/text", 126, "exec format error: it is text without a #! line"),
+        ("/empty", 126, "exec format error: it is empty"),
+        ("/crlf", 127, "its first line ends with CR LF, thus its interpreter would be \"/bin/sh\\r\""),
+        ("/script", 127, "no such file or directory: its interpreter \"/no/such/shell\""),
+        ("/nested", 127, "its interpreter \"/script\": its interpreter \"/no/such/shell\""),
+        ("/closed", 126, "permission denied: its interpreter \"/plain\" is not executable"),
+        ("/loop", 126, "exec: \"/loop\": "),
+        ("/plain", 126, "permission denied: not executable, its mode is 0644"),
+        ("plain-in-path", 126, "/bin/plain-in-path: permission denied: not executable"),
+        ("/windows.exe", 126, "it is a program for Windows"),
+        ("/bin", 126, "is a directory"),
+        ("/fifo", 126, "permission denied: not a regular file"),
+        ("/link", 126, "exec: \"/link\""),
+        ("/none", 127, "no such file or directory"),
+        ("none", 127, "executable file not found in $PATH"),
+    ] {
+        for options in [&[][..], &["--init"]] {
+            let text = store.fails(code, &[&["run"], options, &[root.to_str().unwrap(), program]].concat());
+            assert!(text.contains(said), "{program} {options:?}: {text}");
+        }
+    }
 }
