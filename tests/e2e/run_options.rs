@@ -4,6 +4,7 @@ use crate::common::bundle::busybox;
 use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -345,4 +346,46 @@ fn why_a_program_is_not_executed() {
             assert!(text.contains(said), "{program} {options:?}: {text}");
         }
     }
+}
+
+#[test]
+fn limits_of_a_container() {
+    let (store, root) = root();
+    let options =
+        "--memory 64m --memory-swap 128m --pids-limit 50 --cpus 0.5 --cpuset-cpus 0 --io-weight 200";
+    let options: Vec<&str> = options.split(' ').collect();
+    // Version 1 or 2 of control groups, and with either disk scheduler.
+    let script = "cd /sys/fs/cgroup; first() { cat $1 2>/dev/null || cat $2; }; \
+         first memory/memory.limit_in_bytes memory.max; first pids/pids.max pids.max; \
+         first cpuset/cpuset.cpus cpuset.cpus; \
+         first cpu/cpu.cfs_quota_us cpu.max | cut -d ' ' -f 1; \
+         cat blkio/blkio*.weight io*.weight 2>/dev/null | head -n 1";
+    let (code, text) = run(&store, &root, &options, script);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((code, &lines[..4]), (0, &["67108864", "50", "0", "50000"][..]), "{text}");
+    assert!(lines[4].contains("200"), "{text}");
+}
+
+#[test]
+fn a_terminal_with_an_init_process() {
+    let (store, root) = root();
+    assert_eq!(run(&store, &root, &["-it"], "tty"), (0, "/dev/pts/0\r\n".to_string()));
+    assert_eq!(run(&store, &root, &["-i"], "tty"), (1, "not a tty\n".to_string()));
+    // What is typed goes to the program, which has the foreground: ^C ends it, once.
+    let script = "tty; trap 'echo got it; exit 3' INT; while :; do sleep 0.05; done";
+    let words = ["run", "-it", "--init", root.to_str().unwrap(), "sh", "-c", script];
+    let mut child = store
+        .command()
+        .args(words)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    out.read_to_string(&mut line).unwrap();
+    assert_eq!((child.wait().unwrap().code(), line.as_str()), (Some(3), "/dev/pts/0\r\n^Cgot it\r\n"));
 }
