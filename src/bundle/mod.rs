@@ -26,7 +26,7 @@ mod unpacked;
 mod users;
 
 pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, ulimit};
-pub use mount::{clean, mount, tmpfs, volume};
+pub use mount::{clean, mount, plain, tmpfs, volume};
 pub use seccomp::{Seccomp, seccomp};
 pub use settings::{Caps, Net, Settings};
 pub use unpacked::Unpacked;
@@ -261,6 +261,9 @@ impl Bundle {
         };
         let mut spec = spec_for(&bundle.path.join(root), image, settings)?;
         settings.apply(&mut spec, name, root)?;
+        if let Some(user) = spec.process().as_ref().map(oci_spec::runtime::Process::user) {
+            settings.mounts.iter().try_for_each(|m| mount::give(m, user.uid(), user.gid()))?;
+        }
         write_spec(&bundle.path, &spec)?;
         write_json(&bundle.path.join("bundle.json"), &bundle.record)?;
         Ok(bundle)
@@ -428,7 +431,13 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 fn spec_for(root: &Path, image: Option<&Image>, settings: &Settings) -> Result<Spec> {
     let mut spec = spec::default_spec()?;
     let user = settings.user.as_deref().or(image.map(convert::user));
-    let ids = user.map(|user| users::of_root(root, user)).transpose()?.unwrap_or_default();
+    let ids = user.map(|user| users::of_root(root, user)).transpose().map_err(|e| match e {
+        Error::User { text, reason } if settings.user.is_some() => {
+            Error::Setting { option: "--user", value: text, reason }
+        }
+        other => other,
+    });
+    let ids = ids?.unwrap_or_default();
     if let Some(image) = image {
         convert::apply(&mut spec, image, &ids)?;
     } else if let (Some(_), Some(process)) = (user, spec.process_mut()) {

@@ -1,10 +1,13 @@
 //! Mounts as people write them: `--volume`, `--mount` and `--tmpfs`, as docker and podman have them.
 
+use crate::sys::dir::Dir;
 use oci_spec::runtime::{Mount, MountBuilder};
+use rustix::fs::FileType;
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// Options that a mount may have, as fstab(5) and runtime-spec name them.
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 13] = [
     "ro",
     "rw",
     "nosuid",
@@ -16,16 +19,18 @@ const COMMON: [&str; 14] = [
     "noatime",
     "atime",
     "relatime",
-    "sync",
     "nosymfollow",
     "symfollow",
 ];
 const PROPAGATION: [&str; 8] =
     ["shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"];
+/// The option by which the files of a volume become the container's user's.
+const OWN: &str = "U";
 /// What a tmpfs takes beyond those (tmpfs(5)); these have a value.
 const TMPFS_VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge"];
 
-/// `SRC:DST[:OPTION,…]`, a bind mount. `ro` is for mounts below too.
+/// `SRC:DST[:OPTION,…]`, a bind mount. `ro` is for mounts below too; `U` gives the files to the
+/// container's user; `z` and `Z` are for hosts with `SELinux` and refused there.
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -78,6 +83,11 @@ pub fn mount(text: &str) -> Result<Mount, String> {
             "tmpfs-size" => options.push(format!("size={}", wanted()?)),
             "tmpfs-mode" => options.push(format!("mode={}", wanted()?)),
             "relabel" => options.push(if wanted()? == "private" { "Z" } else { "z" }.to_string()),
+            "chown" | OWN => {
+                if truth()? {
+                    options.push(OWN.to_string());
+                }
+            }
             "tmpcopyup" if truth()? => options.push(key.to_string()),
             "tmpcopyup" | "notmpcopyup" | "consistency" => {}
             _ => options.push(word.to_string()),
@@ -102,6 +112,51 @@ pub fn mount(text: &str) -> Result<Mount, String> {
     }
 }
 
+/// The mount as config.json has it.
+#[must_use]
+pub fn plain(mount: &Mount) -> Mount {
+    let options = mount.options().iter().flatten().filter(|o| *o != OWN).cloned().collect();
+    let mut mount = mount.clone();
+    mount.set_options(Some(options));
+    mount
+}
+
+/// Gives the source of `mount` with all below it to a user and a group, where that is asked
+/// for. Links are not followed, what is mounted below stays as it is.
+///
+/// # Errors
+/// The first failed call.
+pub fn give(mount: &Mount, uid: u32, gid: u32) -> super::Result<()> {
+    let asked = mount.options().iter().flatten().any(|o| o == OWN);
+    let Some(source) = mount.source().as_deref().filter(|_| asked) else { return Ok(()) };
+    let real = super::io_error("resolve", source, source.canonicalize())?;
+    let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+        let (option, reason) = ("--volume", "the host's / is not given away");
+        return Err(super::Error::Setting { option, value: source.display().to_string(), reason });
+    };
+    let parent = Dir::open(parent)?;
+    if !real.is_dir() {
+        return Ok(parent.chown(name, uid, gid)?);
+    }
+    let device = parent.below(Path::new(name))?.stat_self()?.st_dev;
+    let mut folders = vec![PathBuf::from(name)];
+    while let Some(folder) = folders.pop() {
+        let dir = parent.below(&folder)?;
+        if dir.stat_self()?.st_dev != device {
+            continue;
+        }
+        dir.chown(OsStr::new("."), uid, gid)?;
+        for (name, kind) in dir.list()? {
+            if kind == FileType::Directory {
+                folders.push(folder.join(name));
+            } else {
+                dir.chown(&name, uid, gid)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn bind<'a>(
     source: &str,
     destination: &str,
@@ -119,6 +174,7 @@ fn bind<'a>(
             "rbind" | "bind" => options[0] = word.to_string(),
             // For mounts below too; runtimes that know no `rro` have the `ro`.
             "ro" => options.extend(["ro", "rro"].map(String::from)),
+            OWN => options.push(word.to_string()),
             "z" | "Z" if !Path::new("/sys/fs/selinux/enforce").exists() => {}
             _ if COMMON.contains(&word) => options.push(word.to_string()),
             _ if PROPAGATION.contains(&word) => {
@@ -189,6 +245,8 @@ mod tests {
             (volume as Parse, "/etc:/x", "bind /etc /x rbind,rprivate"),
             (volume, "/etc:/x/./y/:ro,z", "bind /etc /x/y rbind,ro,rro,rprivate"),
             (volume, "/etc:/x:rslave,nosuid,bind", "bind /etc /x bind,rslave,nosuid"),
+            (volume, "/etc:/x:U", "bind /etc /x rbind,U,rprivate"),
+            (mount, "type=bind,src=/etc,dst=/x,chown=true", "bind /etc /x rbind,U,rprivate"),
             (tmpfs, "/t", "tmpfs tmpfs /t nosuid,nodev,noexec"),
             (tmpfs, "/t:size=1m,exec,mode=700", "tmpfs tmpfs /t nosuid,nodev,size=1m,exec,mode=700"),
             (mount, "type=bind,src=/etc,dst=/x,ro", "bind /etc /x rbind,ro,rro,rprivate"),

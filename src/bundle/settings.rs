@@ -2,7 +2,7 @@
 
 use super::limits::{HostDevice, Limits};
 use super::seccomp::Seccomp;
-use super::{Error, Result};
+use super::{Error, Result, mount};
 use crate::sys::Call;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
@@ -241,7 +241,7 @@ impl Settings {
         }
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         mounts.retain(|m| own.iter().all(|new| new.destination() != m.destination()));
-        mounts.extend(own);
+        mounts.extend(own.iter().map(mount::plain));
         spec.set_mounts(Some(mounts));
         Ok(())
     }

@@ -11,7 +11,7 @@
 use super::create::Options;
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
-use crate::bundle::{Bundle, Origin};
+use crate::bundle::{self, Bundle, Origin};
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
@@ -185,7 +185,11 @@ impl Args {
         let in_place = matches!(origin, Origin::Directory(_)) && !self.ephemeral;
         let driver = if in_place { None } else { Some(target::driver(store, origin, &self.driver)?) };
         let name = self.name.clone().unwrap_or_else(|| made_up(origin));
-        let settings = self.settings.settings(&self.command, self.terminal())?;
+        let mut settings = self.settings.settings(&self.command, self.terminal())?;
+        if self.print_config {
+            // Nothing of the host is changed for that.
+            settings.mounts = settings.mounts.iter().map(bundle::plain).collect();
+        }
         let bundle = Bundle::throw_away(store, &name, origin, driver, &settings)?;
         self.options = self.options.of(bundle.path());
         let launch = Launch { args: Vec::new(), ..self.launch_as(name, None)? };

@@ -5,7 +5,7 @@ use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 /// A store, and a root filesystem with a user of its own in it.
@@ -150,7 +150,7 @@ fn options_that_are_wrong_are_named() {
         assert!(said.contains(option), "{option}: {said}");
     }
     for (options, said) in [
-        (&["--user", "nobody"][..], "user \"nobody\""),
+        (&["--user", "nobody"][..], "--user \"nobody\""),
         (&["--net", "fast"], "--net"),
         (&["--cap-add", "kill", "--cap-drop", "kill"], "--cap-add"),
         (&["-m", "2g", "--memory-swap", "1g"], "--memory-swap"),
@@ -192,6 +192,21 @@ fn options_in_the_container() {
     ] {
         assert_eq!(run(&store, &root, options, script), (0, wanted.to_string()), "{options:?}");
     }
+    let given = format!("{}:/vol:U", folder.display());
+    fs::create_dir_all(folder.join("a/b")).unwrap();
+    fs::write(store.path().join("outside"), "").unwrap();
+    std::os::unix::fs::symlink(store.path().join("outside"), folder.join("a/link")).unwrap();
+    let owner = |path: &std::path::Path| fs::symlink_metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
+    store.ok(&["run", "--print-config", "-u", "web", "-v", &given, root.to_str().unwrap(), "true"]);
+    assert_eq!(owner(&folder), (0, 0), "printing changes nothing");
+    assert_eq!(
+        run(&store, &root, &["-u", "web", "-v", &given], "touch /vol/a/b/x /vol/file"),
+        (0, String::new())
+    );
+    for name in ["", "file", "a", "a/b", "a/link"] {
+        assert_eq!(owner(&folder.join(name)), (1000, 1001), "{name}");
+    }
+    assert_eq!(owner(&store.path().join("outside")), (0, 0), "no link is followed");
     let (code, _) = run(&store, &root, &["--timeout", "1"], "sleep 60");
     assert_eq!(code, 137);
     let left = store.ok(&["list"]);
