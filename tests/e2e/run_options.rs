@@ -1,6 +1,6 @@
 //! What the options of `run` make of config.json, and what of it a container has.
 
-use crate::common::bundle::busybox;
+use crate::common::bundle::{Bundle, busybox};
 use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
 use std::fs;
@@ -235,13 +235,14 @@ fn an_init_process() {
     let (store, root) = root();
     let init = |options: &[&str], script: &str| run(&store, &root, &[&["--init"], options].concat(), script);
     // Its environment, its name and its descriptors have nothing of the host.
-    let script = "tr '\\0' '\\n' < /proc/1/environ | grep -c SECRET; tr '\\0' ' ' < /proc/1/cmdline | cut -c -14; \
-         ls /proc/1/fd | tr '\\n' ' '; grep -c . /proc/1/mountinfo | grep -vc 0; echo $PPID; exit 9";
+    let script = "tr '\\0' '\\n' < /proc/1/environ | grep -c SECRET; tr '\\0' ' ' < /proc/1/cmdline | cut -c -12; \
+         echo $PPID; exit 9";
     let command = ["run", "--init", "--user", "0", root.to_str().unwrap(), "sh", "-c", script];
     let out = store.command().env("SECRET", "of the host").args(command).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(text.starts_with("0\nshipimg-init "), "{text}");
-    assert!(text.ends_with("\n1\n") && out.status.code() == Some(9), "{text}");
+    assert_eq!((out.status.code(), text.as_ref()), (Some(9), "0\nshipimg-init\n1\n"));
+    // The standard streams, and the descriptor that signals come from.
+    assert_eq!(init(&[], "ls /proc/1/fd | wc -l; ls -l /proc/1/fd | grep -c signalfd").1, "4\n1\n");
     // Orphans are collected.
     let orphan = "(sh -c 'sleep 0.05 & exit' &); sleep 0.4; ps -o stat | grep -c Z";
     assert_eq!(init(&[], orphan).1, "0\n");
@@ -403,4 +404,22 @@ fn a_terminal_with_an_init_process() {
     child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
     out.read_to_string(&mut line).unwrap();
     assert_eq!((child.wait().unwrap().code(), line.as_str()), (Some(3), "/dev/pts/0\r\n^Cgot it\r\n"));
+}
+
+#[test]
+fn exec_says_why_too() {
+    let b = Bundle::new("sleep 60");
+    for (name, content) in [("script", "#!/no/such/shell\n"), ("text", "echo\n")] {
+        fs::write(b.rootfs().join(name), content).unwrap();
+        fs::set_permissions(b.rootfs().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    b.start();
+    for (program, code, said) in [
+        ("/script", 127, "its interpreter \"/no/such/shell\": no such file or directory"),
+        ("/text", 126, "it is text without a #! line"),
+        ("/bin", 126, "is a directory"),
+    ] {
+        let text = b.store.fails(code, &["exec", &b.id, program]);
+        assert!(text.contains(said), "{text}");
+    }
 }
