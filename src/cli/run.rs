@@ -99,13 +99,14 @@ impl Args {
         self.launch(context).map_err(|e| Error::Launch(Box::new(e)))
     }
 
-    fn launch(mut self, context: &Context) -> Result<ExitCode> {
+    fn launch(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
         if self.runtime.is_some() && self.settings.own_network() {
             return Err(Usage::Own("--net private").into());
         }
         let containers = context.runtime()?;
-        let (keep, detach, print, runtime) = (self.keep, self.detach, self.print_config, self.runtime.take());
+        let (keep, detach, print, runtime) =
+            (self.keep, self.detach, self.print_config, self.runtime.clone());
         let Plan { launch, throw_away } = self.plan(&context.store()?)?;
         if detach {
             let container = launch.create(&containers)?;
@@ -149,8 +150,10 @@ impl Args {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
                 bundle.mount()?;
-                let terminal = self.terminal();
-                self.in_bundle(store, bundle.path(), bundle.name().to_string(), Some(terminal))
+                // Another runtime has the terminal that config.json says.
+                let here = self.runtime.is_none().then(|| self.terminal());
+                let terminal = self.tty.or(here);
+                self.in_bundle(store, bundle.path(), bundle.name().to_string(), terminal)
             }
             Ok(Target::Folder(path)) => {
                 let (id, terminal) = (run::id_of(&path), self.tty);

@@ -226,6 +226,29 @@ fn another_runtime_runs_the_bundle() {
         let text = store.fails(125, &[&["run"], options, &[root.to_str().unwrap(), "true"]].concat());
         assert!(text.contains(said), "{text}");
     }
+    // A bundle as it stands: another program cannot be told to another runtime.
+    store.ok(&[
+        "bundle",
+        "create",
+        root.to_str().unwrap(),
+        "b",
+        "--driver",
+        "copy",
+        "--",
+        "sh",
+        "-c",
+        "exit 3",
+    ]);
+    assert_eq!(store.output(&["run", "--runtime", "runc", "b"]).status.code(), Some(3));
+    assert!(store.fails(125, &["run", "--runtime", "runc", "b", "true"]).contains("what the bundle says"));
+    // Signals are passed on.
+    let script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.05; done";
+    let words = ["run", "--runtime", "runc", root.to_str().unwrap(), "sh", "-c", script];
+    let mut child = store.command().args(words).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    ok("kill", &["-TERM", &child.id().to_string()]);
+    assert_eq!((line.as_str(), child.wait().unwrap().code()), ("ready\n", Some(4)));
     let list = ok("runc", &["list", "-q"]);
     assert!(!list.lines().any(|l| l.starts_with("root-")), "{list}");
 }
