@@ -60,6 +60,11 @@ fn user(text: &str) -> std::result::Result<(u32, u32), String> {
 }
 
 impl Args {
+    /// The container's name.
+    pub(super) fn container(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
         self.launch(context).map_err(|e| Error::Launch(Box::new(e)))
     }

@@ -8,13 +8,16 @@
 //! ended it; 125 where shipimg failed, 126 where the program cannot be executed, 127 where it
 //! is not there.
 
-use super::create::Options;
+use super::create::{self, Options};
+use super::pulling::{Found, Pulling};
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{self, Bundle, Origin};
+use crate::rootfs::Access;
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
+use crate::transfer::Platforms;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -69,6 +72,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["detach", "keep"])]
     print_config: bool,
     #[command(flatten)]
+    pulling: Pulling,
+    #[command(flatten)]
     settings: settings::Overrides,
     #[command(flatten)]
     options: Options,
@@ -108,6 +113,9 @@ impl Args {
         let (keep, detach, print, runtime) =
             (self.keep, self.detach, self.print_config, self.runtime.clone());
         let Plan { launch, throw_away } = self.plan(&context.store()?)?;
+        if throw_away.is_none() {
+            create::mount(&launch.bundle)?;
+        }
         if detach {
             let container = launch.create(&containers)?;
             if let Err(e) = container.start() {
@@ -146,10 +154,21 @@ impl Args {
         if self.options.bundle.is_some() {
             return plain(self);
         }
-        match target::find(store, &self.what) {
+        let found = target::find(store, &self.what);
+        let known = match &found {
+            Ok(Target::Origin(Origin::Image(name, _))) => Found::Image(name.as_ref()),
+            Ok(_) => Found::Other,
+            Err(e) => Found::failed(e),
+        };
+        if let Some(name) = self.pulling.wanted(&self.what, known) {
+            return self.pulling.clone().fetch(store, &name, Platforms::Host, |store, name, image| {
+                self.over_origin(store, &Origin::Image(Some(name.clone()), Box::new(image)))
+            });
+        }
+        match found {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
-                bundle.mount()?;
+                bundle.mount(if self.ephemeral { Access::Read } else { Access::Write })?;
                 // Another runtime has the terminal that config.json says.
                 let here = self.runtime.is_none().then(|| self.terminal());
                 let terminal = self.tty.or(here);

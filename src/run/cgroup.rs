@@ -14,6 +14,7 @@ mod devices;
 mod limits;
 
 use super::{Error, Result, io_error};
+use crate::sys::userns;
 use rustix::fd::OwnedFd;
 use std::fs;
 use std::io::ErrorKind;
@@ -100,7 +101,11 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
     pub fn plan(cgroups_path: &str, name: &str) -> Result<Self> {
-        let groups = places(cgroups_path, name)?;
+        let mut groups = places(cgroups_path, name)?;
+        if userns::ids() != userns::Ids::Host {
+            // An ordinary user has those that were handed down, if any, and runs without the others.
+            groups.retain(|(_, path)| is_writable(path));
+        }
         let (there, new): (Vec<_>, Vec<_>) = groups.iter().map(|(_, p)| p.clone()).partition(|p| p.exists());
         if let Some(path) = there.iter().find(|path| !processes(&[(*path).clone()]).is_empty()) {
             let reason = format!("{} has processes in it", path.display());
@@ -152,6 +157,12 @@ impl Cgroup {
         let Some((_, path)) = self.groups.iter().find(|(h, _)| h.is_v2()) else { return Ok(None) };
         Ok(Some(io_error("open", path, fs::File::open(path))?.into()))
     }
+}
+
+/// Whether the group can be made or is there to be changed.
+fn is_writable(group: &Path) -> bool {
+    let there = group.ancestors().find(|p| p.exists()).unwrap_or(group);
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// Opens the version 2 group among `paths`, for clone3.
