@@ -2,7 +2,7 @@
 
 use super::{Error, Ids, Result};
 use crate::oci::{Image, ImageConfig};
-use oci_spec::runtime::{MountBuilder, ProcessBuilder, Spec, UserBuilder};
+use oci_spec::runtime::{MountBuilder, Process, ProcessBuilder, Spec, UserBuilder};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -28,9 +28,6 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
     if !env.iter().any(|e| e.starts_with("PATH=")) {
         env.insert(0, DEFAULT_PATH.to_string());
     }
-    if !env.iter().any(|e| e.starts_with("HOME=")) {
-        env.push(format!("HOME={}", ids.home.as_deref().unwrap_or("/")));
-    }
     let cwd = config.and_then(|c| c.working_dir().clone()).unwrap_or_default();
     let cwd = if cwd.is_empty() { PathBuf::from("/") } else { clean("WorkingDir", &cwd)? };
     let mut args = config.and_then(|c| c.entrypoint().clone()).unwrap_or_default();
@@ -38,13 +35,10 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
     if args.is_empty() {
         args.push("/bin/sh".to_string());
     }
-    let mut user = UserBuilder::default().uid(ids.uid).gid(ids.gid).build().unwrap_or_default();
-    if !ids.additional.is_empty() {
-        user.set_additional_gids(Some(ids.additional.clone()));
-    }
     let process =
         spec.process_mut().get_or_insert_with(|| ProcessBuilder::default().build().unwrap_or_default());
-    process.set_user(user).set_env(Some(env)).set_cwd(cwd).set_args(Some(args));
+    process.set_env(Some(env)).set_cwd(cwd).set_args(Some(args));
+    set_user(process, ids);
 
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for volume in config.and_then(|c| c.volumes().clone()).unwrap_or_default() {
@@ -60,6 +54,19 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
     spec.set_mounts(Some(mounts));
     spec.set_annotations(Some(annotations(&image.config)));
     Ok(())
+}
+
+/// Makes `ids` the user of the process, with a home where the environment has none.
+pub fn set_user(process: &mut Process, ids: &Ids) {
+    let mut user = UserBuilder::default().uid(ids.uid).gid(ids.gid).build().unwrap_or_default();
+    if !ids.additional.is_empty() {
+        user.set_additional_gids(Some(ids.additional.clone()));
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|e| e.starts_with("HOME=")) {
+        env.push(format!("HOME={}", ids.home.as_deref().unwrap_or("/")));
+    }
+    process.set_user(user).set_env(Some(env));
 }
 
 fn annotations(image: &ImageConfig) -> HashMap<String, String> {
@@ -78,6 +85,8 @@ fn annotations(image: &ImageConfig) -> HashMap<String, String> {
     put("stopSignal", config.and_then(|c| c.stop_signal().clone()).unwrap_or_default());
     put("exposedPorts", config.and_then(|c| c.exposed_ports().clone()).unwrap_or_default().join(","));
     out.extend(config.and_then(|c| c.labels().clone()).unwrap_or_default());
+    // What the runner is asked for by annotation is the caller's to ask.
+    out.retain(|key, _| !key.starts_with("org.shipimg."));
     out
 }
 
@@ -120,7 +129,7 @@ mod tests {
         let image = image(&serde_json::json!({
             "User": "web", "Env": ["A=b"], "Entrypoint": ["/e"], "Cmd": ["c"], "WorkingDir": "/srv/",
             "Volumes": {"/data": {}}, "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGINT",
-            "Labels": {"l": "v", "org.opencontainers.image.author": "label wins"}}));
+            "Labels": {"l": "v", "org.shipimg.network": "private", "org.opencontainers.image.author": "label wins"}}));
         assert_eq!(user(&image), "web");
         let mut spec = Spec::default();
         let ids = Ids { uid: 7, gid: 8, additional: vec![9], home: Some("/srv".to_string()) };
@@ -143,6 +152,7 @@ mod tests {
         ] {
             assert_eq!(annotations[key], value);
         }
+        assert!(!annotations.contains_key("org.shipimg.network"), "an image asks for nothing of the host");
     }
 
     #[test]

@@ -17,12 +17,18 @@
 //! it, must be a regular file and is read up to a limit.
 
 mod convert;
+mod limits;
+mod mount;
+mod seccomp;
 mod settings;
 pub mod spec;
 mod unpacked;
 mod users;
 
-pub use settings::{Net, Settings, capability};
+pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, ulimit};
+pub use mount::{clean, mount, plain, tmpfs, volume};
+pub use seccomp::{Seccomp, seccomp};
+pub use settings::{Caps, Net, Settings};
 pub use unpacked::Unpacked;
 pub use users::Ids;
 
@@ -249,12 +255,15 @@ impl Bundle {
         let rootfs = rootfs(&origin.source(), &path)?;
         let record = Record { origin: origin.to_string(), image: digest, rootfs };
         let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch), lease };
-        let mut spec = spec_for(&bundle.rootfs(), image)?;
         let root = match (origin, &bundle.record.rootfs) {
             (Origin::Directory(dir), None) => dir.as_path(),
             _ => Path::new("rootfs"),
         };
+        let mut spec = spec_for(&bundle.path.join(root), image, settings)?;
         settings.apply(&mut spec, name, root)?;
+        if let Some(user) = spec.process().as_ref().map(oci_spec::runtime::Process::user) {
+            settings.mounts.iter().try_for_each(|m| mount::give(m, user.uid(), user.gid()))?;
+        }
         write_spec(&bundle.path, &spec)?;
         write_json(&bundle.path.join("bundle.json"), &bundle.record)?;
         Ok(bundle)
@@ -399,8 +408,9 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
 /// # Errors
 /// Those of the conversion, [`Error::Io`].
 pub fn write_config(dir: &Path, image: &Image, name: &str) -> Result<()> {
-    let mut spec = spec_for(&dir.join("rootfs"), Some(image))?;
-    Settings::default().apply(&mut spec, name, Path::new("rootfs"))?;
+    let settings = Settings::default();
+    let mut spec = spec_for(&dir.join("rootfs"), Some(image), &settings)?;
+    settings.apply(&mut spec, name, Path::new("rootfs"))?;
     write_spec(dir, &spec)
 }
 
@@ -416,12 +426,22 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     io_error("write", path, fs::write(path, text))
 }
 
-/// The runtime configuration of a root filesystem: the defaults, and what the image says.
-fn spec_for(root: &Path, image: Option<&Image>) -> Result<Spec> {
+/// The runtime configuration of a root filesystem: the defaults, what the image says, and the
+/// user that is asked for.
+fn spec_for(root: &Path, image: Option<&Image>, settings: &Settings) -> Result<Spec> {
     let mut spec = spec::default_spec()?;
+    let user = settings.user.as_deref().or(image.map(convert::user));
+    let ids = user.map(|user| users::of_root(root, user)).transpose().map_err(|e| match e {
+        Error::User { text, reason } if settings.user.is_some() => {
+            Error::Setting { option: "--user", value: text, reason }
+        }
+        other => other,
+    });
+    let ids = ids?.unwrap_or_default();
     if let Some(image) = image {
-        let ids = users::of_root(root, convert::user(image))?;
         convert::apply(&mut spec, image, &ids)?;
+    } else if let (Some(_), Some(process)) = (user, spec.process_mut()) {
+        convert::set_user(process, &ids);
     }
     Ok(spec)
 }

@@ -20,7 +20,7 @@ pub struct Args {
 #[allow(clippy::large_enum_variant, reason = "one lives, once")]
 enum Command {
     /// Make a bundle from an image of the store, a filesystem image file or a folder
-    Create(Create),
+    Create(Box<Create>),
     /// List the bundles of the store
     List,
     /// Remove bundles with all that was written into them

@@ -1,33 +1,39 @@
 //! `shipimg run`: create, start, wait, delete.
 //!
-//! `run -b BUNDLE ID`, as other runtimes have it, or `run WHAT [-- CMD…]`, where WHAT is a
+//! `run -b BUNDLE ID`, as other runtimes have it, or `run WHAT [CMD…]`, where WHAT is a
 //! bundle of the store, an image, an image file, or a folder ([`target`] says how a word
-//! is read). From an image or a file a throw-away bundle is made; with --ephemeral from a
-//! folder or a bundle too. The exit code is the program's; 128 and the signal where one
-//! ended it; 125 where shipimg failed, 126 where the program cannot be executed, 127 where
-//! it is not there.
+//! is read). From the first word after WHAT that is no option on, all words are the program's;
+//! after a `--` all are. From an image or a file a throw-away bundle is made; with --ephemeral
+//! from a folder or a bundle too. The exit code is the program's; 128 and the signal where one
+//! ended it; 125 where shipimg failed, 126 where the program cannot be executed, 127 where it
+//! is not there.
 
 use super::create::{self, Options};
 use super::pulling::{Found, Pulling};
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
-use crate::bundle::{Bundle, Origin};
+use crate::bundle::{self, Bundle, Origin};
 use crate::rootfs::Access;
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
 use crate::transfer::Platforms;
 use std::hash::{BuildHasher, RandomState};
-use std::io::IsTerminal;
-use std::path::Path;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "options on a command line")]
 pub struct Args {
     /// A bundle, an image, an image file or a folder; with --bundle, the container's name
     #[arg(value_name = "WHAT|ID")]
     what: String,
+    /// Program and arguments instead of the bundle's
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<String>,
     /// The container's name [default: the bundle's, or one made up]
     #[arg(long)]
     name: Option<String>,
@@ -40,16 +46,35 @@ pub struct Args {
     /// Do not delete the container after its end
     #[arg(long)]
     keep: bool,
+    /// Delete the container after its end, which is the default
+    #[arg(long, conflicts_with_all = ["keep", "detach"])]
+    rm: bool,
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
+    /// Pass on standard input, which is the default
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the program a terminal [default: where standard input and output are one]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    tty: Option<bool>,
+    /// Kill the container after so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "detach")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+    /// Hand the bundle to another runtime: runc, crun or a path
+    #[arg(long, value_name = "RUNTIME", conflicts_with_all = ["keep", "detach", "timeout", "init"])]
+    #[arg(conflicts_with_all = ["config", "console_socket", "pid_file", "preserve_fds", "no_pivot"])]
+    #[arg(conflicts_with_all = ["no_new_keyring", "cgroup_manager", "systemd_cgroup"])]
+    runtime: Option<PathBuf>,
+    /// Print the config.json and run nothing
+    #[arg(long, conflicts_with_all = ["detach", "keep"])]
+    print_config: bool,
     #[command(flatten)]
     pulling: Pulling,
     #[command(flatten)]
     settings: settings::Overrides,
-    /// Program and arguments instead of the bundle's
-    #[arg(last = true, value_name = "CMD")]
-    command: Vec<String>,
     #[command(flatten)]
     options: Options,
 }
@@ -63,6 +88,9 @@ pub enum Usage {
     /// A bundle's settings are in its `config.json`.
     #[error("{0} is a bundle, what it is run with stands in its config.json")]
     Configured(String),
+    /// What only this runner does.
+    #[error("{0} is not done by another runtime")]
+    Own(&'static str),
 }
 
 /// What to launch and what goes away after it.
@@ -78,33 +106,53 @@ impl Args {
 
     fn launch(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
-        let runtime = context.runtime()?;
-        let (keep, detach) = (self.keep, self.detach);
+        if self.runtime.is_some() && self.settings.own_network() {
+            return Err(Usage::Own("--net private").into());
+        }
+        let containers = context.runtime()?;
+        let (keep, detach, print, runtime) =
+            (self.keep, self.detach, self.print_config, self.runtime.clone());
         let Plan { launch, throw_away } = self.plan(&context.store()?)?;
         if throw_away.is_none() {
             create::mount(&launch.bundle)?;
         }
         if detach {
-            let container = launch.create(&runtime)?;
+            let container = launch.create(&containers)?;
             if let Err(e) = container.start() {
                 container.delete(true)?;
                 return Err(e.into());
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let exit = launch.run(&runtime, keep);
+        let exit = if print {
+            launch
+                .text()
+                .map_err(Error::from)
+                .and_then(|text| Ok(std::io::stdout().write_all(&text)?))
+                .map(|()| None)
+        } else if let Some(runtime) = runtime {
+            launch.hand_over(&runtime).map_err(Error::from).map(Some)
+        } else {
+            launch.run(&containers, keep).map_err(Error::from).map(Some)
+        };
         if let Some(bundle) = throw_away {
             bundle.remove()?;
         }
-        Ok(ExitCode::from(exit?.code()))
+        Ok(exit?.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code())))
     }
 
     fn plan(self, store: &Store) -> Result<Plan> {
-        let plain = |options: Options, id: String, args: Vec<String>| -> Result<Plan> {
-            Ok(Plan { launch: Launch { args, ..options.launch(id)? }, throw_away: None })
+        let plain = |this: Self| -> Result<Plan> {
+            if this.settings.any() {
+                let bundle = this.options.bundle.unwrap_or_else(|| ".".into());
+                return Err(Usage::Configured(bundle.display().to_string()).into());
+            }
+            let id = this.name.clone().unwrap_or_else(|| this.what.clone());
+            let launch = this.launch_as(id, this.tty)?;
+            Ok(Plan { launch, throw_away: None })
         };
         if self.options.bundle.is_some() {
-            return plain(self.options, self.name.unwrap_or(self.what), self.command);
+            return plain(self);
         }
         let found = target::find(store, &self.what);
         let known = match &found {
@@ -121,44 +169,59 @@ impl Args {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
                 bundle.mount(if self.ephemeral { Access::Read } else { Access::Write })?;
-                self.in_bundle(store, bundle.path(), bundle.name().to_string(), Some(terminal()))
+                // Another runtime has the terminal that config.json says.
+                let here = self.runtime.is_none().then(|| self.terminal());
+                let terminal = self.tty.or(here);
+                self.in_bundle(store, bundle.path(), bundle.name().to_string(), terminal)
             }
             Ok(Target::Folder(path)) => {
-                let id = run::id_of(&path);
-                self.in_bundle(store, &path, id, None)
+                let (id, terminal) = (run::id_of(&path), self.tty);
+                self.in_bundle(store, &path, id, terminal)
             }
-            Err(_) if Path::new("config.json").exists() => plain(self.options, self.what, self.command),
+            Err(_) if Path::new("config.json").exists() => plain(self),
             Err(e) => Err(e),
         }
     }
 
-    fn in_bundle(self, store: &Store, path: &Path, id: String, terminal: Option<bool>) -> Result<Plan> {
+    fn launch_as(&self, id: String, terminal: Option<bool>) -> Result<Launch> {
+        let timeout = self.timeout.map(Duration::from_secs);
+        Ok(Launch { args: self.command.clone(), terminal, timeout, ..self.options.clone().launch(id)? })
+    }
+
+    fn in_bundle(mut self, store: &Store, path: &Path, id: String, terminal: Option<bool>) -> Result<Plan> {
         if self.ephemeral {
             return self.over_origin(store, &Origin::Directory(path.join("rootfs")));
         }
         if self.settings.any() {
             return Err(Usage::Configured(self.what).into());
         }
-        let launch = self.options.of(path).launch(self.name.unwrap_or(id))?;
-        Ok(Plan { launch: Launch { args: self.command, terminal, ..launch }, throw_away: None })
+        self.options = self.options.of(path);
+        let launch = self.launch_as(self.name.clone().unwrap_or(id), terminal)?;
+        Ok(Plan { launch, throw_away: None })
     }
 
-    fn over_origin(self, store: &Store, origin: &Origin) -> Result<Plan> {
+    fn over_origin(mut self, store: &Store, origin: &Origin) -> Result<Plan> {
         if self.detach || self.keep {
             return Err(Usage::Outlives(self.what).into());
         }
         let in_place = matches!(origin, Origin::Directory(_)) && !self.ephemeral;
         let driver = if in_place { None } else { Some(target::driver(store, origin, &self.driver)?) };
-        let name = self.name.unwrap_or_else(|| made_up(origin));
-        let settings = self.settings.settings(&self.command, terminal())?;
+        let name = self.name.clone().unwrap_or_else(|| made_up(origin));
+        let mut settings = self.settings.settings(&self.command, self.terminal())?;
+        if self.print_config {
+            // Nothing of the host is changed for that.
+            settings.mounts = settings.mounts.iter().map(bundle::plain).collect();
+        }
         let bundle = Bundle::throw_away(store, &name, origin, driver, &settings)?;
-        Ok(Plan { launch: self.options.of(bundle.path()).launch(name)?, throw_away: Some(bundle) })
+        self.options = self.options.of(bundle.path());
+        let launch = Launch { args: Vec::new(), ..self.launch_as(name, None)? };
+        Ok(Plan { launch, throw_away: Some(bundle) })
     }
-}
 
-/// Whether there is a terminal to give to the container.
-fn terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+    /// Whether the program gets a terminal: as asked for, else where there is one.
+    fn terminal(&self) -> bool {
+        self.tty.unwrap_or_else(|| std::io::stdin().is_terminal() && std::io::stdout().is_terminal())
+    }
 }
 
 /// A name from the origin's last word and four random digits.

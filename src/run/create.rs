@@ -8,15 +8,19 @@ use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag, decode};
 use super::terminal::{self, Exit};
-use super::{Error, Result, hooks, io_error, network, spec::Spec};
+use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
 use crate::sys::{Call, pty};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// What a container is made from.
 #[derive(Debug, Default, Clone)]
@@ -41,6 +45,8 @@ pub struct Launch {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// How long [`Launch::run`] lets it run.
+    pub timeout: Option<Duration>,
 }
 
 /// A container that waits for its start, its first process a child of this one.
@@ -121,7 +127,8 @@ impl Launch {
             }
             let state = running.container.state()?.document(Status::Running);
             hooks::run_all("poststart", &prepared.spec.hooks.poststart, &state);
-            terminal::wait(running.child.pidfd.as_fd(), &signals, master)
+            let end = self.timeout.map(|t| Instant::now() + t);
+            terminal::wait(running.child.pidfd.as_fd(), &signals, master, end)
         })();
         if result.is_err() {
             end(&self.id, &running.child.pidfd, &prepared.cgroup.paths())?;
@@ -133,13 +140,60 @@ impl Launch {
         result
     }
 
+    /// Has another runtime run the bundle, in this process's place; signals are passed on to it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be executed; [`Error::Invalid`] for what is to differ from
+    /// the bundle's config.json, which is all that it looks at.
+    pub fn hand_over(&self, runtime: &Path) -> Result<Exit> {
+        if !self.args.is_empty() || self.terminal.is_some_and(|t| t != self.wants_terminal()) {
+            let reason =
+                "another runtime runs what the bundle says, no other program or terminal".to_string();
+            return Err(Error::Invalid { field: "process".into(), reason });
+        }
+        let signals = Signals::take()?;
+        let mut command = Command::new(runtime);
+        command.arg("run").arg("--bundle").arg(&self.bundle).arg(&self.id);
+        let child = io_error("execute", runtime, command.spawn())?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
+        let pidfd = pid.and_then(|p| pidfd_open(p, PidfdFlags::empty())).call(|| "pidfd_open".to_string())?;
+        terminal::wait(pidfd.as_fd(), &signals, None, None)
+    }
+
+    /// The config.json that counts, with the program and the terminal that are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`].
+    pub fn text(&self) -> Result<Vec<u8>> {
+        let (path, text) = self.config()?;
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|source| Error::Config { path, source })?;
+        if !self.args.is_empty() {
+            config["process"]["args"] = self.args.clone().into();
+        }
+        if let Some(terminal) = self.terminal {
+            config["process"]["terminal"] = terminal.into();
+        }
+        Ok(format!("{config:#}\n").into_bytes())
+    }
+
+    fn wants_terminal(&self) -> bool {
+        let config = self.config().ok().and_then(|(_, text)| Spec::parse(&text).ok());
+        config.and_then(|c| c.process).is_some_and(|p| p.terminal)
+    }
+
+    fn config(&self) -> Result<(PathBuf, Vec<u8>)> {
+        let path = self.config.clone().unwrap_or_else(|| self.bundle.join("config.json"));
+        let text = io_error("read", &path, std::fs::read(&path))?;
+        Ok((path, text))
+    }
+
     fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
         state::check_preserved(self.preserve_fds)?;
         state::check_id(&self.id)?;
         runtime.vacant(&self.id)?;
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
-        let path = self.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-        let text = io_error("read", &path, std::fs::read(&path))?;
+        let (path, text) = self.config()?;
         let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
         if let Some(process) = spec.process.as_mut().filter(|_| !self.args.is_empty()) {
             process.args.clone_from(&self.args);
@@ -153,6 +207,7 @@ impl Launch {
         }
         spec.check()?;
         network::check(&spec)?;
+        reaper::is_wanted(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
         let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
         if !rootfs.is_dir() {
@@ -328,10 +383,9 @@ fn fork(
     let answer = ours.expect(Tag::Pid);
     terminal::reap(helper.pidfd.as_fd())?;
     let pid = answer?.try_into().map_or(0, i32::from_ne_bytes);
-    let known = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH);
-    let pidfd = known
-        .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::empty()))
-        .call(|| format!("pidfd_open({pid})"))?;
+    let known = Pid::from_raw(pid).ok_or(Errno::SRCH);
+    let pidfd =
+        known.and_then(|p| pidfd_open(p, PidfdFlags::empty())).call(|| format!("pidfd_open({pid})"))?;
     Ok(Child { pid, pidfd })
 }
 

@@ -109,7 +109,7 @@ impl Exec {
             return Ok(None);
         }
         let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
-        terminal::wait(child.pidfd.as_fd(), &signals, master).map(Some)
+        terminal::wait(child.pidfd.as_fd(), &signals, master, None).map(Some)
     }
 
     /// Lets the process go on once it is in its groups; waits until it has become the program.
@@ -184,7 +184,7 @@ impl Entry<'_> {
         let error = match self.prepare(channel) {
             Ok((path, label)) => {
                 match channel.send(Tag::Ready, &[]).and_then(|()| channel.expect(Tag::Hooked)) {
-                    Ok(_) => self.program.execute(&path, label.as_ref()),
+                    Ok(_) => self.program.execute(&path, label.as_ref(), None),
                     Err(e) => e,
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::mounts::{self, Mounts};
 use super::process::Program;
+use super::reaper::{self, Reaper};
 use super::sync::{Channel, Tag, encode};
 use super::{Error, Result, cgroup::Cgroup, hooks, namespaces, network, spec, spec::Spec, state, sysctl};
 use crate::sys::pty::{self, Pty};
@@ -40,6 +41,10 @@ pub struct Init<'a> {
     pub keep_keyring: bool,
 }
 
+/// What is left once everything is prepared: the program's path, where its security label
+/// goes, and the init process that it is to be the child of.
+type Ready<'a> = (std::ffi::CString, Option<OwnedFd>, Option<Reaper<'a>>);
+
 impl Init<'_> {
     /// Becomes the container's program, or says why not and ends.
     pub fn run(&self, channel: &Channel) -> ! {
@@ -47,7 +52,7 @@ impl Init<'_> {
             channel.send(Tag::Ready, &[])?;
             Ok(ready)
         });
-        let (path, label) = match ready {
+        let (path, label, reaper) = match ready {
             Ok(ready) => ready,
             Err(e) => {
                 channel.fail(&e);
@@ -59,14 +64,14 @@ impl Init<'_> {
             process::exit_now(1);
         }
         let error = match hooks::run("startContainer", &self.spec.hooks.start_container, self.state) {
-            Ok(()) => self.program.execute(&path, label.as_ref()),
+            Ok(()) => self.program.execute(&path, label.as_ref(), reaper.as_ref()),
             Err(e) => e,
         };
         let _ = rustix::io::write(self.report, &encode(&error));
         process::exit_now(i32::from(error.launch_code()))
     }
 
-    fn prepare(&self, channel: &Channel) -> Result<(std::ffi::CString, Option<OwnedFd>)> {
+    fn prepare(&self, channel: &Channel) -> Result<Ready<'_>> {
         rustix::process::setsid().call(|| "setsid".to_string())?;
         if self.spec.new_namespace("user") {
             channel.expect(Tag::Mapped)?;
@@ -78,6 +83,7 @@ impl Init<'_> {
         network::inside(self.spec)?;
         namespaces::new_time(self.spec)?;
         let label = self.program.open_label()?;
+        let reaper = if reaper::is_wanted(self.spec)? { Some(Reaper::open(self.report)?) } else { None };
         rustix::process::umask(Mode::empty());
         let mut waiting = true;
         let mut grouped = || -> Result<()> {
@@ -109,7 +115,7 @@ impl Init<'_> {
                 .call(|| "prctl(PR_SET_PDEATHSIG)".to_string())?;
         }
         let path = self.program.find()?;
-        Ok((path, label))
+        Ok((path, label, reaper))
     }
 
     fn enter_root(&self, channel: &Channel, grouped: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -42,16 +42,19 @@ mod network;
 mod options;
 mod priority;
 mod process;
+mod reaper;
 mod seccomp;
 pub mod spec;
 mod state;
 mod sync;
 mod sysctl;
 mod terminal;
+mod why;
 
 pub use create::{Launch, id_of};
 pub use exec::Exec;
 pub use lifecycle::{Container, Runtime};
+pub use reaper::reap_if_asked;
 pub use state::{State, Status};
 pub use terminal::Exit;
 

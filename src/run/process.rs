@@ -1,6 +1,6 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
-use super::{Error, Result, caps::Sets, seccomp::Filter, spec};
+use super::{Error, Result, caps::Sets, reaper::Reaper, seccomp::Filter, spec, why};
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
 use rustix::fd::OwnedFd;
@@ -8,7 +8,8 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread as t;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Everything about a program that can be worked out before the process for it is there.
@@ -162,12 +163,11 @@ impl Program {
                 Err(Errno::NOENT | Errno::NOTDIR) => {
                     failed(&format!("stat {name}: no such file or directory"), 127)
                 }
-                Err(Errno::ISDIR) => failed("is a directory", 126),
-                Err(e) => failed(&text(e), 126),
+                Err(e) => failed(&denial(Path::new(name), e), 126),
             };
         }
         let path = self.spec.env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("");
-        let mut denied = false;
+        let mut denied = None;
         for dir in path.split(':') {
             let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
             match executable(&candidate) {
@@ -176,28 +176,32 @@ impl Program {
                         CString::new(candidate.into_os_string().into_encoded_bytes()).unwrap_or_default()
                     );
                 }
-                Err(Errno::ACCESS) => denied = true,
+                Err(Errno::ACCESS) if denied.is_none() => denied = Some(candidate),
                 Err(_) => {}
             }
         }
-        if denied {
-            failed("permission denied", 126)
-        } else {
-            failed("executable file not found in $PATH", 127)
+        match denied {
+            Some(path) => failed(&format!("{}: {}", path.display(), denial(&path, Errno::ACCESS)), 126),
+            None => failed("executable file not found in $PATH", 127),
         }
     }
 
-    /// Executes the program at `path`; returns only to say why it did not.
+    /// Executes the program at `path`, or the init process that it is to be the child of;
+    /// returns only to say why it did not.
     #[must_use]
-    pub fn execute(&self, path: &CString, label: Option<&OwnedFd>) -> Error {
+    pub fn execute(&self, path: &CString, label: Option<&OwnedFd>, reaper: Option<&Reaper>) -> Error {
         match self.last_steps(label) {
             Ok(()) => {}
             Err(e) => return e,
         }
-        let errno = process::execve(path, &self.args, &self.env);
-        let code = if errno == Errno::NOENT { 127 } else { 126 };
-        let program = self.spec.args.first().cloned().unwrap_or_default();
-        Error::Exec { program, reason: text(errno), code }
+        let program = self.spec.args.first().map_or("", String::as_str);
+        match reaper {
+            None => refused(program, path, process::execve(path, &self.args, &self.env)),
+            Some(reaper) => {
+                let errno = reaper.execute(path, &self.args, &self.env);
+                Error::Exec { program: "init".into(), reason: text(errno), code: 126 }
+            }
+        }
     }
 
     fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {
@@ -216,12 +220,35 @@ impl Program {
     }
 }
 
-fn text(errno: Errno) -> String {
+/// Why `program`, which is at `path`, could not be executed.
+pub(super) fn refused(program: &str, path: &CString, errno: Errno) -> Error {
+    let code = if errno == Errno::NOENT { 127 } else { 126 };
+    let why = why::explain(Path::new(OsStr::from_bytes(path.as_bytes())), errno);
+    let reason = why.map_or_else(|| text(errno), |why| format!("{}: {why}", text(errno)));
+    Error::Exec { program: program.to_string(), reason, code }
+}
+
+pub(super) fn text(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "no such file or directory".into(),
         Errno::ACCESS => "permission denied".into(),
         Errno::NOEXEC => "exec format error".into(),
         e => std::io::Error::from(e).to_string(),
+    }
+}
+
+/// Why what is at `path` is not executed, by its type and mode.
+fn denial(path: &Path, errno: Errno) -> String {
+    let stat = rustix::fs::stat(path).ok();
+    match (errno, stat.map(|s| (FileType::from_raw_mode(s.st_mode), s.st_mode & 0o7777))) {
+        (Errno::ISDIR, _) => "is a directory".to_string(),
+        (Errno::ACCESS, Some((FileType::RegularFile, mode))) if mode & 0o111 == 0 => {
+            format!("permission denied: not executable, its mode is {mode:04o}")
+        }
+        (Errno::ACCESS, Some((kind, _))) if kind != FileType::RegularFile => {
+            "permission denied: not a regular file".to_string()
+        }
+        _ => text(errno),
     }
 }
 

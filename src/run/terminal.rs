@@ -4,10 +4,11 @@ use super::Result;
 use crate::sys::Call;
 use crate::sys::pty::{self, Raw};
 use crate::sys::signal::{self, Signals};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::time::Instant;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +54,20 @@ const CHUNK: usize = 8192;
 const END_OF_FILE: u8 = 4;
 
 /// Waits for the child of `pidfd`. Signals that come are sent on to it. With `master`, standard
-/// input and output are joined to the terminal that it drives.
+/// input and output are joined to the terminal that it drives. At `end` it is killed.
 ///
 /// # Errors
 /// The failed poll(2), read(2) or write(2) call.
-pub fn wait(pidfd: BorrowedFd, signals: &Signals, master: Option<OwnedFd>) -> Result<Exit> {
+pub fn wait(
+    pidfd: BorrowedFd,
+    signals: &Signals,
+    master: Option<OwnedFd>,
+    mut end: Option<Instant>,
+) -> Result<Exit> {
     let Some(master) = master else {
         loop {
             let mut fds = [PollFd::new(&pidfd, PollFlags::IN), polled(signals.as_fd(), true)];
-            wait_any(&mut fds)?;
+            wait_any(&mut fds, pidfd, &mut end)?;
             pass_on(pidfd, signals, None);
             if !fds[0].revents().is_empty() {
                 return reap(pidfd);
@@ -85,7 +91,7 @@ pub fn wait(pidfd: BorrowedFd, signals: &Signals, master: Option<OwnedFd>) -> Re
             PollFd::from_borrowed_fd(relay.master.as_fd(), events),
             polled(rustix::stdio::stdin(), want_input),
         ];
-        wait_any(&mut fds)?;
+        wait_any(&mut fds, pidfd, &mut end)?;
         let ready = [0, 1, 2, 3].map(|i| !fds[i].revents().is_empty());
         pass_on(pidfd, signals, Some(relay.master.as_fd()));
         let hung_up = ready[2] && !relay.output()?;
@@ -99,7 +105,7 @@ pub fn wait(pidfd: BorrowedFd, signals: &Signals, master: Option<OwnedFd>) -> Re
         }
         if hung_up {
             // All of the program's ends are closed, but it runs on.
-            return wait(pidfd, signals, None);
+            return wait(pidfd, signals, None, end);
         }
     }
 }
@@ -108,8 +114,15 @@ fn polled(fd: BorrowedFd<'_>, wanted: bool) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, if wanted { PollFlags::IN } else { PollFlags::empty() })
 }
 
-fn wait_any(fds: &mut [PollFd]) -> Result<()> {
-    match poll(fds, None) {
+/// Waits until one of `fds` is ready; at `end` the process is killed, once.
+fn wait_any(fds: &mut [PollFd], pidfd: BorrowedFd, end: &mut Option<Instant>) -> Result<()> {
+    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+    let limit = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(fds, limit.as_ref()) {
+        Ok(0) if end.take().is_some() => {
+            tracing::warn!("the time is up, the container is killed");
+            Ok(signal::send(pidfd, libc::SIGKILL)?)
+        }
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(e) => Ok(Err(e).call(|| "poll".to_string())?),
     }

@@ -8,6 +8,7 @@
 use super::{Call, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,30 @@ pub fn clone3(options: CloneOptions) -> Result<Fork> {
     // SAFETY: the kernel stored a fresh descriptor that nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Fork::Parent(Child { pid: i32::try_from(pid).unwrap_or(-1), pidfd }))
+}
+
+/// Copies this process as it is (fork(2)), where filters of system calls forbid clone3(2); none
+/// in the copy. For a process that has not begun a thread.
+///
+/// # Errors
+/// The failed call.
+pub fn fork() -> Result<Option<Pid>> {
+    // SAFETY: the C library puts its own locks in order; nothing here has begun a thread yet.
+    let pid = unsafe { libc::fork() };
+    check(pid.into()).call(|| "fork".to_string())?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// Takes over the descriptor `number` that this process was executed with, closed by the next
+/// execve; none where it is not open.
+#[must_use]
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: F_SETFD changes a flag of a descriptor, or fails where there is none.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return None;
+    }
+    // SAFETY: it is open, and nothing else in this freshly executed program owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Whether this process has one thread.

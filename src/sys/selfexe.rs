@@ -8,7 +8,7 @@
 use super::mountfd::{Attributes, Tree, set_attributes};
 use super::{Call, Result, process};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -36,6 +36,15 @@ pub fn protect() -> Result<()> {
     };
     let env: Vec<_> = std::env::vars_os().map(variable).collect();
     Err(process::fexecve(file.as_fd(), &args, &env)).call(|| format!("execveat({EXE})"))
+}
+
+/// The file that this process runs from, to be executed again.
+///
+/// # Errors
+/// The failed open(2) call.
+pub fn open() -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(EXE, flags, Mode::empty()).call(|| format!("open({EXE})"))
 }
 
 fn is_protected() -> Result<bool> {

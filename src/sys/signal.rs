@@ -4,6 +4,7 @@
 use super::{Call, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -75,6 +76,17 @@ pub fn send(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     };
     let result = if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     result.call(|| format!("pidfd_send_signal({signal})"))
+}
+
+/// Sends `signal`, one that was received, to the child `pid` (kill(2)).
+///
+/// # Errors
+/// `ESRCH` where it has ended.
+pub fn send_to(pid: Pid, signal: i32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) };
+    let result = if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    result.call(|| format!("kill({pid:?}, {signal})"))
 }
 
 /// The signals that ask a program to end, and that are put off here.

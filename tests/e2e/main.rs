@@ -43,6 +43,7 @@ mod registry_login;
 mod registry_upload;
 mod rootfs;
 mod run;
+mod run_options;
 mod serve;
 mod serve_conformance;
 mod static_binary;
