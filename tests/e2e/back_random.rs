@@ -1,11 +1,14 @@
 //! Random trees, split into layers as random changes make them, come back as they were.
 
-use crate::back::{assert_same, at, ground};
-use crate::common::layout::Tar;
+use crate::back::{assert_same, at};
+use crate::common::layout::{Blob, Layout, Tar};
+use crate::common::{bin, ok};
+use crate::rootfs::Ground;
 use crate::unpack::describe;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use serde_json::json;
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -137,10 +140,25 @@ fn mutate(root: &Path, random: &mut Random) {
     }
 }
 
-/// A random tree, split into layers as random changes made it, is the same tree when unpacked.
+/// The files of a tree, without their counts of names: overlayfs counts hidden ones too.
+fn seen(root: &Path) -> BTreeMap<OsString, String> {
+    let without = |text: &str| match text.split_once(" names") {
+        Some((before, after)) => format!("{}{after}", before.trim_end_matches(|c: char| c.is_ascii_digit())),
+        None => text.to_string(),
+    };
+    describe(root).into_iter().map(|(path, text)| (path, without(&text))).collect()
+}
+
+/// A random tree, split into layers as random changes made it, is the same tree when unpacked, and
+/// in the end by every driver.
 #[test]
 fn random_trees_come_back() {
-    let (store, ground) = ground(Tar::new().dir("./").dir("a/").file("a/b", b"x"), &json!({}));
+    let disk = Ground::new(true);
+    let store = disk.path().join("store");
+    let first = Blob::gzip(&Tar::new().dir("./").dir("a/").file("a/b", b"x").finish());
+    Layout::new(&store).add("x:0", &[first], &json!({}));
+    let shipimg = |args: &[&str]| ok(bin(), &[&["--root", store.to_str().unwrap()], args].concat());
+    let ground = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut shared = 0;
     for seed in 1..=50u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -152,18 +170,26 @@ fn random_trees_come_back() {
             if random.below(2) == 0 {
                 args.extend(["--manifest", "mtree"]);
             }
-            store.ok(&args);
+            shipimg(&args);
             let root = Path::new(&dir).join("rootfs");
             for _ in 0..random.below(25) {
                 mutate(&root, &mut random);
             }
             let next = format!("docker.io/library/x:{seed}-{layer}");
             let compression = *random.pick(&[&"gzip:1", &"zstd", &"none"]);
-            store.ok(&["repack", "--compression", compression, &dir, &next]);
+            shipimg(&["repack", "--compression", compression, &dir, &next]);
             let back = at(&ground, "back");
-            store.ok(&["unpack", &next, &back]);
+            shipimg(&["unpack", &next, &back]);
             assert_same(&root, &Path::new(&back).join("rootfs"), &format!("seed {seed}, layer {layer}"));
             shared += describe(&root).values().filter(|d| d.contains(" same as ")).count();
+            if layer == last {
+                for driver in ["copy", "overlay", "btrfs"] {
+                    shipimg(&["bundle", "create", &next, "b", "--driver", driver]);
+                    let got = store.join("shipimg/bundles/b/rootfs");
+                    assert_eq!(seen(&root), seen(&got), "seed {seed} by {driver}");
+                    shipimg(&["bundle", "delete", "b"]);
+                }
+            }
             fs::remove_dir_all(&back).unwrap();
             fs::remove_dir_all(&dir).unwrap();
             image = next;
