@@ -26,8 +26,10 @@ mod df;
 mod diff;
 mod doctor;
 mod error;
+mod events;
 mod exec;
 mod export;
+mod features;
 mod fsck;
 mod history;
 mod images;
@@ -38,16 +40,20 @@ mod inspect;
 mod kill;
 mod layer;
 mod list;
+mod log;
 mod login;
 mod logout;
 mod mkimg;
+mod pause;
 mod phases;
 mod progress;
 mod prune;
+mod ps;
 mod pull;
 mod push;
 mod referrers;
 mod repack;
+mod resume;
 mod rmi;
 mod run;
 mod search;
@@ -65,6 +71,7 @@ mod tags;
 mod target;
 mod transfer;
 mod unpack;
+mod update;
 
 pub use error::Error;
 
@@ -84,6 +91,8 @@ struct Cli {
     /// The store's folder [default: /var/lib/shipimg; for others than root, `$XDG_DATA_HOME/shipimg`]
     #[arg(long, global = true, env = "SHIPIMG_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    log: log::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -171,10 +180,22 @@ enum Command {
     State(state::Args),
     /// List containers
     List(list::Args),
+    /// List the processes of a container
+    Ps(ps::Args),
     /// Send a signal to a container
     Kill(kill::Args),
+    /// Freeze the processes of a container
+    Pause(pause::Args),
+    /// Let the processes of a paused container go on
+    Resume(resume::Args),
+    /// Change the limits of a container that runs
+    Update(update::Args),
+    /// Show what a container uses, time and again
+    Events(events::Args),
     /// Delete a container
     Delete(delete::Args),
+    /// Show what containers may ask for
+    Features(features::Args),
     /// Try what the commands need of this host, and say what helps
     Doctor(doctor::Args),
 }
@@ -183,6 +204,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Context {
     root: PathBuf,
+    systemd_cgroup: bool,
 }
 
 impl Context {
@@ -195,12 +217,18 @@ impl Context {
         Ok(Store::open(&self.root)?)
     }
 
-    /// The containers of the store.
+    /// The containers. They lie in the store's folder, which need not be a store: callers of
+    /// OCI runtimes name a folder for the state.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`mount_backing`] and [`crate::run::Runtime::open`]; a manager of control groups
+    /// that is not there.
     pub fn runtime(&self) -> Result<crate::run::Runtime> {
-        Ok(crate::run::Runtime::open(&self.store()?)?)
+        if self.systemd_cgroup {
+            return Err(crate::run::Error::Unsupported { what: "cgroup manager systemd".into() }.into());
+        }
+        mount_backing(&self.root)?;
+        Ok(crate::run::Runtime::open(&self.root)?)
     }
 }
 
@@ -217,15 +245,12 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SHIPIMG_LOG").unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
-    let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
+    let log = match cli.log.begin() {
+        Ok(log) => log,
+        Err(e) => return report(&e),
+    };
+    let root = cli.root.unwrap_or_else(Store::default_root);
+    let context = Context { root, systemd_cgroup: cli.log.systemd_cgroup };
     let result = match cli.command {
         Command::Pull(args) => args.run(&context),
         Command::Push(args) => args.run(&context),
@@ -267,11 +292,22 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => args.run(&context),
         Command::State(args) => args.run(&context),
         Command::List(args) => args.run(&context),
+        Command::Ps(args) => args.run(&context),
         Command::Kill(args) => args.run(&context),
+        Command::Pause(args) => args.run(&context),
+        Command::Resume(args) => args.run(&context),
+        Command::Update(args) => args.run(&context),
+        Command::Events(args) => args.run(&context),
         Command::Delete(args) => args.run(&context),
+        Command::Features(args) => args.run(&context),
         Command::Doctor(args) => args.run(&context),
     };
-    result.unwrap_or_else(|e| report(&e))
+    result.unwrap_or_else(|e| {
+        if let Some(log) = log {
+            log.error(&e);
+        }
+        report(&e)
+    })
 }
 
 /// Says what went wrong; gives the exit code.

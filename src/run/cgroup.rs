@@ -11,7 +11,13 @@
 //! processes is not taken: they would be limited, and killed, with the container.
 
 mod devices;
+mod freeze;
 mod limits;
+mod stats;
+
+pub use freeze::{freeze, is_frozen, thaw};
+pub use limits::apply as limit;
+pub use stats::{oom_kills, read as stats};
 
 use super::{Error, Result, io_error};
 use rustix::fd::OwnedFd;
@@ -65,6 +71,19 @@ fn parse_line(line: &str, mounted: &dyn Fn(&Path) -> bool) -> Option<Hierarchy> 
     };
     let mount = candidates.into_iter().find(|p| mounted(p))?;
     Some(Hierarchy { controllers, mount, own: own.into() })
+}
+
+/// The groups at `paths`, those of a container, with their hierarchies.
+///
+/// # Errors
+/// [`Error::Io`] for an unreadable `/proc/self/cgroup`.
+pub fn with_hierarchies(paths: &[PathBuf]) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let found = hierarchies()?;
+    let of = |path: &PathBuf| {
+        let above = found.iter().filter(|h| path.starts_with(&h.mount));
+        Some((above.max_by_key(|h| h.mount.components().count())?.clone(), path.clone()))
+    };
+    Ok(paths.iter().filter_map(of).collect())
 }
 
 /// Where the groups of a container belong in each hierarchy: `cgroups_path`, or `name` where
@@ -202,31 +221,6 @@ fn enable_controllers(group: &Path, mount: &Path) {
         let all = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
         for name in all.split_whitespace() {
             let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
-        }
-    }
-}
-
-/// Whether the groups are frozen, or about to be.
-#[must_use]
-pub fn is_frozen(paths: &[PathBuf]) -> bool {
-    let read = |group: &Path, name| fs::read_to_string(group.join(name)).unwrap_or_default();
-    let frozen = |group: &Path| {
-        let events = read(group, "cgroup.events");
-        read(group, "freezer.state").contains("FR")
-            || read(group, "cgroup.freeze").trim() == "1"
-            || events.lines().any(|l| l == "frozen 1")
-    };
-    paths.iter().any(|path| frozen(path))
-}
-
-/// Lets frozen groups go on.
-pub fn thaw(paths: &[PathBuf]) {
-    for path in paths {
-        for (name, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-            let file = path.join(name);
-            if file.exists() {
-                let _ = fs::write(file, value);
-            }
         }
     }
 }

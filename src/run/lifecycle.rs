@@ -4,7 +4,7 @@ use super::create::read_all;
 use super::state::{self, State, Status};
 use super::sync::decode;
 use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
-use crate::store::{Area, Store};
+use crate::store::Area;
 use crate::sys::{Call, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -39,12 +39,12 @@ pub struct Container {
 }
 
 impl Runtime {
-    /// The containers of a store.
+    /// The containers of the store at `root`, where a store need not be.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn open(store: &Store) -> Result<Self> {
-        Ok(Self { dir: store.area(Area::Containers)? })
+    pub fn open(root: &Path) -> Result<Self> {
+        Ok(Self { dir: Area::Containers.folder(root)? })
     }
 
     /// The container `id`.
@@ -234,13 +234,11 @@ impl Container {
             Status::Created if self.spec()?.process.is_none() => {
                 return refused("start a container whose config.json has no process");
             }
-            Status::Created if cgroup::is_frozen(&state.cgroups) => {
-                return refused("start a paused container");
-            }
             Status::Created => {}
             Status::Creating => return refused("start a container that is not created yet"),
             Status::Stopped => return refused("start a container that has stopped"),
-            Status::Running | Status::Paused => return refused("start an already running container"),
+            Status::Paused => return refused("start a paused container"),
+            Status::Running => return refused("start an already running container"),
         }
         let open = |name: &str, flags| {
             let path = self.dir.join(name);

@@ -30,9 +30,11 @@
 mod caps;
 mod cgroup;
 mod check;
+mod control;
 mod create;
 mod devices;
 mod exec;
+mod features;
 mod hooks;
 mod init;
 mod lifecycle;
@@ -51,6 +53,7 @@ mod terminal;
 
 pub use create::{Launch, id_of};
 pub use exec::Exec;
+pub use features::features;
 pub use lifecycle::{Container, Runtime};
 pub use state::{State, Status};
 pub use terminal::Exit;

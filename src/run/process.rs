@@ -202,7 +202,13 @@ impl Program {
 
     fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {
         if let (Some(fd), Some(label)) = (label, &self.label) {
-            rustix::io::write(fd, label.as_bytes()).call(|| format!("write(attr/exec, {label:?})"))?;
+            match rustix::io::write(fd, label.as_bytes()) {
+                Err(Errno::NOENT) => {
+                    let what = format!("AppArmor profile {:?}", self.spec.apparmor_profile);
+                    return Err(Error::Unsupported { what });
+                }
+                other => other.call(|| format!("write(attr/exec, {label:?})"))?,
+            };
         }
         signal::reset();
         process::close_on_exec_from(3)?;

@@ -146,8 +146,8 @@ impl State {
         match (self.complete, self.pidfd()) {
             (false, _) => Status::Creating,
             (true, None) => Status::Stopped,
-            (true, Some(_)) if dir.join("start").exists() => Status::Created,
             (true, Some(_)) if super::cgroup::is_frozen(&self.cgroups) => Status::Paused,
+            (true, Some(_)) if dir.join("start").exists() => Status::Created,
             (true, Some(_)) => Status::Running,
         }
     }

@@ -1,6 +1,6 @@
 //! Hostile roots and bundles: nothing outside of the root is touched or seen.
 
-use crate::common::bundle::Bundle;
+use crate::common::bundle::{Bundle, version_2};
 use crate::common::output;
 use serde_json::json;
 use std::fs;
@@ -190,8 +190,8 @@ fn exec_user_is_that_user() {
 fn a_frozen_container_is_killed_and_not_entered() {
     let b = Bundle::new("sleep 60");
     b.start();
-    let freezer = b.group("freezer").join("freezer.state");
-    fs::write(&freezer, "FROZEN").unwrap();
+    let (file, frozen) = if version_2() { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
+    fs::write(b.group("freezer").join(file), frozen).unwrap();
     b.wait(|b| b.state()["status"] == "paused");
     assert!(b.store.fails(125, &["exec", &b.id, "true"]).contains("paused container"));
     b.store.ok(&["delete", "--force", &b.id]);

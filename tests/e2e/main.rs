@@ -5,6 +5,7 @@
 
 mod common;
 mod conformance;
+mod control;
 
 mod archives;
 mod archives_hostile;

@@ -1,0 +1,193 @@
+//! The command line that callers of OCI runtimes use: options before the command, and what is
+//! done to a container that runs.
+
+use crate::common::bundle::{Bundle, version_2};
+use crate::common::{TestStore, bin, collect};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn sleeping() -> Bundle {
+    let b = Bundle::new("sleep 60");
+    b.start();
+    b
+}
+
+#[test]
+fn errors_go_to_the_log() {
+    let store = TestStore::new();
+    let (log, text) = (store.path().join("log"), store.path().join("text"));
+    let failing = |options: &[&str], path| {
+        let mut command = store.command();
+        let out = collect(command.args(options).arg("--log").arg(path).args(["state", "none"]));
+        assert_eq!(out.status.code(), Some(10));
+        assert_eq!(String::from_utf8_lossy(&out.stderr), "error: container does not exist: none\n");
+    };
+    failing(&["--log-format", "json"], &log);
+    failing(&["--log-format=json", "--debug"], &log);
+    let lines = fs::read_to_string(&log).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "error");
+    assert_eq!(last["msg"], "container does not exist: none");
+    assert!(last["time"].as_str().unwrap().ends_with('Z'));
+    assert!(lines.lines().count() >= 2, "{lines}");
+    failing(&[], &text);
+    let line = fs::read_to_string(&text).unwrap();
+    assert!(line.ends_with(" level=error msg=\"container does not exist: none\"\n"), "{line}");
+    assert!(store.fails(10, &["--log", "/none/log", "list"]).contains("open /none/log"));
+}
+
+#[test]
+fn warnings_go_to_the_log() {
+    let b = Bundle::new("true");
+    let log = b.dir.join("log");
+    b.change(|c| c["process"]["capabilities"]["bounding"] = json!(["CAP_FROM_THE_FUTURE"]));
+    let mut command = b.store.command();
+    command.args(["--log-format", "json", "--log"]).arg(&log);
+    let out = collect(command.args(["run", "--bundle", b.dir.to_str().unwrap(), &b.id]));
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(line["level"], "warning");
+    assert!(line["msg"].as_str().unwrap().contains("CAP_FROM_THE_FUTURE"), "{line}");
+}
+
+#[test]
+fn a_folder_for_the_state_is_no_store() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = dir.path().join("state");
+    let out = collect(Command::new(bin()).arg("--root").arg(&root).args(["list", "-q"]));
+    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    assert!(root.join("shipimg/containers").is_dir() && !root.join("oci-layout").exists());
+    assert_eq!(fs::read_dir(root).unwrap().count(), 1);
+}
+
+#[test]
+fn pause_and_resume() {
+    let b = Bundle::new("sleep 60");
+    let id = b.id.as_str();
+    assert!(b.launch("create").status.success());
+    b.store.ok(&["pause", id]);
+    assert_eq!(b.state()["status"], "paused");
+    assert!(b.store.fails(2, &["start", id]).contains("cannot start a paused container"));
+    b.store.ok(&["resume", id]);
+    assert_eq!(b.state()["status"], "created");
+    b.store.ok(&["start", id]);
+    assert!(b.store.fails(2, &["resume", id]).contains("not paused"));
+    b.store.ok(&["pause", id]);
+    assert_eq!(b.state()["status"], "paused");
+    assert!(b.store.fails(2, &["pause", id]).contains("paused container"));
+    assert!(b.store.fails(125, &["exec", id, "true"]).contains("paused container"));
+    assert!(b.store.fails(2, &["delete", id]).contains("not stopped: paused"));
+    b.store.ok(&["resume", id]);
+    b.store.ok(&["exec", id, "true"]);
+    b.store.ok(&["kill", id, "KILL"]);
+    b.wait(|b| b.state()["status"] == "stopped");
+    for command in ["pause", "resume", "ps", "events", "update"] {
+        assert!(b.store.fails(2, &[command, id]).contains("container not running"), "{command}");
+    }
+    b.store.ok(&["delete", id]);
+    b.nothing_left();
+}
+
+#[test]
+fn processes() {
+    let b = Bundle::new("sleep 60 & sleep 61; true");
+    b.start();
+    b.wait(|b| b.store.ok(&["ps", &b.id, "-f", "json"]).split(',').count() == 3);
+    let pids: Vec<i64> = serde_json::from_str(&b.store.ok(&["ps", "--format=json", &b.id])).unwrap();
+    assert!(pids.contains(&b.state()["pid"].as_i64().unwrap()) && pids.is_sorted());
+    let table = b.store.ok(&["ps", &b.id]);
+    assert!(table.lines().next().unwrap().contains("PID"), "{table}");
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.contains("sleep 60") && table.contains("sleep 61"), "{table}");
+    let args = b.store.ok(&["ps", &b.id, "-e", "-o", "pid,args"]);
+    assert!(args.lines().skip(1).all(|l| l.contains("sleep")) && args.lines().count() == 4, "{args}");
+}
+
+#[test]
+fn other_limits() {
+    let b = sleeping();
+    let id = b.id.as_str();
+    let memory = |b: &Bundle| b.limit("memory.limit_in_bytes", "memory.max");
+    let pids = |b: &Bundle| b.limit("pids.max", "pids.max");
+    b.store.ok(&["update", "--memory", "64M", "--memory-swap", "64M", "--pids-limit", "20", id]);
+    assert_eq!((memory(&b), pids(&b)), ("67108864".into(), "20".into()));
+    // Beyond the old limit of both together, and what is not named stays.
+    b.store.ok(&["update", "--memory", "128M", "--memory-swap", "256M", "--cpuset-cpus", "0", id]);
+    assert_eq!((memory(&b), pids(&b)), ("134217728".into(), "20".into()));
+    assert_eq!(b.limit("cpuset.cpus", "cpuset.cpus"), "0");
+    let swap = if version_2() { "134217728" } else { "268435456" };
+    assert_eq!(b.limit("memory.memsw.limit_in_bytes", "memory.swap.max"), swap);
+    b.store.ok(&["update", "--cpu-quota", "20000", "--cpu-period", "50000", "--cpu-share", "1024", id]);
+    if version_2() {
+        assert_eq!(b.limit("cpu", "cpu.max"), "20000 50000");
+        assert_eq!(b.limit("cpu", "cpu.weight"), "39");
+    } else {
+        assert_eq!(b.limit("cpu.cfs_quota_us", ""), "20000");
+        assert_eq!(b.limit("cpu.shares", ""), "1024");
+    }
+    let file = b.dir.join("limits");
+    let document = json!({"memory": {"limit": 50 << 20, "swap": 50 << 20}, "pids": {"limit": 0}, "cpu": null,
+        "devices": [{"allow": false, "access": "rwm"}]});
+    fs::write(&file, document.to_string()).unwrap();
+    b.store.ok(&["update", "-r", file.to_str().unwrap(), id]);
+    assert_eq!((memory(&b), pids(&b)), ("52428800".into(), "20".into()));
+    assert_eq!(b.store.ok(&["exec", id, "head", "-c1", "/dev/zero"]).len(), 1, "devices stay");
+    let mut update = b.store.command();
+    let mut update = update.args(["update", "--resources=-", id]).stdin(Stdio::piped()).spawn().unwrap();
+    update.stdin.take().unwrap().write_all(br#"{"pids": {"limit": -1}}"#).unwrap();
+    assert!(update.wait().unwrap().success());
+    assert_eq!(pids(&b), "max");
+    b.store.fails_usage(&["update", "-r", "-", "--memory", "1G", id]);
+    assert!(b.store.fails(2, &["update", "-r", "/dev/null", id]).contains("EOF"));
+    assert!(b.store.fails(10, &["update", "-r", "/none", id]).contains("read /none"));
+}
+
+#[test]
+fn figures() {
+    let b = sleeping();
+    b.store.ok(&["update", "--memory", "64M", "--pids-limit", "20", &b.id]);
+    let event: Value = serde_json::from_str(&b.store.ok(&["events", "--stats", &b.id])).unwrap();
+    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(b.id)));
+    let data = &event["data"];
+    assert!(data["cpu"]["usage"]["total"].as_u64().unwrap() > 100_000, "{data}");
+    assert_eq!(data["memory"]["usage"]["limit"], 64 << 20);
+    assert!(data["memory"]["usage"]["usage"].as_u64().unwrap() > 4096, "{data}");
+    assert!(data["memory"]["raw"].as_object().unwrap().len() > 10, "{data}");
+    assert_eq!((&data["pids"]["limit"], &data["pids"]["current"]), (&json!(20), &json!(1)), "{data}");
+}
+
+#[test]
+fn events_until_the_end() {
+    let script = "while ! test -e /go; do sleep 0.05; done; sh -c 'x=$(tail /dev/zero)'; sleep 0.5";
+    let b = Bundle::new(script);
+    b.change(|c| c["root"]["readonly"] = json!(false));
+    b.change(|c| {
+        c["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+    });
+    b.start();
+    let mut events = b.store.command();
+    events.args(["events", "--interval", "100ms", &b.id]).stdout(Stdio::piped());
+    let events = events.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    fs::write(b.rootfs().join("go"), "").unwrap();
+    let out = events.wait_with_output().unwrap();
+    assert!(out.status.success());
+    let lines: Vec<Value> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(lines.iter().filter(|e| e["type"] == "stats").count() >= 2, "{lines:?}");
+    assert!(lines.iter().any(|e| *e == json!({"type": "oom", "id": b.id})), "{lines:?}");
+}
+
+#[test]
+fn features_and_spec() {
+    let store = TestStore::new();
+    let features: Value = serde_json::from_str(&store.ok(&["features"])).unwrap();
+    assert_eq!(features["ociVersionMax"], "1.2.0");
+    assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("time")));
+    assert_eq!(features["linux"]["cgroup"]["v2"], true);
+    store.ok(&["spec", "--rootless", "--bundle", store.path().to_str().unwrap()]);
+    let spec: Value = serde_json::from_slice(&fs::read(store.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!(spec["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 0, "size": 1}]));
+}
