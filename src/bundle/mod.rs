@@ -20,7 +20,7 @@ mod convert;
 mod settings;
 pub mod spec;
 mod unpacked;
-mod users;
+pub mod users;
 
 pub use settings::{Net, Settings, capability};
 pub use unpacked::Unpacked;

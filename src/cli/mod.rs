@@ -228,6 +228,10 @@ impl Context {
             return Err(crate::run::Error::Unsupported { what: "cgroup manager systemd".into() }.into());
         }
         mount_backing(&self.root)?;
+        if self.root.join("oci-layout").exists() {
+            // Takes away what killed commands left.
+            Store::open(&self.root)?;
+        }
         Ok(crate::run::Runtime::open(&self.root)?)
     }
 }

@@ -173,11 +173,23 @@ impl Cgroup {
     }
 }
 
-/// Opens the version 2 group among `paths`, for clone3.
+/// Opens the version 2 group among `paths`, for clone3. Once it has handed controllers down it
+/// takes no process any more: then the group below it that `pid` is in.
 #[must_use]
-pub fn open_v2(paths: &[PathBuf]) -> Option<OwnedFd> {
+pub fn open_v2(paths: &[PathBuf], pid: i32) -> Option<OwnedFd> {
     let path = paths.iter().find(|p| is_v2(p))?;
-    fs::File::open(path).ok().map(Into::into)
+    let handed_down = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+    let below = if handed_down.trim().is_empty() { None } else { group_of(pid) };
+    let group = below.filter(|group| group.starts_with(path));
+    fs::File::open(group.as_ref().unwrap_or(path)).ok().map(Into::into)
+}
+
+/// The version 2 group of a process.
+fn group_of(pid: i32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mounted = |p: &Path| p.join("cgroup.procs").exists();
+    let found = text.lines().filter_map(|line| parse_line(line, &mounted)).find(Hierarchy::is_v2)?;
+    Some(found.mount.join(found.own.strip_prefix("/").ok()?))
 }
 
 /// Puts a process into the version 1 groups among `paths`.

@@ -271,7 +271,8 @@ impl Container {
         }
     }
 
-    /// Sends a signal to its first process, or with `all` to every process in it.
+    /// Sends a signal to its first process, or with `all` to every process in it. `SIGKILL` ends
+    /// a paused one too.
     ///
     /// # Errors
     /// [`Error::NotRunning`]; the failed call.
@@ -284,13 +285,18 @@ impl Container {
                 return Err(not_running());
             }
             send_all(&pids, number);
-            return Ok(());
+        } else {
+            let pidfd = state.pidfd().ok_or_else(not_running)?;
+            match signal::send(pidfd.as_fd(), number) {
+                Err(e) if e.errno() == Some(Errno::SRCH) => return Err(not_running()),
+                other => other?,
+            }
         }
-        let pidfd = state.pidfd().ok_or_else(not_running)?;
-        match signal::send(pidfd.as_fd(), number) {
-            Err(e) if e.errno() == Some(Errno::SRCH) => Err(not_running()),
-            other => Ok(other?),
+        if number == libc::SIGKILL {
+            // Version 2 does so by itself.
+            cgroup::thaw(&state.cgroups);
         }
+        Ok(())
     }
 
     /// Deletes it: one that has stopped, one that was never started, or with `force` any.

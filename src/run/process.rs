@@ -1,6 +1,7 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
 use super::{Error, Result, caps::Sets, seccomp::Filter, spec};
+use crate::bundle::users;
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
 use rustix::fd::OwnedFd;
@@ -8,6 +9,7 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread as t;
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -17,6 +19,7 @@ pub struct Program {
     spec: spec::Process,
     args: Vec<CString>,
     env: Vec<CString>,
+    home: OnceCell<CString>,
     sets: Sets,
     rlimits: Vec<(Resource, Rlimit)>,
     filter: Option<Filter>,
@@ -41,6 +44,7 @@ impl Program {
         Ok(Self {
             args: c_strings(&process.args),
             env: c_strings(&process.env),
+            home: OnceCell::new(),
             sets: Sets::resolve(&wanted)?,
             rlimits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
             filter: linux.seccomp.as_ref().map(Filter::compile).transpose()?,
@@ -83,6 +87,7 @@ impl Program {
     /// The failed call.
     pub fn drop_privileges(&self) -> Result<()> {
         self.change_directory()?;
+        self.find_home()?;
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit)
                 .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
@@ -108,6 +113,20 @@ impl Program {
         t::set_keep_capabilities(false).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
         self.sets.apply()?;
         rustix::process::umask(Mode::from_raw_mode(self.spec.user.umask.unwrap_or(0o022)));
+        Ok(())
+    }
+
+    /// Finds out what HOME is where the environment has none: what the container's passwd file
+    /// says, as other runtimes have it.
+    fn find_home(&self) -> Result<()> {
+        if self.env.iter().any(|v| v.as_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty())) {
+            return Ok(());
+        }
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .call(|| "open(/)".to_string())?;
+        let home = users::home(&Root::new(root), self.spec.user.uid);
+        let home = CString::new(format!("HOME={}", home.as_deref().unwrap_or("/"))).unwrap_or_default();
+        let _ = self.home.set(home);
         Ok(())
     }
 
@@ -194,7 +213,12 @@ impl Program {
             Ok(()) => {}
             Err(e) => return e,
         }
-        let errno = process::execve(path, &self.args, &self.env);
+        let mut env = self.env.clone();
+        if let Some(home) = self.home.get() {
+            env.retain(|v| v.as_bytes() != b"HOME=");
+            env.push(home.clone());
+        }
+        let errno = process::execve(path, &self.args, &env);
         let code = if errno == Errno::NOENT { 127 } else { 126 };
         let program = self.spec.args.first().cloned().unwrap_or_default();
         Error::Exec { program, reason: text(errno), code }

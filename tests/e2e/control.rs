@@ -2,7 +2,7 @@
 //! done to a container that runs.
 
 use crate::common::bundle::{Bundle, version_2};
-use crate::common::{TestStore, bin, collect};
+use crate::common::{TestStore, bin, collect, ok};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -190,4 +190,87 @@ fn features_and_spec() {
     store.ok(&["spec", "--rootless", "--bundle", store.path().to_str().unwrap()]);
     let spec: Value = serde_json::from_slice(&fs::read(store.path().join("config.json")).unwrap()).unwrap();
     assert_eq!(spec["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 0, "size": 1}]));
+}
+
+#[test]
+fn users_by_name_and_their_home() {
+    let b = Bundle::new("echo $HOME; sleep 60");
+    let etc = b.rootfs().join("etc");
+    let passwd = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n7:x:70:70::/seven:\n";
+    fs::write(etc.join("passwd"), passwd).unwrap();
+    fs::write(etc.join("group"), "www:x:34:\nadm:x:4:web\n").unwrap();
+    b.start();
+    b.wait(|b| fs::read_to_string(b.dir.join("stdout")).unwrap() == "/root\n");
+    let exec = |options: &[&str]| {
+        let command = [&b.id, "sh", "-c", "echo $(id -u):$(id -g) $(id -G) $HOME"];
+        b.store.ok(&[&["exec"], options, &command].concat())
+    };
+    assert_eq!(exec(&[]), "0:0 0 /root\n");
+    assert_eq!(exec(&["--user", "web"]), "33:34 34 4 /srv\n");
+    assert_eq!(exec(&["--user", "web:adm"]), "33:4 4 /srv\n");
+    assert_eq!(exec(&["--user", "33"]), "33:0 0 /srv\n", "numbers are taken as they are");
+    assert_eq!(exec(&["--user", "7:34"]), "7:34 34 /\n");
+    assert_eq!(exec(&["--user", "web", "--env", "HOME=/x"]), "33:34 34 4 /x\n");
+    assert!(b.store.fails(125, &["exec", "-u", "nobody", &b.id, "true"]).contains("nobody"));
+    // A passwd file that is none does nothing.
+    fs::remove_file(etc.join("passwd")).unwrap();
+    ok("mkfifo", &[etc.join("passwd")]);
+    assert_eq!(b.store.ok(&["exec", "--user", "33", &b.id, "sh", "-c", "echo $HOME"]), "/\n");
+    assert!(b.store.fails(125, &["exec", "-u", "web", &b.id, "true"]).contains("web"));
+}
+
+#[test]
+fn hooks_see_the_process_as_their_surroundings_do() {
+    let b = Bundle::new("true");
+    let log = b.dir.join("log");
+    fs::create_dir(&log).unwrap();
+    fs::create_dir(b.rootfs().join("log")).unwrap();
+    let hook = |name: &str, dir: &str| {
+        let script = format!("cat > {dir}/{name}; readlink /proc/self/ns/pid > {dir}/{name}.ns");
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    let host = log.to_str().unwrap();
+    b.change(|c| {
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/log", "source": host, "options": ["bind"]}));
+        c["hooks"] = json!({"createRuntime": hook("createRuntime", host),
+            "createContainer": hook("createContainer", host), "startContainer": hook("startContainer", "/log"),
+            "poststart": hook("poststart", host), "poststop": hook("poststop", host)});
+    });
+    assert!(b.launch("create").status.success());
+    let pid = b.state()["pid"].clone();
+    b.store.ok(&["start", &b.id]);
+    b.wait(|b| b.state()["status"] == "stopped");
+    b.store.ok(&["delete", &b.id]);
+    for (name, status, pid) in [
+        ("createRuntime", "creating", pid.clone()),
+        ("createContainer", "creating", json!(1)),
+        ("startContainer", "created", json!(1)),
+        ("poststart", "running", pid),
+        ("poststop", "stopped", json!(0)),
+    ] {
+        let state: Value = serde_json::from_slice(&fs::read(log.join(name)).unwrap()).unwrap();
+        assert_eq!((&state["status"], &state["pid"]), (&json!(status), &pid), "{name}");
+        assert_eq!((&state["id"], &state["ociVersion"]), (&json!(b.id), &json!("1.2.0")), "{name}");
+    }
+}
+
+#[test]
+fn exec_beside_groups_of_the_container() {
+    let b = Bundle::new(
+        "cd /sys/fs/cgroup; test -e cgroup.controllers || cd unified; mkdir below; echo $$ > below/cgroup.procs; \
+         echo +pids > cgroup.subtree_control; echo ready; sleep 60",
+    );
+    b.change(|c| {
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.iter_mut().find(|m| m["destination"] == "/sys/fs/cgroup").unwrap()["options"] = json!(["rw"]);
+    });
+    b.start();
+    b.wait(|b| fs::read_to_string(b.dir.join("stdout")).unwrap() == "ready\n");
+    let groups = b.store.ok(&["exec", &b.id, "cat", "/proc/self/cgroup"]);
+    let expected = if version_2() { "0::/below" } else { "0::/" };
+    assert!(groups.lines().any(|l| l == expected), "{groups}");
+    assert_eq!(b.store.ok(&["ps", &b.id, "-f", "json"]).trim(), format!("[{}]", b.state()["pid"]));
+    b.store.ok(&["delete", "--force", &b.id]);
+    b.nothing_left();
 }

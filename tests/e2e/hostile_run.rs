@@ -183,7 +183,11 @@ fn exec_user_is_that_user() {
     let out = b.store.ok(&["exec", "--user", "1", &b.id, "sh", "-c", script]);
     assert_eq!(out, "1\n0\n0000000000000000\n0000000000000000\n");
     assert_eq!(b.store.ok(&["exec", "-u", "7:8", &b.id, "sh", "-c", "id -u; id -g"]), "7\n8\n");
-    b.store.output(&["exec", "-u", "root", &b.id, "true"]).status.code().filter(|c| *c == 2).unwrap();
+    // To the kernel this one means "no change": still root.
+    for user in ["4294967295", "1:4294967295", "-1", "1:-1", "root"] {
+        let refused = b.store.fails(125, &["exec", &format!("--user={user}"), &b.id, "true"]);
+        assert!(refused.contains("user"), "{refused}");
+    }
 }
 
 #[test]
