@@ -86,7 +86,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Pulls, bootstraps, unpacks, bundles and runs root filesystems.
 #[derive(Debug, Parser)]
-#[command(name = "shipimg", version, about, disable_help_subcommand = true)]
+#[command(name = "shipimg", version, about, disable_help_subcommand = true, args_override_self = true)]
 struct Cli {
     /// The store's folder [default: /var/lib/shipimg; for others than root, `$XDG_DATA_HOME/shipimg`]
     #[arg(long, global = true, env = "SHIPIMG_ROOT", value_name = "DIR")]

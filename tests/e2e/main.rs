@@ -13,6 +13,7 @@ mod back;
 mod back_random;
 mod bad_input;
 mod bundle;
+mod callers;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
