@@ -221,18 +221,14 @@ impl Context {
     /// OCI runtimes name a folder for the state.
     ///
     /// # Errors
-    /// Those of [`mount_backing`] and [`crate::run::Runtime::open`]; a manager of control groups
-    /// that is not there.
+    /// Those of [`mount_backing`] and [`crate::run::Runtime::open`].
     pub fn runtime(&self) -> Result<crate::run::Runtime> {
-        if self.systemd_cgroup {
-            return Err(crate::run::Error::Unsupported { what: "cgroup manager systemd".into() }.into());
-        }
         mount_backing(&self.root)?;
         if self.root.join("oci-layout").exists() {
             // Takes away what killed commands left.
             Store::open(&self.root)?;
         }
-        Ok(crate::run::Runtime::open(&self.root)?)
+        Ok(crate::run::Runtime::open(&self.root)?.by_systemd(self.systemd_cgroup))
     }
 }
 

@@ -7,6 +7,8 @@
 //! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
 //! for milliseconds the first time and is left to the parent, beside the mounts.
 //!
+//! With systemd as the manager the groups are those of a scope (`unit`).
+//!
 //! A group that was there before stays when the container goes, and one that holds
 //! processes is not taken: they would be limited, and killed, with the container.
 
@@ -14,10 +16,12 @@ mod devices;
 mod freeze;
 mod limits;
 mod stats;
+mod unit;
 
 pub use freeze::{freeze, is_frozen, thaw};
 pub use limits::apply as limit;
 pub use stats::{oom_kills, read as stats};
+pub use unit::{Unit, stop as stop_unit, update as update_unit};
 
 use super::{Error, Result, io_error};
 use rustix::fd::OwnedFd;
@@ -106,26 +110,49 @@ pub fn places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)
     Ok(hierarchies()?.into_iter().map(place).collect())
 }
 
+/// Where the groups of a container are that nothing else tells of: those of a scope where
+/// `cgroups_path` has that form.
+///
+/// # Errors
+/// As [`places`].
+pub fn likely_places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    if unit::is_unit(cgroups_path) {
+        return places_of(&Unit::parse(cgroups_path, name)?);
+    }
+    places(cgroups_path, name)
+}
+
+/// Where the groups of a unit of systemd are.
+fn places_of(unit: &Unit) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let place = |h: Hierarchy| {
+        let path = unit::below(&h.mount, &unit.path());
+        (h, path)
+    };
+    Ok(hierarchies()?.into_iter().map(place).collect())
+}
+
 /// A container's control groups.
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<(Hierarchy, PathBuf)>,
     new: Vec<PathBuf>,
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
-    /// Names the groups of a container; makes nothing.
+    /// Names the groups of a container; makes nothing. With `systemd` they are those of a scope.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
-    pub fn plan(cgroups_path: &str, name: &str) -> Result<Self> {
-        let groups = places(cgroups_path, name)?;
+    pub fn plan(cgroups_path: &str, name: &str, systemd: bool) -> Result<Self> {
+        let unit = if systemd { Some(Unit::parse(cgroups_path, name)?) } else { None };
+        let groups = unit.as_ref().map_or_else(|| places(cgroups_path, name), places_of)?;
         let (there, new): (Vec<_>, Vec<_>) = groups.iter().map(|(_, p)| p.clone()).partition(|p| p.exists());
         if let Some(path) = there.iter().find(|path| !processes(&[(*path).clone()]).is_empty()) {
             let reason = format!("{} has processes in it", path.display());
             return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
         }
-        Ok(Self { groups, new })
+        Ok(Self { groups, new, unit })
     }
 
     /// The groups with their hierarchies.
@@ -161,6 +188,12 @@ impl Cgroup {
             }
         }
         limits::apply(&self.groups, resources)
+    }
+
+    /// The scope of systemd, which is made around the container's first process.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// The version 2 group, open, for clone3.
@@ -311,6 +344,6 @@ mod tests {
 
     #[test]
     fn refuses_to_lead_upwards() {
-        assert!(matches!(Cgroup::plan("/a/../../b", "id"), Err(Error::Invalid { .. })));
+        assert!(matches!(Cgroup::plan("/a/../../b", "id", false), Err(Error::Invalid { .. })));
     }
 }

@@ -55,9 +55,14 @@ impl Container {
     /// Changes those of its limits that `resources` names. Devices are no part of it.
     ///
     /// # Errors
-    /// [`Error::NotRunning`], [`Error::Invalid`]; the file that could not be written.
+    /// [`Error::NotRunning`], [`Error::Invalid`]; the file that could not be written; what systemd
+    /// answers.
     pub fn update(&self, resources: &Resources) -> Result<()> {
-        let groups = cgroup::with_hierarchies(&self.alive()?.cgroups)?;
+        let state = self.alive()?;
+        if let Some(unit) = &state.unit {
+            cgroup::update_unit(unit, resources)?;
+        }
+        let groups = cgroup::with_hierarchies(&state.cgroups)?;
         cgroup::limit(&groups, &Resources { devices: Vec::new(), ..resources.clone() })
     }
 

@@ -103,7 +103,7 @@ pub fn features() -> Value {
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true, "actions": ACTIONS, "operators": OPERATORS, "archs": ARCHITECTURES,
                 "knownFlags": FLAGS, "supportedFlags": FLAGS

@@ -23,6 +23,7 @@ pub(super) const PATIENCE: u64 = 10;
 #[derive(Debug)]
 pub struct Runtime {
     dir: PathBuf,
+    systemd: bool,
 }
 
 /// A container's folder, locked.
@@ -44,7 +45,18 @@ impl Runtime {
     /// # Errors
     /// [`Error::Store`].
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Self { dir: Area::Containers.folder(root)? })
+        Ok(Self { dir: Area::Containers.folder(root)?, systemd: false })
+    }
+
+    /// Whether systemd makes the control groups of all new containers, whatever their launch says.
+    #[must_use]
+    pub fn by_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
+    }
+
+    /// As [`Self::by_systemd`] says.
+    pub(super) fn systemd(&self) -> bool {
+        self.systemd
     }
 
     /// The container `id`.
@@ -334,7 +346,7 @@ impl Container {
     fn likely_cgroups(&self) -> Result<Vec<PathBuf>> {
         let path = self.spec().map(|s| s.linux.cgroups_path).unwrap_or_default();
         let name = group_name(self.dir.parent().unwrap_or(&self.dir), &self.id);
-        Ok(cgroup::places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
+        Ok(cgroup::likely_places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
     }
 
     /// Takes away everything that there is of it; the lock is the caller's.
@@ -348,6 +360,9 @@ impl Container {
             Ok(state) => {
                 if let Some(pidfd) = state.pidfd() {
                     end(&self.id, &pidfd, &state.cgroups)?;
+                }
+                if let Some(unit) = &state.unit {
+                    cgroup::stop_unit(unit);
                 }
                 // Without a pid namespace of its own its other processes go on.
                 empty(&state.cgroups, &state.own_cgroups)?;

@@ -108,6 +108,9 @@ pub struct State {
     pub cgroups: Vec<PathBuf>,
     /// Those of them that were made for it.
     pub own_cgroups: Vec<PathBuf>,
+    /// The scope of systemd that they belong to.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// Of config.json.
     pub annotations: BTreeMap<String, String>,
 }

@@ -46,6 +46,7 @@ mod serve;
 mod serve_conformance;
 mod static_binary;
 mod store;
+mod systemd;
 mod tour;
 mod transfer;
 mod unpack;

@@ -67,6 +67,18 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
     }
 }
 
+/// The files of version 2 with their content.
+///
+/// # Errors
+/// [`Error::Invalid`] for limits that contradict one another.
+pub fn v2(resources: &Resources) -> Result<Vec<(String, String)>> {
+    let mut out = Vec::new();
+    for controller in CONTROLLERS {
+        out.extend(files(resources, controller, 2)?.into_iter().map(|(_, name, content)| (name, content)));
+    }
+    Ok(out)
+}
+
 /// Whether a limit for swap says no more than a kernel that does not count swap does anyway.
 fn is_default_swap(name: &str, content: &str) -> bool {
     matches!((name, content), ("memory.memsw.limit_in_bytes", "-1") | ("memory.swap.max", "max" | "0"))
