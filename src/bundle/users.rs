@@ -32,7 +32,8 @@ pub struct Ids {
 /// Resolves `USER[:GROUP]` by the files of the root filesystem in `root`.
 ///
 /// # Errors
-/// As [`resolve`]; [`Error::Io`] where a file is there and cannot be read.
+/// [`Error::User`] where a name is unknown or the text is malformed; [`Error::Io`] where a file is
+/// there and cannot be read.
 pub fn of_root(root: &Path, text: &str) -> Result<Ids> {
     let folder = io_error("open", root, File::open(root))?;
     inside(&Root::new(folder.into()), text)

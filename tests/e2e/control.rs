@@ -5,7 +5,8 @@ use crate::common::bundle::{Bundle, version_2};
 use crate::common::{TestStore, bin, collect, ok};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 fn sleeping() -> Bundle {
@@ -273,4 +274,35 @@ fn exec_beside_groups_of_the_container() {
     assert_eq!(b.store.ok(&["ps", &b.id, "-f", "json"]).trim(), format!("[{}]", b.state()["pid"]));
     b.store.ok(&["delete", "--force", &b.id]);
     b.nothing_left();
+}
+
+#[test]
+fn detached_exec_as_conmon_calls_it() {
+    let b = sleeping();
+    let short = tempfile::tempdir().unwrap();
+    let (socket, pid_file, file) = (short.path().join("s"), b.dir.join("pid"), b.dir.join("process.json"));
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_string();
+    let mut process = json!({"args": ["sleep", "61"], "cwd": "/tmp", "env": ["PATH=/bin"], "user": {"uid": 33, "gid": 33, "umask": 0o77}});
+    fs::write(&file, process.to_string()).unwrap();
+    let (pid_path, path) = (text(&pid_file), text(&file));
+    let exec = ["exec", "--pid-file", &pid_path, "--process", &path, "--detach", &b.id];
+    b.store.ok(&exec);
+    let pid = || fs::read_to_string(&pid_file).unwrap();
+    let pids: Vec<i64> = serde_json::from_str(&b.store.ok(&["ps", &b.id, "-f", "json"])).unwrap();
+    assert!(pids.len() == 2 && pids.contains(&pid().parse().unwrap()), "{pids:?} {}", pid());
+    let status = fs::read_to_string(format!("/proc/{}/status", pid())).unwrap();
+    assert!(status.contains("Umask:\t0077") && status.contains("Uid:\t33\t33\t33\t33"), "{status}");
+    // With a terminal that goes to who asked for it.
+    process["args"] = json!(["tty"]);
+    process["terminal"] = json!(true);
+    fs::write(&file, process.to_string()).unwrap();
+    let failed = b.store.fails(125, &exec);
+    assert!(failed.contains("--console-socket"), "{failed}");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    b.store.ok(&[&exec[..6], &["--console-socket", &text(&socket), &b.id]].concat());
+    let (connection, _) = listener.accept().unwrap();
+    let master = shipimg::sys::pty::receive_fd(connection.as_fd(), &mut [0; 64]).unwrap();
+    let mut printed = Vec::new();
+    let _ = fs::File::from(master).read_to_end(&mut printed);
+    assert!(printed.starts_with(b"/dev/pts/"), "{printed:?}");
 }
