@@ -67,16 +67,10 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
     }
 }
 
-/// The files of version 2 with their content.
-///
-/// # Errors
-/// [`Error::Invalid`] for limits that contradict one another.
-pub fn v2(resources: &Resources) -> Result<Vec<(String, String)>> {
-    let mut out = Vec::new();
-    for controller in CONTROLLERS {
-        out.extend(files(resources, controller, 2)?.into_iter().map(|(_, name, content)| (name, content)));
-    }
-    Ok(out)
+/// The files of version 2 with their content, but for limits that contradict one another.
+pub fn v2(resources: &Resources) -> Vec<(String, String)> {
+    let of = |controller| files(resources, controller, 2).unwrap_or_default();
+    CONTROLLERS.into_iter().flat_map(of).map(|(_, name, content)| (name, content)).collect()
 }
 
 /// Whether a limit for swap says no more than a kernel that does not count swap does anyway.

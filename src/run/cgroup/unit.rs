@@ -27,7 +27,8 @@ impl Unit {
     /// # Errors
     /// [`Error::Invalid`] for another form.
     pub fn parse(cgroups_path: &str, name: &str) -> Result<Self> {
-        let own = format!(":shipimg:{name}");
+        // The only character of a container's name that a unit's may not have.
+        let own = format!(":shipimg:{}", name.replace('+', "\\x2b"));
         let text = if cgroups_path.is_empty() { &own } else { cgroups_path };
         let invalid = || {
             let reason = format!("{text:?} is not slice:prefix:name, as for systemd");
@@ -70,7 +71,7 @@ impl Unit {
             ("CollectMode", Value::Text("inactive-or-failed".into())),
             ("PIDs", Value::Numbers(vec![pid.unsigned_abs()])),
         ];
-        properties.extend(limits_of(resources)?);
+        properties.extend(limits_of(resources));
         systemd::start_scope(&self.name, &properties)?;
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let end = Instant::now() + Duration::from_secs(LIMIT);
@@ -99,7 +100,7 @@ pub fn is_unit(cgroups_path: &str) -> bool {
 /// # Errors
 /// What systemd answers.
 pub fn update(name: &str, resources: &Resources) -> Result<()> {
-    let properties = limits_of(resources)?;
+    let properties = limits_of(resources);
     if properties.is_empty() { Ok(()) } else { Ok(systemd::set_properties(name, &properties)?) }
 }
 
@@ -110,11 +111,12 @@ pub fn stop(name: &str) {
     }
 }
 
-/// Limits as properties of a unit (systemd.resource-control(5)).
-fn limits_of(resources: &Resources) -> Result<Vec<Property>> {
+/// Limits as properties of a unit (systemd.resource-control(5)). What is wrong with them is told
+/// where the files are written.
+fn limits_of(resources: &Resources) -> Vec<Property> {
     let number = |text: &str| if text == "max" { u64::MAX } else { text.parse().unwrap_or(u64::MAX) };
     let mut out = Vec::new();
-    for (name, content) in limits::v2(resources)? {
+    for (name, content) in limits::v2(resources) {
         match name.as_str() {
             "memory.max" => out.push(("MemoryMax", Value::Number(number(&content)))),
             "memory.low" => out.push(("MemoryLow", Value::Number(number(&content)))),
@@ -138,7 +140,7 @@ fn limits_of(resources: &Resources) -> Result<Vec<Property>> {
             _ => {}
         }
     }
-    Ok(out)
+    out
 }
 
 /// `0-2,9` as bits, the lowest first.
@@ -174,12 +176,12 @@ mod tests {
     fn names_and_places() {
         for (text, name, path) in [
             ("machine.slice:libpod:abc", "libpod-abc.scope", "/machine.slice/libpod-abc.scope"),
-            ("", "shipimg-id.scope", "/system.slice/shipimg-id.scope"),
+            ("", "shipimg-i\\x2bd.scope", "/system.slice/shipimg-i\\x2bd.scope"),
             (":cri:x", "cri-x.scope", "/system.slice/cri-x.scope"),
             ("-.slice::x", "x.scope", "/x.scope"),
             ("a-b-c.slice:p:x", "p-x.scope", "/a.slice/a-b.slice/a-b-c.slice/p-x.scope"),
         ] {
-            let unit = Unit::parse(text, "id").unwrap();
+            let unit = Unit::parse(text, "i+d").unwrap();
             assert_eq!((unit.name.as_str(), unit.path().as_path()), (name, Path::new(path)));
         }
         for bad in
@@ -197,7 +199,7 @@ mod tests {
             "cpu": {"quota": 50_000, "period": 100_000, "cpus": "0-2,9"}}))
         .unwrap();
         assert_eq!(
-            limits_of(&resources).unwrap(),
+            limits_of(&resources),
             [
                 ("MemoryMax", Value::Number(4096)),
                 ("MemorySwapMax", Value::Number(0)),
