@@ -276,7 +276,7 @@ impl Launch {
         network::outside(&p.spec, &self.id, pid)?;
         if let Some(unit) = unit {
             state.write(dir)?;
-            unit.start(&self.id, pid, resources)?;
+            entered(unit.start(&self.id, child, resources), &ours)?;
             p.cgroup.create(resources)?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;

@@ -6,7 +6,9 @@
 
 use super::limits;
 use crate::run::{Error, Result, io_error, spec::Resources};
+use crate::sys::process::Child;
 use crate::sys::systemd::{self, Property, Value};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -58,11 +60,13 @@ impl Unit {
         path.join(&self.name)
     }
 
-    /// Starts the scope around the process `pid`, and waits until that is in it.
+    /// Starts the scope around the process `child`, and waits until that is in it.
     ///
     /// # Errors
-    /// What systemd answers; [`Error::Timeout`].
-    pub fn start(&self, id: &str, pid: i32, resources: &Resources) -> Result<()> {
+    /// What systemd answers; [`Error::Io`] with `ESRCH` where the process has ended;
+    /// [`Error::Timeout`].
+    pub fn start(&self, id: &str, child: &Child, resources: &Resources) -> Result<()> {
+        let pid = child.pid;
         let mut properties = vec![
             ("Description", Value::Text(format!("shipimg container {id}"))),
             ("Slice", Value::Text(self.slice.clone())),
@@ -79,6 +83,12 @@ impl Unit {
             let text = io_error("read", &path, std::fs::read_to_string(&path))?;
             if text.lines().any(|l| l.ends_with(&format!("/{}", self.name))) {
                 return Ok(());
+            }
+            if matches!(
+                poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&Timespec::default())),
+                Ok(1..)
+            ) {
+                return io_error("read", &path, Err(std::io::Error::from_raw_os_error(libc::ESRCH)));
             }
             if Instant::now() > end {
                 let what = format!("systemd did not start {}", self.name);
