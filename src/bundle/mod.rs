@@ -28,7 +28,7 @@ pub use users::Ids;
 
 use crate::error::Kind;
 use crate::oci::{Digest, Image, Reference};
-use crate::rootfs::{self, DriverKind, Rootfs, Source};
+use crate::rootfs::{self, Access, DriverKind, Rootfs, Source};
 use crate::store::{self, Area, Lease, Scratch, Store};
 use crate::sys;
 use oci_spec::runtime::Spec;
@@ -344,8 +344,8 @@ impl Bundle {
     ///
     /// # Errors
     /// [`Error::Rootfs`].
-    pub fn mount(&self) -> Result<()> {
-        self.record.rootfs.as_ref().map_or(Ok(()), |r| Ok(r.mount(&self.path)?))
+    pub fn mount(&self, access: Access) -> Result<()> {
+        self.record.rootfs.as_ref().map_or(Ok(()), |r| Ok(r.mount(&self.path, access)?))
     }
 
     /// Unmounts it and removes all of it, what was written into it included.

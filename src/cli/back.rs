@@ -5,7 +5,7 @@
 
 use super::import::source_date;
 use super::{Context, Result};
-use crate::layer::{self, Coding, Options as Unpacking, TarWriter, WriteOptions};
+use crate::layer::{self, Coding, Options as Unpacking, Owners, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
 use crate::store::{Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
@@ -14,6 +14,7 @@ use crate::tree::{Refusal, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Why no image can be made.
@@ -103,8 +104,8 @@ fn now() -> String {
 }
 
 /// How trees are written.
-pub fn write_options() -> WriteOptions {
-    WriteOptions { latest: source_date() }
+pub fn write_options(owners: Option<Arc<Owners>>) -> WriteOptions {
+    WriteOptions { latest: source_date(), owners }
 }
 
 /// An image being changed.
@@ -185,10 +186,10 @@ impl Work {
         Ok(())
     }
 
-    /// Unpacks the image as it was into the new folder `dir`.
-    pub fn unpack(&self, dir: &Path) -> Result<()> {
-        layer::unpack(&self.store, &self.image, dir, &Unpacking::default())?;
-        Ok(())
+    /// Unpacks the image as it was into the new folder `dir`; gives the owners that its files
+    /// could not get.
+    pub fn unpack(&self, dir: &Path) -> Result<Arc<Owners>> {
+        unpack(&self.store, &self.image, dir)
     }
 
     /// Puts what is different in the directory `root` on top, against `known` or, without it, the
@@ -200,21 +201,21 @@ impl Work {
         root: &Path,
         known: Option<&Manifest>,
     ) -> Result<()> {
-        let delta = if let Some(known) = known {
+        let (delta, owners) = if let Some(known) = known {
             against_manifest(root, known)?
         } else {
             let scratch = self.store.scratch()?;
             let base = scratch.path().join("rootfs");
-            self.unpack(&base)?;
-            let (found, _, new) = against(root, &base, true)?;
-            Delta::of(&found, &new)
+            let owners = self.unpack(&base)?;
+            let (found, old, new) = against((root, None), (&base, Some(&owners)), true)?;
+            (Delta::of(&found, &new), Owners::of(&old))
         };
         if delta.is_empty() {
             say!("nothing is different: no layer was added");
             return Ok(());
         }
         self.add_layer(command, options, |tar| {
-            layer::write_delta(root, &delta, tar, &write_options()).map(drop)
+            layer::write_delta(root, &delta, tar, &write_options(Some(Arc::new(owners)))).map(drop)
         })
     }
 
@@ -229,22 +230,47 @@ impl Work {
     }
 }
 
-/// What is different in `root` from what `known` says was there.
-fn against_manifest(root: &Path, known: &Manifest) -> Result<Delta> {
-    let new = layer::scan(root, Some(known))?;
+/// Unpacks `image` into the new folder `dir`; gives the owners that its files could not get.
+pub fn unpack(store: &Store, image: &Image, dir: &Path) -> Result<Arc<Owners>> {
+    let owners = Arc::new(Owners::default());
+    let options = Unpacking { owners: Some(Arc::clone(&owners)), ..Unpacking::default() };
+    layer::unpack(store, image, dir, &options)?;
+    Ok(owners)
+}
+
+/// What is different in `root` from what `known` says was there; whose files those are that
+/// cannot tell.
+fn against_manifest(root: &Path, known: &Manifest) -> Result<(Delta, Owners)> {
+    let owners = Owners::of(&known.tree);
+    let new = layer::scan(root, Some(known), Some(&owners))?;
     let found = changes(&known.tree, &new, true, &mut |path, before, now| {
-        // As it was, whatever that is.
+        // Not changed since, whatever is in it.
         if before.inode.is_some() && before.inode == now.inode && before.sha256.is_none() {
-            return Ok(false);
+            return Ok(true);
         }
         Ok::<_, layer::Error>(before.sha256.is_some() && layer::hash_file(root, path)? == before.sha256)
     })?;
-    Ok(Delta::of(&found, &new))
+    Ok((Delta::of(&found, &new), owners))
 }
 
-/// What is different in `root` from the tree in `base`, and both trees; see [`changes`].
-pub fn against(root: &Path, base: &Path, times: bool) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
-    let (old, new) = (layer::scan(base, None)?, layer::scan(root, None)?);
+/// A directory and the owners that its files could not get, where those are known.
+pub type Owned<'a> = (&'a Path, Option<&'a Owners>);
+
+/// What is different in `root` from the tree in `base`, and both trees; see [`changes`]. Files that
+/// cannot tell their owner have that which the other side knows.
+pub fn against(
+    (root, owners): Owned,
+    (base, base_owners): Owned,
+    times: bool,
+) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
+    let (old, new) = if base_owners.is_none() && owners.is_some() {
+        let new = layer::scan(root, None, owners)?;
+        (layer::scan(base, None, Some(&Owners::of(&new)))?, new)
+    } else {
+        let old = layer::scan(base, None, base_owners)?;
+        let new = layer::scan(root, None, owners.or(Some(&Owners::of(&old))))?;
+        (old, new)
+    };
     let found = changes(&old, &new, times, &mut |path, _, _| layer::same_content(base, root, path))?;
     Ok((found, old, new))
 }

@@ -1,8 +1,11 @@
 //! `shipimg bundle`: named bundles of the store.
 
+use super::pulling::{Found, Pulling};
 use super::settings::Overrides;
 use super::{Context, Result, target};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Origin};
+use crate::store::Store;
+use crate::transfer::Platforms;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -14,6 +17,7 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one lives, once")]
 enum Command {
     /// Make a bundle from an image of the store, a filesystem image file or a folder
     Create(Create),
@@ -36,6 +40,8 @@ struct Create {
     /// How the root filesystem is made: auto, copy, overlay, btrfs or image
     #[arg(long, default_value = "auto")]
     driver: String,
+    #[command(flatten)]
+    pulling: Pulling,
     #[command(flatten)]
     options: Overrides,
     /// Program and arguments instead of the image's
@@ -62,12 +68,26 @@ impl Args {
 impl Create {
     fn run(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
-        let origin = target::origin(&store, &self.source)?;
-        let driver = target::driver(&store, &origin, &self.driver)?;
-        let settings = self.options.settings(&self.args, false)?;
-        let bundle = Bundle::create(&store, &self.name, &origin, driver, &settings)?;
+        let found = target::origin(&store, &self.source);
+        let known = match &found {
+            Ok(Origin::Image(name, _)) => Found::Image(name.as_ref()),
+            Ok(_) => Found::Other,
+            Err(e) => Found::failed(e),
+        };
+        let bundle = match self.pulling.wanted(&self.source, known) {
+            Some(name) => self.pulling.fetch(&store, &name, Platforms::Host, |store, name, image| {
+                self.make(store, &Origin::Image(Some(name.clone()), Box::new(image)))
+            })?,
+            None => self.make(&store, &found?)?,
+        };
         writeln!(std::io::stdout(), "{}", bundle.path().display())?;
         Ok(())
+    }
+
+    fn make(&self, store: &Store, origin: &Origin) -> Result<Bundle> {
+        let driver = target::driver(store, origin, &self.driver)?;
+        let settings = self.options.settings(&self.args, false)?;
+        Ok(Bundle::create(store, &self.name, origin, driver, &settings)?)
     }
 }
 

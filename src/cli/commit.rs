@@ -6,7 +6,7 @@ use crate::bundle::{self, Bundle, Unpacked};
 use crate::error::Kind;
 use crate::layer;
 use crate::oci::{Digest, Reference};
-use crate::rootfs::DriverKind;
+use crate::rootfs::{Access, DriverKind};
 use crate::store::Store;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub(super) struct Files {
 impl Files {
     /// Of a bundle, mounted.
     pub(super) fn of(bundle: &Bundle) -> Result<Self> {
-        bundle.mount()?;
+        bundle.mount(Access::Read)?;
         let overlaid = matches!(bundle.driver(), Some(DriverKind::Overlay | DriverKind::Image));
         let upper = overlaid.then(|| bundle.path().join("upper"));
         let own = bundle.rootfs();
@@ -75,7 +75,7 @@ impl Args {
         let mut work = Work::of(store, &descriptor, &self.options.stepping)?;
         match files.upper {
             Some(upper) => work.add_layer("commit", &self.options, |tar| {
-                layer::write_upper(&upper, tar, &write_options()).map(drop)
+                layer::write_upper(&upper, tar, &write_options(None)).map(drop)
             })?,
             None => work.add_difference("commit", &self.options, &files.root, None)?,
         }

@@ -5,6 +5,7 @@
 
 use super::{Context, Result};
 use crate::bundle::Bundle;
+use crate::rootfs::Access;
 use crate::run::Launch;
 use crate::sys::selfexe;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,13 @@ impl Options {
     }
 }
 
+/// Mounts what the bundle in `folder` needs, where shipimg has made it.
+pub(super) fn mount(folder: &Path) -> Result<()> {
+    // A folder that cannot be opened is the runtime's to complain of.
+    let bundle = folder.canonicalize().ok().map(|path| Bundle::in_folder(&path)).transpose()?.flatten();
+    Ok(bundle.map_or(Ok(()), |b| b.mount(Access::Write))?)
+}
+
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
@@ -101,10 +109,11 @@ impl Args {
             && !Path::new("config.json").exists()
             && let Some(bundle) = Bundle::find(&context.store()?, &self.id)?
         {
-            bundle.mount()?;
             options.bundle = Some(bundle.path().to_path_buf());
         }
-        options.launch(self.id)?.create(&context.runtime()?)?;
+        let launch = options.launch(self.id)?;
+        mount(&launch.bundle)?;
+        launch.create(&context.runtime()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

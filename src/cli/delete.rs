@@ -16,6 +16,14 @@ pub struct Args {
 }
 
 impl Args {
+    /// The container's name, where there is one only.
+    pub(super) fn container(&self) -> Option<&str> {
+        match self.ids.as_slice() {
+            [id] => Some(id),
+            _ => None,
+        }
+    }
+
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let runtime = context.runtime()?;
         for id in &self.ids {

@@ -2,13 +2,13 @@
 //!
 //! An image is unpacked into a scratch folder for it. Content is compared, not guessed from times.
 
-use super::back::{Error, against};
+use super::back::{self, Error, Owned, against};
 use super::commit::Files;
 use super::table::Format;
 use super::target::{self, Target};
 use super::{Context, Result};
 use crate::bundle::{Origin, Unpacked};
-use crate::layer::{self, Options};
+use crate::layer::{self, Options, Owners};
 use crate::oci::{Digest, Image, Platform};
 use crate::store::{Scratch, Store};
 use crate::tree::diff::{Change, changes};
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,15 @@ struct Side {
     root: PathBuf,
     /// The image that it was made from.
     image: Option<Digest>,
+    /// What its files cannot tell, where it was unpacked for this.
+    owners: Option<Arc<Owners>>,
     _scratch: Option<Scratch>,
+}
+
+impl Side {
+    fn owned(&self) -> Owned<'_> {
+        (&self.root, self.owners.as_deref())
+    }
 }
 
 /// Changes from one tree to another.
@@ -85,7 +94,7 @@ impl Args {
             let image = a.image.as_ref().ok_or_else(|| Error::NoImage(self.old.clone()))?;
             (unpacked(&store, &store.image(&store.by_digest(image)?, &self.platform())?)?, a)
         };
-        let (changes, old, new) = against(&new.root, &old.root, self.times)?;
+        let (changes, old, new) = against(new.owned(), old.owned(), self.times)?;
         let found = Found { changes, old, new };
         match self.format {
             Format::Table => found.print(&mut out)?,
@@ -109,9 +118,11 @@ impl Args {
             Target::Named(bundle) => Ok(Files::of(&bundle)?.into()),
             Target::Folder(folder) => {
                 let image = Unpacked::read(&folder)?.map(|u| u.image);
-                Ok(Side { root: folder.join("rootfs"), image, _scratch: None })
+                Ok(Side { root: folder.join("rootfs"), image, owners: None, _scratch: None })
             }
-            Target::Origin(Origin::Directory(root)) => Ok(Side { root, image: None, _scratch: None }),
+            Target::Origin(Origin::Directory(root)) => {
+                Ok(Side { root, image: None, owners: None, _scratch: None })
+            }
             Target::Origin(Origin::File(_)) => Err(Error::NoTree(word.to_string()).into()),
             Target::Origin(Origin::Image(..)) => unpacked(store, &self.image(store, word)?),
         }
@@ -133,7 +144,7 @@ impl Args {
         let mut rows = Vec::new();
         for (i, layer) in image.layers.iter().enumerate() {
             layer::apply_layer(store, layer, &root, i == 0, &Options::default())?;
-            let after = layer::manifest(&root, Some(&before), None)?;
+            let after = layer::manifest(&root, Some(&before), &Options::default())?;
             if i == 0 {
                 // Every image has a root.
                 before.tree.extend(after.tree.first_key_value().map(|(p, n)| (p.clone(), n.clone())));
@@ -156,13 +167,13 @@ fn unpacked(store: &Store, image: &Image) -> Result<Side> {
     lease.hold(&image.descriptor.digest)?;
     let scratch = store.scratch_aside()?;
     let root = scratch.path().join("rootfs");
-    layer::unpack(store, image, &root, &Options::default())?;
-    Ok(Side { root, image: None, _scratch: Some(scratch) })
+    let owners = Some(back::unpack(store, image, &root)?);
+    Ok(Side { root, image: None, owners, _scratch: Some(scratch) })
 }
 
 impl From<Files> for Side {
     fn from(files: Files) -> Self {
-        Self { root: files.root, image: files.image, _scratch: None }
+        Self { root: files.root, image: files.image, owners: None, _scratch: None }
     }
 }
 

@@ -81,6 +81,15 @@ impl Row {
         self
     }
 
+    /// Of an ordinary user, whose commands take `other` for it.
+    fn for_root(mut self, other: &str) -> Self {
+        if self.state != State::Ok {
+            self.detail = format!("for root alone, other users have: {other}");
+            self.remedy = None;
+        }
+        self
+    }
+
     fn basic(mut self) -> Self {
         self.basic = true;
         self

@@ -145,6 +145,11 @@ impl Error {
                 Some(format!("shipimg pull --allow-foreign-layers {name}"))
             }
             Self::Launch(e) => e.hint(),
+            Self::Layer(layer::Error::Make { source, .. })
+            | Self::Rootfs(rootfs::Error::Layer(layer::Error::Make { source, .. }))
+            | Self::Bundle(bundle::Error::Rootfs(rootfs::Error::Layer(layer::Error::Make {
+                source, ..
+            }))) => users_hint(source),
             Self::Bundle(bundle::Error::Rootfs(e)) | Self::Rootfs(e) => rootfs_hint(e),
             Self::Archive(archive::Error::Choose { archive, names, .. }) => {
                 names.first().map(|name| format!("shipimg import {archive} {name}"))
@@ -177,12 +182,41 @@ impl Error {
             Self::Serve(serve::Error::Htpasswd { path, .. } | serve::Error::NoUsers(path)) => {
                 Some(format!("htpasswd -B {} USER", path.display()))
             }
+            Self::Sys(e) => users_hint(e),
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())
             }
             _ => None,
         }
     }
+}
+
+/// For an ordinary user whose command does not get its user namespace.
+fn users_hint(e: &sys::Error) -> Option<String> {
+    use sys::userns::Forbids;
+    let is_map = |text: &str| text.starts_with("newuidmap") || text.starts_with("newgidmap");
+    Some(match e {
+        sys::Error::NoSubIds { user, file } => {
+            format!("echo {user}:100000:65536 | sudo tee -a {file}, with a range of its own, or --single-id")
+        }
+        sys::Error::NoUserNamespace { reason, .. } => match reason {
+            Forbids::Limit => "sudo sysctl -w user.max_user_namespaces=15000".to_string(),
+            Forbids::Clone => "sudo sysctl -w kernel.unprivileged_userns_clone=1".to_string(),
+            Forbids::AppArmor => "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0".to_string(),
+            Forbids::Unknown => "shipimg doctor".to_string(),
+        },
+        sys::Error::NoProgram { program } if is_map(program) => {
+            "sudo apt-get install uidmap, or --single-id".to_string()
+        }
+        sys::Error::Program { command, .. } if is_map(command) => {
+            "shipimg doctor, or --single-id".to_string()
+        }
+        sys::Error::Syscall { call, errno: rustix::io::Errno::INVAL } if call.contains("chown") => {
+            "sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST \"$USER\", with a range more"
+                .to_string()
+        }
+        _ => return None,
+    })
 }
 
 fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
@@ -194,6 +228,15 @@ fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
             Some("use --driver copy".to_string())
         }
         rootfs::Error::Sys(sys::Error::NoLoopDevice { .. }) => Some("modprobe loop".to_string()),
+        rootfs::Error::RootMounts { .. } => {
+            Some("run it by sudo, or from an image of the store: shipimg import FILES.tar NAME".to_string())
+        }
+        rootfs::Error::OtherIds(ids) => Some(match ids {
+            sys::userns::Ids::Host => "run it by sudo".to_string(),
+            sys::userns::Ids::Mapped => "leave out --single-id".to_string(),
+            sys::userns::Ids::Single => "--single-id".to_string(),
+        }),
+        rootfs::Error::InUse { process, .. } => Some(format!("ps -fp {process}, and wait for its end")),
         rootfs::Error::NotAnImage(_) => Some("shipimg mkimg bookworm.img makes one".to_string()),
         _ => None,
     }
@@ -224,5 +267,29 @@ fn registry_hint(e: &registry::Error) -> Option<String> {
         E::NoRepository { registry, .. } => Some(format!("shipimg search {registry}/")),
         E::Helper { helper, .. } => Some(format!("echo HOST | docker-credential-{helper} get")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sys::userns::Forbids;
+
+    #[test]
+    fn each_refusal_of_a_user_namespace_has_a_remedy() {
+        let program = |name: &str| sys::Error::NoProgram { program: name.to_string() };
+        let forbidden = |reason| sys::Error::NoUserNamespace { call: String::new(), reason };
+        for (error, remedy) in [
+            (sys::Error::NoSubIds { user: "ann".into(), file: "/etc/subgid" }, "ann:100000:65536"),
+            (program("newgidmap"), "apt-get install uidmap"),
+            (forbidden(Forbids::Limit), "user.max_user_namespaces"),
+            (forbidden(Forbids::Clone), "unprivileged_userns_clone"),
+            (forbidden(Forbids::AppArmor), "apparmor_restrict_unprivileged_userns"),
+            (forbidden(Forbids::Unknown), "doctor"),
+        ] {
+            let launch = Error::Launch(Box::new(error.into()));
+            assert!(launch.hint().is_some_and(|h| h.contains(remedy)), "{remedy}");
+        }
+        assert_eq!(Error::from(program("mke2fs")).hint(), None);
     }
 }

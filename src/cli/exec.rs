@@ -59,6 +59,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// The container's name.
+    pub(super) fn container(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
         self.launch(context).map_err(|e| Error::Launch(Box::new(e)))
     }

@@ -1,10 +1,10 @@
 //! `shipimg export`: images of the store as archives and folders, and their files as a tar.
 
+use super::back::{unpack, write_options};
 use super::import::{platforms, source_date};
 use super::progress::{Progress, Style};
 use super::{Context, Result};
 use crate::archive::{self, Kind, Target, Writer};
-use crate::layer::{self, WriteOptions};
 use crate::oci::{Name, Platform};
 use crate::store::Store;
 use crate::sys::signal;
@@ -56,6 +56,11 @@ pub(super) fn archive_target(path: &Path) -> Result<Target> {
 }
 
 impl Args {
+    /// Whether the files of an image are read, not only its blobs.
+    pub(super) fn reads_files(&self) -> bool {
+        self.kind == Kind::Rootfs
+    }
+
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         if self.names.len() > 1 && matches!(self.kind, Kind::Dir | Kind::Rootfs) {
             return Err(Error::OneImage(self.kind).into());
@@ -100,8 +105,8 @@ impl Args {
             let image = store.image(&store.find(name)?.descriptor, &platform)?;
             let scratch = store.scratch_aside()?;
             let tree = scratch.path().join("rootfs");
-            layer::unpack(store, &image, &tree, &layer::Options::default())?;
-            archive::write_rootfs(&tree, target, &WriteOptions { latest: source_date() })?;
+            let owners = unpack(store, &image, &tree)?;
+            archive::write_rootfs(&tree, target, &write_options(Some(owners)))?;
         }
         Ok(())
     }

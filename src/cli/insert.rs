@@ -37,7 +37,7 @@ impl Args {
         work.add_layer("insert", &self.options, |tar| match &self.target {
             None => layer::write_whiteout(&path, tar),
             Some(_) => {
-                layer::write_inserted(&self.source, &path, self.opaque, tar, &write_options()).map(drop)
+                layer::write_inserted(&self.source, &path, self.opaque, tar, &write_options(None)).map(drop)
             }
         })?;
         work.publish(&new)?;

@@ -50,6 +50,7 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod pulling;
 mod push;
 mod referrers;
 mod repack;
@@ -71,11 +72,13 @@ mod tags;
 mod target;
 mod transfer;
 mod unpack;
+mod unshare;
 mod update;
 
 pub use error::Error;
 
 use crate::store::{Store, mount_backing};
+use crate::sys::{Call, process, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -91,6 +94,9 @@ struct Cli {
     /// The store's folder [default: /var/lib/shipimg; for others than root, `$XDG_DATA_HOME/shipimg`]
     #[arg(long, global = true, env = "SHIPIMG_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Of an ordinary user: use no subordinate ids; all files are owned by the user
+    #[arg(long, global = true, env = "SHIPIMG_SINGLE_ID", value_parser = clap::builder::FalseyValueParser::new())]
+    single_id: bool,
     #[command(flatten)]
     log: log::Options,
     #[command(subcommand)]
@@ -196,8 +202,113 @@ enum Command {
     Delete(delete::Args),
     /// Show what containers may ask for
     Features(features::Args),
+    /// Run a program in the user namespace in which an ordinary user's commands work
+    Unshare(unshare::Args),
     /// Try what the commands need of this host, and say what helps
     Doctor(doctor::Args),
+}
+
+/// Where a command of an ordinary user works.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    /// Nowhere else: it works with the store's blobs, with registries and processes.
+    Here,
+    /// In a user namespace: files of root filesystems have owners.
+    Users,
+    /// In the user namespace of a container, as long as that runs.
+    Container(&'a str),
+}
+
+impl Command {
+    /// The table of where commands work; a new one that makes, reads or deletes files of root
+    /// filesystems belongs to the first line.
+    fn place(&self) -> Place<'_> {
+        use Command as C;
+        match self {
+            C::Diff(_)
+            | C::Rmi(_)
+            | C::Prune(_)
+            | C::Df(_)
+            | C::Unpack(_)
+            | C::Repack(_)
+            | C::Commit(_)
+            | C::Insert(_)
+            | C::Squash(_)
+            | C::Build(_)
+            | C::Mkimg(_)
+            | C::Bundle(_)
+            | C::Run(_)
+            | C::Create(_)
+            | C::Unshare(_) => Place::Users,
+            C::Export(args) if args.reads_files() => Place::Users,
+            C::Exec(args) => Place::Container(args.container()),
+            C::Delete(args) => args.container().map_or(Place::Users, Place::Container),
+            _ => Place::Here,
+        }
+    }
+
+    /// What keeps the command from its work, before that has begun.
+    fn failed(&self, e: Error) -> Error {
+        match self {
+            Self::Run(_) | Self::Exec(_) | Self::Unshare(_) => Error::Launch(Box::new(e)),
+            _ => e,
+        }
+    }
+
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        match self {
+            Self::Pull(args) => args.run(context),
+            Self::Push(args) => args.run(context),
+            Self::Copy(args) => args.run(context),
+            Self::Tags(args) => args.run(),
+            Self::Search(args) => args.run(),
+            Self::Referrers(args) => args.run(),
+            Self::Login(args) => args.run(),
+            Self::Logout(args) => args.run(),
+            Self::Serve(args) => args.run(context),
+            Self::Images(args) => args.run(context),
+            Self::Inspect(args) => args.run(context),
+            Self::History(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
+            Self::Tag(args) => args.run(context),
+            Self::Untag(args) => args.run(context),
+            Self::Index(args) => args.run(context),
+            Self::Rmi(args) => args.run(context),
+            Self::Prune(args) => args.run(context),
+            Self::Fsck(args) => args.run(context),
+            Self::Df(args) => args.run(context),
+            Self::Store(args) => args.run(context),
+            Self::Import(args) => args.run(context),
+            Self::Export(args) => args.run(context),
+            Self::Unpack(args) => args.run(context),
+            Self::Repack(args) => args.run(context),
+            Self::Commit(args) => args.run(context),
+            Self::Insert(args) => args.run(context),
+            Self::Layer(args) => args.run(context),
+            Self::Config(args) => args.run(context),
+            Self::Squash(args) => args.run(context),
+            Self::Build(args) => args.run(context),
+            Self::Mkimg(args) => args.run(context),
+            Self::Bundle(args) => args.run(context),
+            Self::Spec(args) => args.run(context),
+            Self::Run(args) => args.run(context),
+            Self::Create(args) => args.run(context),
+            Self::Start(args) => args.run(context),
+            Self::Exec(args) => args.run(context),
+            Self::State(args) => args.run(context),
+            Self::List(args) => args.run(context),
+            Self::Ps(args) => args.run(context),
+            Self::Kill(args) => args.run(context),
+            Self::Pause(args) => args.run(context),
+            Self::Resume(args) => args.run(context),
+            Self::Update(args) => args.run(context),
+            Self::Events(args) => args.run(context),
+            Self::Delete(args) => args.run(context),
+            Self::Features(args) => args.run(context),
+            Self::Unshare(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
+        }
+    }
 }
 
 /// What every command may need of its surroundings.
@@ -215,6 +326,24 @@ impl Context {
     pub fn store(&self) -> Result<Store> {
         mount_backing(&self.root)?;
         Ok(Store::open(&self.root)?)
+    }
+
+    /// Goes where an ordinary user's command works.
+    fn enter(&self, place: &Place, single_id: bool) -> Result<()> {
+        let init = match place {
+            Place::Here => return Ok(()),
+            Place::Users => None,
+            Place::Container(id) => {
+                self.runtime()?.get(id).and_then(|c| c.state()).ok().and_then(|s| s.pidfd())
+            }
+        };
+        if !init.map_or_else(|| userns::enter(single_id), userns::join)? {
+            return Ok(());
+        }
+        // What is executed from here on is root, and has to mean the same store.
+        let root = std::path::absolute(&self.root).call(|| "getcwd".to_string())?;
+        process::set_variable("SHIPIMG_ROOT", root.as_os_str());
+        Ok(())
     }
 
     /// The containers. They lie in the store's folder, which need not be a store: callers of
@@ -251,57 +380,8 @@ pub fn main() -> ExitCode {
     };
     let root = cli.root.unwrap_or_else(Store::default_root);
     let context = Context { root, systemd_cgroup: cli.log.systemd_cgroup };
-    let result = match cli.command {
-        Command::Pull(args) => args.run(&context),
-        Command::Push(args) => args.run(&context),
-        Command::Copy(args) => args.run(&context),
-        Command::Tags(args) => args.run(),
-        Command::Search(args) => args.run(),
-        Command::Referrers(args) => args.run(),
-        Command::Login(args) => args.run(),
-        Command::Logout(args) => args.run(),
-        Command::Serve(args) => args.run(&context),
-        Command::Images(args) => args.run(&context),
-        Command::Inspect(args) => args.run(&context),
-        Command::History(args) => args.run(&context),
-        Command::Diff(args) => args.run(&context),
-        Command::Tag(args) => args.run(&context),
-        Command::Untag(args) => args.run(&context),
-        Command::Index(args) => args.run(&context),
-        Command::Rmi(args) => args.run(&context),
-        Command::Prune(args) => args.run(&context),
-        Command::Fsck(args) => args.run(&context),
-        Command::Df(args) => args.run(&context),
-        Command::Store(args) => args.run(&context),
-        Command::Import(args) => args.run(&context),
-        Command::Export(args) => args.run(&context),
-        Command::Unpack(args) => args.run(&context),
-        Command::Repack(args) => args.run(&context),
-        Command::Commit(args) => args.run(&context),
-        Command::Insert(args) => args.run(&context),
-        Command::Layer(args) => args.run(&context),
-        Command::Config(args) => args.run(&context),
-        Command::Squash(args) => args.run(&context),
-        Command::Build(args) => args.run(&context),
-        Command::Mkimg(args) => args.run(&context),
-        Command::Bundle(args) => args.run(&context),
-        Command::Spec(args) => args.run(&context),
-        Command::Run(args) => args.run(&context),
-        Command::Create(args) => args.run(&context),
-        Command::Start(args) => args.run(&context),
-        Command::Exec(args) => args.run(&context),
-        Command::State(args) => args.run(&context),
-        Command::List(args) => args.run(&context),
-        Command::Ps(args) => args.run(&context),
-        Command::Kill(args) => args.run(&context),
-        Command::Pause(args) => args.run(&context),
-        Command::Resume(args) => args.run(&context),
-        Command::Update(args) => args.run(&context),
-        Command::Events(args) => args.run(&context),
-        Command::Delete(args) => args.run(&context),
-        Command::Features(args) => args.run(&context),
-        Command::Doctor(args) => args.run(&context),
-    };
+    let entered = context.enter(&cli.command.place(), cli.single_id);
+    let result = entered.map_err(|e| cli.command.failed(e)).and_then(|()| cli.command.run(&context));
     result.unwrap_or_else(|e| {
         if let Some(log) = log {
             log.error(&e);

@@ -7,13 +7,16 @@
 //! ended it; 125 where shipimg failed, 126 where the program cannot be executed, 127 where
 //! it is not there.
 
-use super::create::Options;
+use super::create::{self, Options};
+use super::pulling::{Found, Pulling};
 use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{Bundle, Origin};
+use crate::rootfs::Access;
 use crate::run::{self, Launch};
 use crate::store::Store;
 use crate::sys::selfexe;
+use crate::transfer::Platforms;
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -40,6 +43,8 @@ pub struct Args {
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    pulling: Pulling,
     #[command(flatten)]
     settings: settings::Overrides,
     /// Program and arguments instead of the bundle's
@@ -76,6 +81,9 @@ impl Args {
         let runtime = context.runtime()?;
         let (keep, detach) = (self.keep, self.detach);
         let Plan { launch, throw_away } = self.plan(&context.store()?)?;
+        if throw_away.is_none() {
+            create::mount(&launch.bundle)?;
+        }
         if detach {
             let container = launch.create(&runtime)?;
             if let Err(e) = container.start() {
@@ -98,10 +106,21 @@ impl Args {
         if self.options.bundle.is_some() {
             return plain(self.options, self.name.unwrap_or(self.what), self.command);
         }
-        match target::find(store, &self.what) {
+        let found = target::find(store, &self.what);
+        let known = match &found {
+            Ok(Target::Origin(Origin::Image(name, _))) => Found::Image(name.as_ref()),
+            Ok(_) => Found::Other,
+            Err(e) => Found::failed(e),
+        };
+        if let Some(name) = self.pulling.wanted(&self.what, known) {
+            return self.pulling.clone().fetch(store, &name, Platforms::Host, |store, name, image| {
+                self.over_origin(store, &Origin::Image(Some(name.clone()), Box::new(image)))
+            });
+        }
+        match found {
             Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
             Ok(Target::Named(bundle)) => {
-                bundle.mount()?;
+                bundle.mount(if self.ephemeral { Access::Read } else { Access::Write })?;
                 self.in_bundle(store, bundle.path(), bundle.name().to_string(), Some(terminal()))
             }
             Ok(Target::Folder(path)) => {

@@ -23,10 +23,10 @@ impl Args {
         let (mut work, new) = Work::named(context, &self.name, &self.tagging, stepping)?;
         let scratch = work.store.scratch()?;
         let root = scratch.path().join("rootfs");
-        work.unpack(&root)?;
+        let owners = work.unpack(&root)?;
         work.edit.clear_layers();
         work.add_layer("squash", &self.options, |tar| {
-            layer::write_tree(&root, tar, &write_options()).map(drop)
+            layer::write_tree(&root, tar, &write_options(Some(owners))).map(drop)
         })?;
         work.publish(&new)?;
         Ok(ExitCode::SUCCESS)

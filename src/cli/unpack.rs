@@ -1,16 +1,19 @@
-//! `shipimg unpack`: an image of the store as a bundle: `rootfs/` and `config.json`.
+//! `shipimg unpack`: an image of the store, or with --pull of a registry, as a bundle: `rootfs/`
+//! and `config.json`.
 //!
 //! The folder also gets `shipimg.json`, by which `repack` knows the image, and where it is asked
 //! for `sha256_HEX.mtree`, a manifest of the files, named after the image's digest.
 
-use super::{Context, Result};
+use super::pulling::{Found, Pulling};
+use super::{Context, Error, Result};
 use crate::bundle::{self, Unpacked};
-use crate::layer::{self, Contents, Options};
-use crate::oci::{Name, Platform};
-use crate::store;
+use crate::layer::{self, Contents, Options, Owners};
+use crate::oci::{Image, Name, Platform};
+use crate::store::{self, Store};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, signal};
+use crate::transfer::Platforms;
 use crate::tree::mtree::Manifest;
 use rustix::fs::{CWD, Mode};
 use std::fs::File;
@@ -44,6 +47,8 @@ pub struct Args {
     /// with --rootfs-only
     #[arg(long, value_name = "mtree[:FILE]", value_parser = manifest_file)]
     manifest: Option<ManifestFile>,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
 /// Where a manifest goes; none for the usual name.
@@ -71,25 +76,44 @@ impl Args {
 
     fn unpack(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
-        let entry = store.find(&self.name)?;
-        let lease = store.lease()?;
-        lease.hold(&entry.descriptor.digest)?;
-        let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let image = store.image(&entry.descriptor, &platform)?;
         let dir = target(&self.dir)?;
-        let work = Workspace::beside(&dir)?;
+        let found = store.find(&self.name).map_err(Error::from);
+        let known = match &found {
+            Ok(entry) => Found::Image(entry.reference.as_ref()),
+            Err(e) => Found::failed(e),
+        };
+        let (_work, made) = if let Some(name) = self.pulling.wanted(self.name.as_str(), known) {
+            let platforms = self.platform.clone().map_or(Platforms::Host, Platforms::One);
+            self.pulling.fetch(&store, &name, platforms, |store, _, image| self.make(store, &image, &dir))?
+        } else {
+            let entry = found?;
+            let lease = store.lease()?;
+            lease.hold(&entry.descriptor.digest)?;
+            let platform = self.platform.clone().unwrap_or_else(Platform::host);
+            self.make(&store, &store.image(&entry.descriptor, &platform)?, &dir)?
+        };
+        // An empty folder is replaced; anything else that came meanwhile stays and is an error.
+        let renamed = rustix::fs::rename(&made, &dir);
+        renamed.call(|| format!("rename({}, {})", made.display(), dir.display()))?;
+        Ok(())
+    }
+
+    /// Makes the folder beside `dir`, where it is to be moved when all is well.
+    fn make(&self, store: &Store, image: &Image, dir: &Path) -> Result<(Workspace, PathBuf)> {
+        let work = Workspace::beside(dir)?;
         let folder = work.path().join("bundle");
         make_dir(&folder)?;
         let root = folder.join("rootfs");
         let contents = self.manifest.as_ref().map(|_| Arc::new(Contents::default()));
-        let options = Options { keep_dirlinks: self.keep_dirlinks, contents, ..Options::default() };
-        layer::unpack(&store, &image, &root, &options)?;
+        let owners = self.manifest.as_ref().map(|_| Arc::new(Owners::default()));
+        let options = Options { keep_dirlinks: self.keep_dirlinks, contents, owners, ..Options::default() };
+        layer::unpack(store, image, &root, &options)?;
         let digest = &image.descriptor.digest;
         let mtree = PathBuf::from(format!("{}.mtree", digest.to_string().replacen(':', "_", 1)));
         let own = self.manifest.as_ref().and_then(|m| m.0.as_deref()).map(std::path::absolute);
         let own = own.transpose().call(|| "getcwd".to_string())?;
         if options.contents.is_some() {
-            let manifest = layer::manifest(&root, None, options.contents.as_deref())?;
+            let manifest = layer::manifest(&root, None, &options)?;
             let beside = || if self.rootfs_only { dir.with_file_name(&mtree) } else { folder.join(&mtree) };
             write_manifest(&manifest, &own.clone().unwrap_or_else(beside))?;
         }
@@ -97,15 +121,12 @@ impl Args {
             root
         } else {
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
-            bundle::write_config(&folder, &image, &name)?;
+            bundle::write_config(&folder, image, &name)?;
             let mtree = self.manifest.is_some().then(|| own.unwrap_or(mtree));
             Unpacked::of(&image.descriptor, mtree).write(&folder)?;
             folder
         };
-        // An empty folder is replaced; anything else that came meanwhile stays and is an error.
-        let renamed = rustix::fs::rename(&made, &dir);
-        renamed.call(|| format!("rename({}, {})", made.display(), dir.display()))?;
-        Ok(())
+        Ok((work, made))
     }
 }
 

@@ -1,8 +1,7 @@
 //! A copy of a directory tree with everything: owners, modes, times, attributes, hard links,
 //! devices; blocks shared where the filesystem can.
 
-use super::merge::{copy_node, meta_of};
-use super::stage::finish_file;
+use super::node::{self, finish_file, meta_of};
 use crate::sys;
 use crate::sys::dir::Dir;
 use crate::tree::TreePath;
@@ -53,7 +52,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> sys::Result<()> {
             if stat.st_nlink > 1 {
                 copied.insert(stat.st_ino, path.join(name));
             }
-            copy_node(&source, name, &target, name)
+            node::copy(&source, name, &target, name)
         })?;
     }
     Ok(())

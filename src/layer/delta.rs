@@ -1,7 +1,7 @@
 //! New layers: from a difference, from the upper directory of an overlay, from files that are put
 //! somewhere. All are written as in `write`: sorted, in one form, the same bytes for the same files.
 
-use super::stage::is_whiteout;
+use super::node::is_whiteout;
 use super::write::{Form, Tree};
 use super::{Coding, Decoder, Encoder, Error, Limits, Result, TarWriter, WriteOptions, rewrite};
 use crate::oci::{Compression, Descriptor, Digest, Layer, media_type};

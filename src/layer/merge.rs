@@ -10,16 +10,16 @@
 //! following links, so depth costs nothing and a directory that is swapped for a link at the
 //! same time is an error, never a way out.
 
-use super::stage::{OPAQUE, Staged, finish_file};
+use super::node::{self, finish_file, meta_of};
+use super::stage::Staged;
 use super::{Error, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
-use crate::sys::{self, copy, xattr};
-use crate::tree::{Meta, Time, TreePath};
+use crate::sys::{self, xattr};
+use crate::tree::{Meta, TreePath};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 
 /// How a hard link to a file of a lower layer is made.
@@ -188,7 +188,7 @@ impl Settle<'_> {
             dir.remove(name)?;
             match self.how {
                 Below::Link => dir.link(name, &old_dir, old),
-                Below::Copy => copy_node(&old_dir, old, &dir, name),
+                Below::Copy => node::copy(&old_dir, old, &dir, name),
             }
         });
         made.map_err(|e| self.fail(path, e))
@@ -212,54 +212,6 @@ fn rename_all(staged: &mut Staged, from: &TreePath, to: &TreePath) {
     for paths in [&mut staged.opaque, &mut staged.whiteouts] {
         *paths = paths.drain().map(|p| if p.is_within(from) { moved(&p) } else { p }).collect();
     }
-}
-
-/// The metadata of an open file or directory, without overlayfs' own attribute.
-pub(super) fn meta_of(fd: impl rustix::fd::AsFd) -> sys::Result<Meta> {
-    use sys::Call;
-    let fd = fd.as_fd();
-    let stat = rustix::fs::fstat(fd).call(|| "fstat".to_string())?;
-    let mut xattrs = xattr::all_fd(fd)?;
-    xattrs.retain(|(n, _)| n != OPAQUE);
-    Ok(meta_from(&stat, xattrs))
-}
-
-/// The metadata of `name`, which is not followed and for which `stat` has been read.
-pub(super) fn meta_at(dir: &Dir, name: &OsStr, stat: &Stat) -> sys::Result<Meta> {
-    Ok(meta_from(stat, xattr::all_at(dir, name)?))
-}
-
-fn meta_from(stat: &Stat, xattrs: Vec<xattr::Xattr>) -> Meta {
-    Meta {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: Time { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
-        xattrs,
-    }
-}
-
-/// Copies one name that is no directory, with everything; `to` has nothing of that name.
-///
-/// # Errors
-/// The failed call.
-pub(super) fn copy_node(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> sys::Result<()> {
-    let Some(stat) = from.stat(name)? else { return Ok(()) };
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    if kind == FileType::RegularFile {
-        let source: File = from.file(name)?;
-        let file = to.create(new)?;
-        copy::file(&source, &file, u64::try_from(stat.st_size).unwrap_or(0))?;
-        return finish_file(&file, &meta_of(&source)?);
-    }
-    let meta = meta_at(from, name, &stat)?;
-    match kind {
-        FileType::Symlink => to.symlink(new, &from.readlink(name)?)?,
-        kind => {
-            to.mknod(new, kind, (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))?;
-        }
-    }
-    super::stage::finish_node(to, new, &meta, kind != FileType::Symlink)
 }
 
 /// Moves a settled stage over the tree `to`: what the layer hides goes first, then files

@@ -16,14 +16,17 @@
 //!
 //! It does not know image configurations, drivers or mounts.
 
+mod acl;
 mod archive;
 mod codec;
 mod contents;
 mod copy;
 mod delta;
 mod merge;
+mod node;
 mod pax;
 mod scan;
+mod sparse;
 mod stage;
 mod stream;
 mod write;
@@ -35,6 +38,7 @@ pub use copy::{copy_meta, copy_tree};
 pub use delta::{
     check_layer, compression_of, store_layer, write_delta, write_inserted, write_upper, write_whiteout,
 };
+pub use node::Owners;
 pub use scan::{hash_file, manifest, same_content, scan};
 pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {
@@ -94,6 +98,8 @@ pub struct Options {
     pub keep_dirlinks: bool,
     /// Takes the digests of files as they are written.
     pub contents: Option<Arc<Contents>>,
+    /// Takes the owners that cannot be given to files, nor be recorded on them.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// What was unpacked.
@@ -417,6 +423,12 @@ impl Extracted<'_> {
         self.staged.implicit.first().is_none_or(|p| !p.is_root())
     }
 
+    /// Whether the layer's root is opaque: nothing of the layers below is left.
+    #[must_use]
+    pub fn hides_all(&self) -> bool {
+        self.staged.opaque.contains(&TreePath::root())
+    }
+
     /// Takes from `below`, the tree of all layers below, what the layer in `dir` leaves open, and
     /// writes what it hides of them in overlayfs' own form. Without `below` it leaves nothing open.
     ///
@@ -443,7 +455,7 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     }
     // Within the root, for a subvolume is a filesystem of its own to rename(2).
     let below = Dir::open(root)?;
-    let before = merge::meta_of(&below)?;
+    let before = node::meta_of(&below)?;
     let work = Workspace::within(root)?;
     let stage_dir = Dir::open(work.path())?;
     let (mut staged, _) = stage(store, layer, stage_dir.again()?, false, options)?;
@@ -454,5 +466,5 @@ pub fn apply_layer(store: &Store, layer: &Layer, root: &Path, lowest: bool, opti
     let keep = work.path().file_name().unwrap_or_default().to_os_string();
     let own = merge::merge(&stage_dir, &below, &staged, &[&keep])?;
     drop(work);
-    Ok(stage::finish_file(&below, if describes_root { &own } else { &before })?)
+    Ok(node::finish_file(&below, if describes_root { &own } else { &before })?)
 }

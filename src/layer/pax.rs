@@ -1,5 +1,6 @@
 //! PAX records: `LENGTH KEY=VALUE\n`, read by their length (pax(1), "pax Extended Header").
 
+use super::acl;
 use super::archive::{Malformed, Piece};
 use crate::sys::xattr::Xattr;
 use crate::tree::Time;
@@ -73,14 +74,28 @@ impl Records {
                 self.sparse.pieces.push((offset.take().ok_or(Malformed::Sparse)?, len));
             }
             b"GNU.sparse.map" => self.sparse.pieces = map(value)?,
+            b"SCHILY.acl.access" => self.list(b"system.posix_acl_access", value),
+            b"SCHILY.acl.default" => self.list(b"system.posix_acl_default", value),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.retain(|(n, _)| n != name);
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.attribute(name, value.to_vec());
                 }
             }
         }
         Ok(())
+    }
+
+    fn attribute(&mut self, name: &[u8], value: Vec<u8>) {
+        self.xattrs.retain(|(n, _)| n != name);
+        self.xattrs.push((name.to_vec(), value));
+    }
+
+    fn list(&mut self, name: &[u8], text: &[u8]) {
+        match acl::value(text) {
+            Some(value) => self.attribute(name, value),
+            None if text.is_empty() => {}
+            None => tracing::warn!("an access control list is left out: \"{}\"", text.escape_ascii()),
+        }
     }
 }
 

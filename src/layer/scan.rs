@@ -6,11 +6,9 @@
 //! A copy of the tree has other inodes and is read as a whole. A clock that was set back by hand
 //! can make a change look old; who does that compares without a manifest.
 
-use super::Result;
-use super::contents::{Contents, Sum};
-use super::merge::{meta_at, meta_of};
-use super::stage::{DROPPED, OVERLAY};
-use super::{Error, signal_pending};
+use super::contents::Sum;
+use super::node::{self, Owners};
+use super::{Error, Options, Result, signal_pending};
 use crate::sys::{Call, dir::Dir};
 use crate::tree::mtree::Manifest;
 use crate::tree::{Kind, Node, Time, Tree, TreePath};
@@ -19,7 +17,6 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,21 +27,29 @@ const CHUNK: usize = 256 << 10;
 const TICK: Duration = Duration::from_millis(20);
 
 /// All files in the directory `root`, without content; of files that are as in `known` all that is
-/// there. Other filesystems mounted below are not entered, sockets left out.
+/// there, and of those only the number of the inode. Other filesystems mounted below are not
+/// entered, sockets left out. `owners` may know what files do not tell.
 ///
 /// # Errors
 /// The first failed call.
-pub fn scan(root: &Path, known: Option<&Manifest>) -> Result<Tree> {
-    Scan::of(root, known).map(|s| s.tree)
+pub fn scan(root: &Path, known: Option<&Manifest>, owners: Option<&Owners>) -> Result<Tree> {
+    let mut scan = Scan::of(root, known, owners)?;
+    for path in scan.read {
+        if let Some(node) = scan.tree.get_mut(&path) {
+            node.inode = None;
+        }
+    }
+    Ok(scan.tree)
 }
 
-/// A manifest of the directory `root`. Digests come from `contents`, from files that are as in
-/// `known`, and from reading the others.
+/// A manifest of the directory `root`, which may have been unpacked with `options`. Digests come
+/// from their contents, from files that are as in `known`, and from reading the others.
 ///
 /// # Errors
 /// The first failed call.
-pub fn manifest(root: &Path, known: Option<&Manifest>, contents: Option<&Contents>) -> Result<Manifest> {
-    let mut scan = Scan::of(root, known)?;
+pub fn manifest(root: &Path, known: Option<&Manifest>, options: &Options) -> Result<Manifest> {
+    let contents = options.contents.as_deref();
+    let mut scan = Scan::of(root, known, options.owners.as_deref())?;
     // Holds for whatever changes from here on.
     std::thread::sleep(TICK);
     let top = Dir::open(root)?;
@@ -61,7 +66,10 @@ pub fn manifest(root: &Path, known: Option<&Manifest>, contents: Option<&Content
 
 struct Scan<'a> {
     known: Option<&'a Manifest>,
+    owners: Option<&'a Owners>,
     tree: Tree,
+    /// Files that are not taken from `known`.
+    read: Vec<TreePath>,
     /// Files with several names, by inode.
     named: HashMap<u64, Vec<TreePath>>,
     /// The latest change of an inode.
@@ -69,8 +77,9 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn of(root: &Path, known: Option<&'a Manifest>) -> Result<Self> {
-        let mut scan = Self { known, tree: Tree::new(), named: HashMap::new(), latest: Time::default() };
+    fn of(root: &Path, known: Option<&'a Manifest>, owners: Option<&'a Owners>) -> Result<Self> {
+        let (tree, read, named, latest) = (Tree::new(), Vec::new(), HashMap::new(), Time::default());
+        let mut scan = Self { known, owners, tree, read, named, latest };
         let top = Dir::open(root)?;
         let own = top.stat_self()?;
         scan.node(&top, OsStr::new("."), TreePath::root(), &own)?;
@@ -114,23 +123,18 @@ impl<'a> Scan<'a> {
             self.tree.insert(path, Node { same: None, ..node.clone() });
             return Ok(());
         }
-        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => Kind::Symlink(dir.readlink(name)?.into_vec()),
-            FileType::CharacterDevice => Kind::Char(major, minor),
-            FileType::BlockDevice => Kind::Block(major, minor),
-            FileType::Fifo => Kind::Fifo,
-            _ => return Ok(()),
-        };
-        let mut meta = if path.is_root() { meta_of(dir)? } else { meta_at(dir, name, stat)? };
-        meta.xattrs.retain(|(n, _)| {
-            !DROPPED.contains(&n.as_slice()) && !OVERLAY.iter().any(|prefix| n.starts_with(prefix))
-        });
+        let (kind, mut meta) = node::read(dir, name, stat)?;
+        if kind == Kind::Socket {
+            return Ok(());
+        }
+        if let Some(owners) = self.owners {
+            owners.correct(&path, stat, &kind, &mut meta);
+        }
+        meta.xattrs.retain(|(n, _)| !node::is_dropped(n) && !node::is_overlay(n));
         meta.xattrs.sort();
         let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
         let inode = Some(stat.st_ino);
+        self.read.push(path.clone());
         self.tree.insert(path, Node { kind, meta, size, sha256: None, same: None, inode });
         Ok(())
     }

@@ -18,34 +18,28 @@
 //!
 //! Content that overlayfs would interpret is refused: character devices 0/0 and attributes
 //! `trusted.overlay.*`, `user.overlay.*`. Left out: `security.selinux` and
-//! `system.nfs4_acl`, which belong to the host that made the layer, and sockets.
+//! `system.nfs4_acl`, which belong to the host that made the layer, records of owners and devices,
+//! which only the `node` module makes, and sockets; in a user namespace also the attributes that
+//! only the host's root can set.
 
 use super::archive::Archive;
 use super::contents::{Contents, Sum};
+use super::node::{self, Owners, finish_file, ids, opaque};
 use super::{Error, Limits, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
+use crate::sys::userns::Ids;
 use crate::sys::{self, Call, xattr};
 use crate::tree::{Entry, Kind, Meta, Name, TreePath};
-use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-/// The attribute that makes a directory hide what is below it.
-pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
-
 /// How many directories are kept open.
 const OPEN_DIRS: usize = 32;
-
-/// Attributes that belong to the host where the layer was made.
-pub(super) const DROPPED: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
-
-/// Attributes that overlayfs interprets.
-pub(super) const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What stands in a staged directory, and what only the layers below can settle.
 #[derive(Debug)]
@@ -79,6 +73,7 @@ pub(super) struct Stage<'a> {
     layer: &'a Digest,
     limits: &'a Limits,
     contents: Option<&'a Contents>,
+    owners: Option<&'a Owners>,
     keep_dirlinks: bool,
     /// Whether there are layers below.
     hides: bool,
@@ -88,6 +83,10 @@ pub(super) struct Stage<'a> {
     whiteouts: HashSet<TreePath>,
     entries: u64,
     hidden: bool,
+    /// Devices for which files stand in.
+    devices: u64,
+    /// Attributes that only the host's root can set.
+    attributes: usize,
 }
 
 impl<'a> Stage<'a> {
@@ -98,6 +97,7 @@ impl<'a> Stage<'a> {
             layer,
             limits: &options.limits,
             contents: options.contents.as_deref(),
+            owners: options.owners.as_deref(),
             keep_dirlinks: options.keep_dirlinks,
             hides: !lowest,
             folders: HashMap::from([(TreePath::root(), Folder::default())]),
@@ -106,6 +106,8 @@ impl<'a> Stage<'a> {
             whiteouts: HashSet::new(),
             entries: 0,
             hidden: false,
+            devices: 0,
+            attributes: 0,
         }
     }
 
@@ -137,10 +139,15 @@ impl<'a> Stage<'a> {
         if path.depth() > self.limits.depth {
             return self.refuse(&path, Reason::Depth(self.limits.depth));
         }
-        if let Some((name, _)) = meta.xattrs.iter().find(|(n, _)| OVERLAY.iter().any(|p| n.starts_with(p))) {
+        if let Some((name, _)) = meta.xattrs.iter().find(|(n, _)| node::is_overlay(n)) {
             return self.refuse(&path, Reason::OverlayAttribute(name.escape_ascii().to_string()));
         }
-        meta.xattrs.retain(|(n, _)| !DROPPED.contains(&n.as_slice()));
+        meta.xattrs.retain(|(n, _)| !node::is_dropped(n));
+        if ids() != Ids::Host {
+            let all = meta.xattrs.len();
+            meta.xattrs.retain(|(n, _)| !node::is_hosts(n));
+            self.attributes += all - meta.xattrs.len();
+        }
         let Some((parent, name)) = path.split() else {
             if kind != Kind::Directory {
                 return self.refuse(&path, Reason::Root);
@@ -169,18 +176,11 @@ impl<'a> Stage<'a> {
                 self.write(&file, &path, size, archive)?;
                 finish_file(&file, &meta).map_err(|e| self.sys(&path, e))
             }
-            Kind::Symlink(target) => {
-                self.make(&dir, &path, name, || dir.symlink(name, OsStr::from_bytes(&target)))?;
-                finish_node(&dir, name, &meta, false).map_err(|e| self.sys(&path, e))
-            }
-            Kind::Char(..) | Kind::Block(..) | Kind::Fifo => {
-                let (kind, device) = match kind {
-                    Kind::Char(major, minor) => (FileType::CharacterDevice, (major, minor)),
-                    Kind::Block(major, minor) => (FileType::BlockDevice, (major, minor)),
-                    _ => (FileType::Fifo, (0, 0)),
-                };
-                self.make(&dir, &path, name, || dir.mknod(name, kind, device))?;
-                finish_node(&dir, name, &meta, true).map_err(|e| self.sys(&path, e))
+            Kind::Symlink(_) | Kind::Char(..) | Kind::Block(..) | Kind::Fifo => {
+                let stands_in = self.make(&dir, &path, name, || node::make(&dir, name, &kind, &meta))?;
+                self.devices += u64::from(stands_in);
+                let noted = self.owners.map_or(Ok(()), |owners| owners.note(&dir, name, &kind, &meta));
+                noted.map_err(|e| self.sys(&path, e))
             }
             Kind::Link(_) | Kind::Socket => Ok(()),
         }
@@ -368,7 +368,7 @@ impl<'a> Stage<'a> {
             }
         }
         self.open.clear();
-        let (mut implicit, mut opaque, mut described) = (Vec::new(), HashSet::new(), HashSet::new());
+        let (mut implicit, mut hiding, mut described) = (Vec::new(), HashSet::new(), HashSet::new());
         for (path, folder) in std::mem::take(&mut self.folders) {
             let dir = self.root.below(path.as_path()).map_err(|e| self.sys(&path, e))?;
             let bare = Meta { mode: 0o755, ..Meta::default() };
@@ -376,7 +376,7 @@ impl<'a> Stage<'a> {
             finish_file(&dir, meta).map_err(|e| self.sys(&path, e))?;
             if folder.opaque {
                 self.hidden = true;
-                opaque.insert(path.clone());
+                hiding.insert(path.clone());
             }
             if folder.meta.is_none() {
                 implicit.push(path);
@@ -386,68 +386,37 @@ impl<'a> Stage<'a> {
             }
         }
         implicit.sort();
+        self.warn();
         let (whiteouts, hides, entries) = (self.whiteouts, self.hidden, self.entries);
-        Ok(Staged { implicit, described, links, opaque, whiteouts, hides, entries })
+        Ok(Staged { implicit, described, links, opaque: hiding, whiteouts, hides, entries })
+    }
+
+    /// Says what could not be made.
+    fn warn(&self) {
+        let (layer, devices, attributes) = (self.layer.short(), self.devices, self.attributes);
+        if devices > 0 {
+            tracing::warn!(
+                "layer {layer}: devices cannot be made in a user namespace: empty files stand in for {devices}"
+            );
+        }
+        if attributes > 0 {
+            tracing::warn!(
+                "layer {layer}: {attributes} attributes left out, which only the host's root can set"
+            );
+        }
     }
 }
 
 impl Staged {
     /// Writes what the layer hides into the stage, in overlayfs' form: a whiteout is a character
-    /// device 0/0, an opaque directory has `trusted.overlay.opaque` = `y` (kernel documentation,
-    /// "Overlay Filesystem").
+    /// device 0/0, an opaque directory has [`opaque`] = `y` (kernel documentation, "Overlay
+    /// Filesystem").
     pub(super) fn write_hidden(&self, stage: &Dir) -> sys::Result<()> {
         for path in &self.whiteouts {
             let Some((parent, name)) = path.split() else { continue };
             let dir = stage.below(parent.as_path())?;
             dir.keep_time(|| dir.mknod(name, FileType::CharacterDevice, (0, 0)))?;
         }
-        self.opaque.iter().try_for_each(|p| xattr::set_fd(stage.below(p.as_path())?, OPAQUE, b"y"))
-    }
-}
-
-/// Whether this is overlayfs' whiteout.
-pub(super) fn is_whiteout(s: &rustix::fs::Stat) -> bool {
-    FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice && s.st_rdev == 0
-}
-
-/// Times that leave the time of access at that of the modification.
-fn times(meta: &Meta) -> Timestamps {
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: i64::from(meta.mtime.nanos) };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// Owner, mode, attributes and times, in this order: chown(2) takes setuid bits and
-/// `security.capability` away.
-pub(super) fn finish_file(fd: impl rustix::fd::AsFd, meta: &Meta) -> sys::Result<()> {
-    let fd = fd.as_fd();
-    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-    rustix::fs::fchown(fd, Some(uid), Some(gid)).call(|| format!("fchown({}, {})", meta.uid, meta.gid))?;
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call(|| format!("fchmod({:o})", meta.mode))?;
-    for (name, value) in &meta.xattrs {
-        tolerate(name, xattr::set_fd(fd, name, value))?;
-    }
-    rustix::fs::futimens(fd, &times(meta)).call(|| "futimens".to_string())
-}
-
-/// The same for what cannot be opened; symbolic links have no mode.
-pub(super) fn finish_node(dir: &Dir, name: &OsStr, meta: &Meta, with_mode: bool) -> sys::Result<()> {
-    dir.chown(name, meta.uid, meta.gid)?;
-    if with_mode {
-        dir.chmod(name, meta.mode)?;
-    }
-    for (attribute, value) in &meta.xattrs {
-        tolerate(attribute, xattr::set_at(dir, name, attribute, value))?;
-    }
-    dir.utimens(name, &times(meta))
-}
-
-/// A filesystem without attributes is good enough for all but capabilities.
-fn tolerate(name: &[u8], result: sys::Result<()>) -> sys::Result<()> {
-    match result {
-        Err(e) if e.errno() == Some(Errno::OPNOTSUPP) && name != b"security.capability" => {
-            tracing::warn!("{e}");
-            Ok(())
-        }
-        other => other,
+        self.opaque.iter().try_for_each(|p| xattr::set_fd(stage.below(p.as_path())?, opaque(), b"y"))
     }
 }

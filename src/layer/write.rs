@@ -6,8 +6,9 @@
 //! extended attributes. Names are bytes and stay as they are. Formats: pax(1), "pax Interchange
 //! Format"; attributes as `SCHILY.xattr.NAME`, which star, GNU tar and container tools read.
 
-use super::stage::{DROPPED, OPAQUE, OVERLAY, is_whiteout};
-use super::{Error, Limits, Result, archive::Archive, merge::meta_at, stream::Tar};
+use super::archive::{Archive, Piece};
+use super::node::{self, Owners, is_whiteout, opaque};
+use super::{Error, Limits, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::sys::{Call, dir::Dir, signal, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
@@ -15,7 +16,9 @@ use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 /// How many bytes of a file are copied at once.
@@ -45,11 +48,30 @@ impl<W: Write> TarWriter<W> {
     /// Those of the stream below; where the entry before is incomplete, or `kind` is a socket,
     /// which no tar can hold.
     pub fn entry(&mut self, path: &TreePath, kind: &Kind, meta: &Meta, size: u64) -> io::Result<()> {
-        self.end_entry()?;
         let mut name = if path.is_root() { b"./".to_vec() } else { path.as_bytes().to_vec() };
         if *kind == Kind::Directory && !path.is_root() {
             name.push(b'/');
         }
+        self.begin(&name, kind, meta, size, Pax::default())
+    }
+
+    /// Begins the entry of a file of `size` bytes with holes, of which only the `pieces` are to be
+    /// written.
+    fn sparse_entry(&mut self, path: &TreePath, meta: &Meta, size: u64, pieces: &[Piece]) -> io::Result<()> {
+        let mut pax = Pax::default();
+        pax.record(b"GNU.sparse.major", b"1");
+        pax.record(b"GNU.sparse.minor", b"0");
+        pax.record(b"GNU.sparse.name", path.as_bytes());
+        pax.record(b"GNU.sparse.realsize", size.to_string().as_bytes());
+        // The name that it has where this form is not known.
+        let name = [b"GNUSparseFile.0/", path.as_bytes()].concat();
+        let (map, stored) = (sparse::map(pieces), pieces.iter().map(|(_, len)| len).sum::<u64>());
+        self.begin(&name, &Kind::File, meta, map.len() as u64 + stored, pax)?;
+        self.write_all(&map)
+    }
+
+    fn begin(&mut self, name: &[u8], kind: &Kind, meta: &Meta, size: u64, mut pax: Pax) -> io::Result<()> {
+        self.end_entry()?;
         let none = TreePath::root();
         let (flag, link, device) = match kind {
             Kind::File => (b'0', &b""[..], (0, 0)),
@@ -62,9 +84,8 @@ impl<W: Write> TarWriter<W> {
             Kind::Socket => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket in a tar")),
         };
         let size = if *kind == Kind::File { size } else { 0 };
-        let mut pax = Pax::default();
         let mut header = tar::Header::new_ustar();
-        pax.text(&mut header.as_old_mut().name, "path", &name);
+        pax.text(&mut header.as_old_mut().name, "path", name);
         pax.text(&mut header.as_old_mut().linkname, "linkpath", link);
         pax.number(&mut header.as_old_mut().size, "size", size);
         pax.number(&mut header.as_old_mut().uid, "uid", meta.uid.into());
@@ -214,15 +235,17 @@ impl Pax {
 }
 
 /// How a tree is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
     /// No file is newer than this many seconds since 1970, as `SOURCE_DATE_EPOCH` asks for.
     pub latest: Option<i64>,
+    /// The owners that files could not be given, nor be recorded on them.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// Writes all that is in the directory `dir`, and itself as `./`, to `out` as a tar. Links are
-/// written, never followed; sockets and other filesystems mounted below are left out, holes are
-/// written as zeros. Gives how many entries there are.
+/// written, never followed; sockets and other filesystems mounted below are left out, holes stay
+/// holes. Gives how many entries there are.
 ///
 /// # Errors
 /// The first failed call; [`Error::Output`] where `out` fails.
@@ -293,7 +316,7 @@ impl<'a, W: Write> Tree<'a, W> {
 
     /// Hides what the layers below have in the directory that is written as `path`.
     fn opaque(&mut self, dir: &Dir, path: &TreePath, form: Form) -> Result<()> {
-        let value = if form == Form::Upper { xattr::get_fd(dir, OPAQUE)? } else { None };
+        let value = if form == Form::Upper { xattr::get_fd(dir, opaque())? } else { None };
         if value.is_some_and(|v| v == b"y") { self.empty(path) } else { Ok(()) }
     }
 
@@ -323,51 +346,54 @@ impl<'a, W: Write> Tree<'a, W> {
         if signal::pending().is_some() {
             return Err(Error::Stopped);
         }
-        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let mut kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => {
-                Kind::Symlink(std::os::unix::ffi::OsStringExt::into_vec(dir.readlink(name)?))
-            }
-            FileType::CharacterDevice => Kind::Char(major, minor),
-            FileType::BlockDevice => Kind::Block(major, minor),
-            FileType::Fifo => Kind::Fifo,
-            _ => return Ok(()),
-        };
+        let (mut kind, mut meta) = node::read(dir, name, stat)?;
+        if kind == Kind::Socket {
+            return Ok(());
+        }
+        if let Some(owners) = &self.options.owners {
+            owners.correct(path, stat, &kind, &mut meta);
+        }
         if stat.st_nlink > 1 && kind != Kind::Directory {
             match self.named.get(&(stat.st_dev, stat.st_ino)) {
                 Some(first) => kind = Kind::Link(first.clone()),
                 None => drop(self.named.insert((stat.st_dev, stat.st_ino), path.clone())),
             }
         }
-        let mut meta = meta_at(dir, name, stat)?;
-        meta.xattrs.retain(|(n, _)| {
-            !DROPPED.contains(&n.as_slice()) && !OVERLAY.iter().any(|prefix| n.starts_with(prefix))
-        });
+        meta.xattrs.retain(|(n, _)| !node::is_dropped(n) && !node::is_overlay(n));
         if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
             meta.mtime = Time { seconds: latest, nanos: 0 };
         }
         self.entries += 1;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        self.out.entry(path, &kind, &meta, size).map_err(Error::Output)?;
-        if kind == Kind::File {
-            let file = dir.file(name)?;
-            self.content(file, size, &dir.path().join(name))?;
+        if kind != Kind::File {
+            return self.out.entry(path, &kind, &meta, 0).map_err(Error::Output);
         }
-        Ok(())
+        let (file, place) = (dir.file(name)?, dir.path().join(name));
+        let whole = [(0, size)];
+        let pieces = sparse::pieces(&file, size)?;
+        match &pieces {
+            Some(pieces) => self.out.sparse_entry(path, &meta, size, pieces),
+            None => self.out.entry(path, &kind, &meta, size),
+        }
+        .map_err(Error::Output)?;
+        self.content(&file, pieces.as_deref().unwrap_or(&whole), &place)
     }
 
-    fn content(&mut self, file: std::fs::File, size: u64, path: &Path) -> Result<()> {
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
-        let mut source = file.take(size);
-        while self.out.left > 0 {
-            let read = source.read(&mut buffer).and_then(|n| match n {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                n => Ok(n),
-            });
-            let n = read.call(|| format!("read({})", path.display()))?;
-            self.out.write_all(&buffer[..n]).map_err(Error::Output)?;
+    fn content(&mut self, file: &std::fs::File, pieces: &[Piece], path: &Path) -> Result<()> {
+        let most = pieces.iter().map(|(_, len)| *len).max().unwrap_or(0);
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(most).unwrap_or(CHUNK))];
+        for (at, len) in pieces {
+            let (mut at, end) = (*at, at + len);
+            while at < end {
+                let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+                let read = file.read_at(&mut buffer[..want], at).and_then(|n| match n {
+                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => Ok(n),
+                });
+                let n = read.call(|| format!("pread({}, {at})", path.display()))?;
+                self.out.write_all(&buffer[..n]).map_err(Error::Output)?;
+                at += n as u64;
+            }
         }
         Ok(())
     }
@@ -484,7 +510,7 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", at("a")).unwrap();
         let write = || {
             let mut out = TarWriter::new(Vec::new());
-            let options = WriteOptions { latest: Some(7) };
+            let options = WriteOptions { latest: Some(7), ..WriteOptions::default() };
             assert_eq!(write_tree(dir.path(), &mut out, &options).unwrap(), 6);
             out.finish().unwrap()
         };

@@ -101,7 +101,7 @@ pub(super) fn files() -> Vec<PathBuf> {
     let below_home = |dir: &str| home.as_ref().map(|h| h.join(dir));
     let runtime = var("XDG_RUNTIME_DIR")
         .map(|d| d.join("containers"))
-        .or_else(|| Some(format!("/run/containers/{}", rustix::process::geteuid().as_raw()).into()));
+        .or_else(|| Some(format!("/run/containers/{}", crate::sys::userns::outer_uid()).into()));
     let config = var("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|d| d.join("containers"));
     let docker = var("DOCKER_CONFIG").or_else(|| below_home(".docker"));
     [

@@ -2,10 +2,23 @@
 
 use super::Result;
 use crate::sys::dir::{self, Dir};
+use crate::sys::userns::{self, Ids};
 use crate::sys::{self, Call, mount};
 use rustix::fs::{CWD, FlockOperation, Mode};
 use std::fs::File;
 use std::path::Path;
+
+/// What the names of unpacked layers begin with: with other ids their files have other owners.
+pub(super) fn prefix() -> &'static str {
+    PREFIXES[match userns::ids() {
+        Ids::Host => 0,
+        Ids::Mapped => 1,
+        Ids::Single => 2,
+    }]
+}
+
+/// All that there are.
+pub(super) const PREFIXES: [&str; 3] = ["", "mapped-", "single-"];
 
 /// Holds the lock of the layers area until dropped.
 pub(super) struct LayersLock {

@@ -3,8 +3,8 @@
 //! It works where the store's layers area lies on btrfs and the bundle on the same one. A
 //! chain of layers is made from the longest part of it that is there.
 
-use super::area::{LayersLock, sync};
-use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
+use super::area::{LayersLock, prefix, sync};
+use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Options, copy_tree};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
@@ -47,7 +47,7 @@ impl Driver for Btrfs {
         }
     }
 
-    fn mount(&self, _: &Rootfs, _: &Path) -> Result<()> {
+    fn mount(&self, _: &Rootfs, _: &Path, _: Access) -> Result<()> {
         Ok(())
     }
 
@@ -71,7 +71,7 @@ fn snapshot(source: &Path, target: &Path) -> Result<()> {
 }
 
 fn subvolume(area: &Path, layer: &Layer) -> PathBuf {
-    area.join(format!("btrfs-{}", layer.chain_id.hex()))
+    area.join(format!("{}btrfs-{}", prefix(), layer.chain_id.hex()))
 }
 
 /// The subvolume with all layers of `image`; makes what is missing.

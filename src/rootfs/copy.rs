@@ -1,6 +1,6 @@
 //! `copy`: a plain directory, for any filesystem and any source; nothing is mounted.
 
-use super::{Driver, Result, Rootfs, Source, area, image};
+use super::{Access, Driver, Result, Rootfs, Source, area, image};
 use crate::layer::{self, Options, copy_tree};
 use crate::store::Store;
 use std::path::Path;
@@ -31,7 +31,7 @@ impl Driver for Copy {
         Ok(())
     }
 
-    fn mount(&self, _: &Rootfs, _: &Path) -> Result<()> {
+    fn mount(&self, _: &Rootfs, _: &Path, _: Access) -> Result<()> {
         Ok(())
     }
 

@@ -5,11 +5,11 @@
 //! replayed (ext4 `noload`, btrfs `rescue=nologreplay`). The loop device detaches itself at
 //! the unmount.
 
-use super::{Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
+use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
 use crate::store::Store;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::{self, Mount};
-use crate::sys::{self, Call};
+use crate::sys::{self, Call, userns};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -35,17 +35,17 @@ impl Driver for ImageFile {
             area::make_dir(&bundle.join(name))?;
         }
         rootfs.lowers = vec![bundle.join("lower")];
-        self.mount(rootfs, bundle)
+        self.mount(rootfs, bundle, Access::Write)
     }
 
-    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()> {
         let lower = bundle.join("lower");
         if let Some(file) = &rootfs.image
             && !mount::is_mount_point(&lower)?
         {
             mount_file(file, &lower)?.keep();
         }
-        overlay::mount(rootfs, None, bundle)
+        overlay::mount_again(rootfs, bundle, access)
     }
 
     fn remove(&self, bundle: &Path) -> Result<()> {
@@ -61,8 +61,14 @@ pub(super) fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
     {
         return Ok(mounted);
     }
-    let device = LoopDevice::attach(file, true)?;
-    Ok(Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options)?)
+    let device = LoopDevice::attach(file, true).map_err(|e| refused(file, e))?;
+    let mounted = Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options);
+    mounted.map_err(|e| refused(file, e))
+}
+
+/// Why `file` is not mounted: in a user namespace the kernel trusts no filesystem image.
+fn refused(file: &Path, source: sys::Error) -> Error {
+    if userns::ids().is_host() { source.into() } else { Error::RootMounts { file: file.into(), source } }
 }
 
 /// The type of the filesystem in `file`, and its mount options.

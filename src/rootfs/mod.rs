@@ -18,10 +18,14 @@
 //! layers/lock             held while layers are extracted, so that each is extracted once
 //! layers/diff-HEX/fs      overlay: a layer by its diff id, in overlayfs' form
 //! layers/diff-HEX/root    there where the layer describes its root directory
+//! layers/diff-HEX/opaque  there where the layer hides all that is below it
 //! layers/chain-HEX/…      the same for a layer that depends on those below, by chain id
 //! layers/empty            overlay: the lower of an image without layers
 //! layers/btrfs-HEX        btrfs: a read-only subvolume by chain id
 //! ```
+//!
+//! In a user namespace files have other owners on disk and opaque directories another attribute,
+//! so the names begin with `mapped-` there, or with `single-` where there is one id only.
 //!
 //! [`stale`] finds those that neither an image nor a bundle needs.
 //!
@@ -41,6 +45,7 @@ use crate::layer;
 use crate::oci::Image;
 use crate::store::{self, Area, Store};
 use crate::sys::overlay::MAX_LOWERS;
+use crate::sys::userns::{self, Ids};
 use crate::sys::{self, Call};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -131,6 +136,25 @@ pub enum Error {
     /// The file holds no filesystem that is known.
     #[error("{} is not a filesystem image: no ext4, squashfs, erofs or btrfs in it", .0.display())]
     NotAnImage(PathBuf),
+    /// Another command of the user has it mounted, in a mount namespace of its own.
+    #[error("{} is in use by process {process}", rootfs.display())]
+    InUse {
+        /// The root filesystem.
+        rootfs: PathBuf,
+        /// A process that sees it.
+        process: i32,
+    },
+    /// The kernel mounts a filesystem image for root alone.
+    #[error("{} cannot be mounted by an ordinary user: {source}", file.display())]
+    RootMounts {
+        /// The image.
+        file: PathBuf,
+        /// The refused call.
+        source: sys::Error,
+    },
+    /// The owners of its files would be misread.
+    #[error("the root filesystem was made {}", .0.made())]
+    OtherIds(Ids),
     /// A layer.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -150,13 +174,27 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownDriver(_) | Self::Source { .. } | Self::NotAnImage(_) => Kind::Input,
+            Self::UnknownDriver(_)
+            | Self::Source { .. }
+            | Self::NotAnImage(_)
+            | Self::OtherIds(_)
+            | Self::InUse { .. } => Kind::Input,
             Self::Unsupported { .. } => Kind::Unsupported,
+            Self::RootMounts { .. } => Kind::Privilege,
             Self::Layer(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }
     }
+}
+
+/// What a root filesystem is mounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To be looked at; it may be in use.
+    Read,
+    /// To be changed.
+    Write,
 }
 
 /// The record of a bundle's root filesystem.
@@ -173,11 +211,14 @@ pub struct Rootfs {
     /// Whether it goes with the command that made it: what is written is never synced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub volatile: bool,
+    /// With which ids it was made; with others its files have other owners.
+    #[serde(default, skip_serializing_if = "Ids::is_host")]
+    pub ids: Ids,
 }
 
 impl Rootfs {
-    const fn new(driver: DriverKind) -> Self {
-        Self { driver, lowers: Vec::new(), image: None, volatile: false }
+    fn new(driver: DriverKind) -> Self {
+        Self { driver, lowers: Vec::new(), image: None, volatile: false, ids: userns::ids() }
     }
 
     /// Makes `bundle/rootfs` from `source`, mounted where the driver mounts. The folder
@@ -218,12 +259,16 @@ impl Rootfs {
         }
     }
 
-    /// Makes the mounts again that are gone since a reboot; does nothing where they are there.
+    /// Makes the mounts again that are gone, since a reboot, or since the mount namespace of an
+    /// ordinary user's command is; does nothing where they are there.
     ///
     /// # Errors
-    /// [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
-    pub fn mount(&self, bundle: &Path) -> Result<()> {
-        self.driver.driver().mount(self, bundle)
+    /// [`Error::OtherIds`], [`Error::InUse`]; [`Error::Sys`]; [`Error::NotAnImage`] where the image file was replaced.
+    pub fn mount(&self, bundle: &Path, access: Access) -> Result<()> {
+        if self.ids != userns::ids() {
+            return Err(Error::OtherIds(self.ids));
+        }
+        self.driver.driver().mount(self, bundle, access)
     }
 
     /// Unmounts and deletes what [`Rootfs::create`] made, also when it is partly gone. The
@@ -241,7 +286,7 @@ trait Driver {
     /// Makes `bundle/rootfs`, mounted; records in `rootfs` what [`Driver::mount`] needs.
     fn create(&self, store: &Store, source: &Source, bundle: &Path, rootfs: &mut Rootfs) -> Result<()>;
     /// Mounts what is not mounted.
-    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()>;
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()>;
     /// Unmounts and deletes.
     fn remove(&self, bundle: &Path) -> Result<()>;
 }
@@ -270,13 +315,16 @@ pub fn choose(store: &Store, source: &Source) -> Result<(DriverKind, String)> {
     if sys::btrfs::is_btrfs(&layers)? && !matches!(source, Source::Directory(_)) {
         return Ok((DriverKind::Btrfs, format!("{} is on btrfs", layers.display())));
     }
-    if let Source::Image(image) = source
-        && image.layers.len() > MAX_LOWERS
-    {
+    let count = match source {
+        Source::Image(image) => image.layers.len().max(1),
+        _ => 1,
+    };
+    if count > MAX_LOWERS {
         return Ok((DriverKind::Copy, format!("an overlay takes {MAX_LOWERS} layers")));
     }
-    match overlay::try_mount(&layers) {
+    match overlay::try_mount(&layers, count) {
         Ok(()) => Ok((DriverKind::Overlay, "overlays can be mounted".to_string())),
+        Err(Error::Unsupported { reason, .. }) => Ok((DriverKind::Copy, reason)),
         Err(e) => Ok((DriverKind::Copy, format!("no overlay can be mounted: {e}"))),
     }
 }

@@ -6,14 +6,16 @@
 //! be 500 of them, on kernels before 6.7 as many as a mount string holds. What a throw-away
 //! bundle writes is not synced (`volatile`).
 
-use super::area::{LayersLock, make_dir, remove_dirs, sync};
-use super::{Driver, DriverKind, Error, Result, Rootfs, Source};
+use super::area::{LayersLock, make_dir, prefix, remove_dirs, sync};
+use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Extracted, Options, copy_meta};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
+use crate::sys::dir::Dir;
 use crate::sys::overlay::MAX_LOWERS;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, mount};
+use crate::sys::{self, Call, mount, userns};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +32,7 @@ impl Driver for Overlay {
                 let layers = lowers(store, image)?;
                 let root =
                     layers.iter().find(|l| l.with_file_name("root").exists()).or(layers.first()).cloned();
-                rootfs.lowers = layers;
+                rootfs.lowers = visible(layers);
                 root
             }
             Source::Directory(dir) => {
@@ -48,8 +50,8 @@ impl Driver for Overlay {
         mount(rootfs, root_meta.as_deref(), bundle)
     }
 
-    fn mount(&self, rootfs: &Rootfs, bundle: &Path) -> Result<()> {
-        mount(rootfs, None, bundle)
+    fn mount(&self, rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()> {
+        mount_again(rootfs, bundle, access)
     }
 
     fn remove(&self, bundle: &Path) -> Result<()> {
@@ -69,6 +71,27 @@ pub(super) fn mount(rootfs: &Rootfs, root: Option<&Path>, bundle: &Path) -> Resu
     }
     let (lowers, volatile) = (&rootfs.lowers, rootfs.volatile);
     stack(sys::overlay::Overlay { lowers, upper: Some((&upper, &work)), volatile }, &target)
+}
+
+/// Mounts the overlay of `bundle` again where it is not mounted. Mounts in a user namespace go with
+/// the command: another one may have it mounted and write to it, and what only reads takes the upper
+/// directory for the topmost lower one.
+pub(super) fn mount_again(rootfs: &Rootfs, bundle: &Path, access: Access) -> Result<()> {
+    let (upper, target) = (bundle.join("upper"), bundle.join("rootfs"));
+    if userns::ids().is_host() || mount::is_mount_point(&target)? {
+        return mount(rootfs, None, bundle);
+    }
+    if access == Access::Read && rootfs.lowers.len() < MAX_LOWERS {
+        let lowers: Vec<_> = std::iter::once(&upper).chain(&rootfs.lowers).cloned().collect();
+        return stack(sys::overlay::Overlay { lowers: &lowers, upper: None, volatile: false }, &target);
+    }
+    // Nobody mounts it between the look and the mount.
+    let folder = Dir::open(bundle)?;
+    flock(&folder, FlockOperation::LockExclusive).call(|| format!("flock({})", bundle.display()))?;
+    match sys::overlay::user_of(&upper)? {
+        Some(process) => Err(Error::InUse { rootfs: target, process }),
+        None => mount(rootfs, None, bundle),
+    }
 }
 
 /// Mounts `overlay` at `target`; says so where this kernel takes fewer lowers.
@@ -97,13 +120,14 @@ fn unsupported<T>(reason: String) -> Result<T> {
     Err(Error::Unsupported { driver: DriverKind::Overlay, reason })
 }
 
-/// Whether an overlay with an upper directory can be mounted in `folder`.
-pub(super) fn try_mount(folder: &Path) -> Result<()> {
+/// Whether an overlay with an upper directory over `count` layers can be mounted in `folder`.
+pub(super) fn try_mount(folder: &Path, count: usize) -> Result<()> {
     let work = Workspace::beside(&folder.join("x"))?;
-    for name in ["lower", "upper", "work", "rootfs"] {
-        make_dir(&work.path().join(name))?;
-    }
-    let rootfs = Rootfs { lowers: vec![work.path().join("lower")], ..Rootfs::new(DriverKind::Overlay) };
+    // Names as long as those of layers: to old kernels that matters.
+    let lowers: Vec<_> = (0..count).map(|i| work.path().join(format!("{i:064x}"))).collect();
+    let own = ["upper", "work", "rootfs"].map(|name| work.path().join(name));
+    lowers.iter().chain(&own).try_for_each(|path| make_dir(path))?;
+    let rootfs = Rootfs { lowers, ..Rootfs::new(DriverKind::Overlay) };
     mount(&rootfs, None, work.path())?;
     Ok(mount::unmount(&work.path().join("rootfs"))?)
 }
@@ -112,7 +136,7 @@ pub(super) fn try_mount(folder: &Path) -> Result<()> {
 fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     let area = store.area(Area::Layers)?;
     if image.layers.is_empty() {
-        let empty = area.join("empty");
+        let empty = area.join(format!("{}empty", prefix()));
         let _lock = LayersLock::take(&area)?;
         if !empty.exists() {
             make_dir(&empty)?;
@@ -129,11 +153,20 @@ fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().flatten().rev().collect())
 }
 
+/// The layers, the topmost first, down to one whose root is opaque: overlayfs heeds that in every
+/// directory but the roots of its lowers.
+fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
+    if let Some(at) = layers.iter().position(|l| l.with_file_name("opaque").exists()) {
+        layers.truncate(at + 1);
+    }
+    layers
+}
+
 /// Where the layer lies, if it does.
 fn find(area: &Path, layer: &Layer) -> Option<PathBuf> {
     // By chain id first: that is the better fit, where there is one.
     let names = [format!("chain-{}", layer.chain_id.hex()), format!("diff-{}", layer.diff_id.hex())];
-    names.into_iter().map(|n| area.join(n).join("fs")).find(|p| p.exists())
+    names.into_iter().map(|n| area.join(prefix().to_string() + &n).join("fs")).find(|p| p.exists())
 }
 
 /// Extracts the layers that are missing in `found`, several at once, and publishes them in order.
@@ -170,9 +203,11 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
         if depends && i > 0 {
             settle(&mut extracted, work.path(), &folder.join("fs"), &found[..i])?;
         }
-        if extracted.describes_root() {
-            let marker = folder.join("root");
-            std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
+        for (name, holds) in [("root", extracted.describes_root()), ("opaque", extracted.hides_all())] {
+            let marker = folder.join(name);
+            if holds {
+                std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
+            }
         }
         let layer = &layers[i];
         let name = if depends {
@@ -181,7 +216,7 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
         } else {
             format!("diff-{}", layer.diff_id.hex())
         };
-        let target = area.join(name);
+        let target = area.join(prefix().to_string() + &name);
         std::fs::rename(&folder, &target)
             .call(|| format!("rename({}, {})", folder.display(), target.display()))?;
         found[i] = Some(target.join("fs"));
@@ -203,7 +238,7 @@ fn extract_one<'a>(store: &Store, work: &Path, layer: &'a Layer, i: usize) -> Re
 
 /// Settles a layer against the tree of those below it.
 fn settle(extracted: &mut Extracted, work: &Path, fs: &Path, below: &[Option<PathBuf>]) -> Result<()> {
-    let lowers: Vec<PathBuf> = below.iter().rev().flatten().cloned().collect();
+    let lowers = visible(below.iter().rev().flatten().cloned().collect());
     if let [only] = lowers.as_slice() {
         return Ok(extracted.settle(fs, Some(only))?);
     }

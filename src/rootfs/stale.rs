@@ -1,6 +1,7 @@
 //! Unpacked layers that nobody needs any more.
 
 use super::Result;
+use super::area::PREFIXES;
 use crate::oci::Image;
 use crate::store::{Area, Store};
 use crate::sys::workspace::Workspace;
@@ -31,9 +32,10 @@ pub fn stale(store: &Store, images: impl Iterator<Item = Image>, lowers: &[PathB
     let mut used: HashSet<OsString> = HashSet::new();
     for layer in images.flat_map(|i| i.layers) {
         let (chain, diff) = (layer.chain_id.hex(), layer.diff_id.hex());
-        used.extend(
-            [format!("chain-{chain}"), format!("btrfs-{chain}"), format!("diff-{diff}")].map(Into::into),
-        );
+        for prefix in PREFIXES {
+            let names = [format!("chain-{chain}"), format!("btrfs-{chain}"), format!("diff-{diff}")];
+            used.extend(names.map(|name| (prefix.to_string() + &name).into()));
+        }
     }
     let mounted = |folder: &Path| lowers.iter().any(|l| l.starts_with(folder));
     let is_used = |folder: &PathBuf| folder.file_name().is_some_and(|n| used.contains(n)) || mounted(folder);
@@ -52,7 +54,7 @@ impl Stale {
         }
         let grave = Workspace::beside(&self.area.join("x"))?;
         for (i, folder) in self.folders.iter().enumerate() {
-            if is_btrfs(folder) {
+            if btrfs::is_subvolume(folder)? {
                 // Read-only, it cannot be moved; the kernel deletes it later anyway.
                 btrfs::delete(folder)?;
                 continue;
@@ -65,16 +67,15 @@ impl Stale {
     }
 }
 
-fn is_btrfs(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|n| n.to_string_lossy().starts_with("btrfs-"))
-}
-
 fn unpacked(area: &Path) -> sys::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(area) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.call(|| format!("opendir({})", area.display()))?,
     };
-    let is_layer = |name: &str| ["chain-", "diff-", "btrfs-"].iter().any(|p| name.starts_with(p));
+    let is_layer = |name: &str| {
+        let bare = PREFIXES.iter().filter_map(|p| name.strip_prefix(p)).next_back().unwrap_or(name);
+        ["chain-", "diff-", "btrfs-"].iter().any(|p| bare.starts_with(p))
+    };
     let mut folders: Vec<PathBuf> = entries
         .flatten()
         .filter(|e| e.file_name().to_str().is_some_and(is_layer))

@@ -24,6 +24,7 @@ pub use stats::{oom_kills, read as stats};
 pub use unit::{Unit, stop as stop_unit, update as update_unit};
 
 use super::{Error, Result, io_error};
+use crate::sys::userns;
 use rustix::fd::OwnedFd;
 use std::fs;
 use std::io::ErrorKind;
@@ -146,7 +147,11 @@ impl Cgroup {
     /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
     pub fn plan(cgroups_path: &str, name: &str, systemd: bool) -> Result<Self> {
         let unit = if systemd { Some(Unit::parse(cgroups_path, name)?) } else { None };
-        let groups = unit.as_ref().map_or_else(|| places(cgroups_path, name), places_of)?;
+        let mut groups = unit.as_ref().map_or_else(|| places(cgroups_path, name), places_of)?;
+        if userns::ids() != userns::Ids::Host {
+            // An ordinary user has those that were handed down, if any, and runs without the others.
+            groups.retain(|(_, path)| is_writable(path));
+        }
         let (there, new): (Vec<_>, Vec<_>) = groups.iter().map(|(_, p)| p.clone()).partition(|p| p.exists());
         if let Some(path) = there.iter().find(|path| !processes(&[(*path).clone()]).is_empty()) {
             let reason = format!("{} has processes in it", path.display());
@@ -204,6 +209,12 @@ impl Cgroup {
         let Some((_, path)) = self.groups.iter().find(|(h, _)| h.is_v2()) else { return Ok(None) };
         Ok(Some(io_error("open", path, fs::File::open(path))?.into()))
     }
+}
+
+/// Whether the group can be made or is there to be changed.
+fn is_writable(group: &Path) -> bool {
+    let there = group.ancestors().find(|p| p.exists()).unwrap_or(group);
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// Opens the version 2 group among `paths`, for clone3. Once it has handed controllers down it

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::sys::inroot::Root;
 use crate::sys::sandbox::{DEVICE_LINKS, DEVICES};
-use crate::sys::{Call, mountfd::Tree};
+use crate::sys::{Call, mountfd::Tree, userns};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
@@ -28,7 +28,7 @@ pub fn create(spec: &Spec, root: &Root) -> Result<()> {
     if host_dev {
         return Ok(());
     }
-    let mapped = spec.has_namespace("user");
+    let mapped = spec.has_namespace("user") || userns::ids() != userns::Ids::Host;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
         if !spec.linux.devices.iter().any(|d| d.path == path) {

@@ -19,6 +19,7 @@ use crate::sys::inroot::Root;
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now, setns};
 use crate::sys::pty::{self, Pty};
 use crate::sys::signal::Signals;
+use crate::sys::userns;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -85,7 +86,8 @@ impl Exec {
         let (console, inbox) = self.console(&program)?;
         let (ours, theirs) = Channel::pair()?;
         ours.limit(PATIENCE)?;
-        let entry = Entry { spec: &spec, program: &program, pidfd: &pidfd, console: console.as_ref() };
+        let pid = state.process.as_ref().map_or(0, |p| p.pid);
+        let entry = Entry { spec: &spec, program: &program, pid, pidfd: &pidfd, console: console.as_ref() };
         // Children from now on are born in the container's pid namespace, this process stays.
         if spec.has_namespace("pid") {
             setns(&pidfd, libc::CLONE_NEWPID, "pid namespace")?;
@@ -208,6 +210,7 @@ fn user(text: &str, root: &Root) -> Result<Ids> {
 struct Entry<'a> {
     spec: &'a Spec,
     program: &'a Program,
+    pid: i32,
     pidfd: &'a OwnedFd,
     console: Option<&'a OwnedFd>,
 }
@@ -233,7 +236,9 @@ impl Entry<'_> {
         channel.expect(Tag::Grouped)?;
         state::close_to_others()?;
         let flags = self.spec.linux.namespaces.iter().filter_map(|n| namespaces::flag(&n.kind));
-        let flags = flags.filter(|f| *f != libc::CLONE_NEWPID).fold(0, |all, f| all | f);
+        // The user namespace of the container that an ordinary user has made is entered already.
+        let entered = if userns::is_shared_with(self.pid) { libc::CLONE_NEWUSER } else { 0 };
+        let flags = flags.filter(|f| ![libc::CLONE_NEWPID, entered].contains(f)).fold(0, |all, f| all | f);
         setns(self.pidfd, flags, "the container's namespaces")?;
         if self.spec.has_namespace("user") {
             namespaces::become_root()?;

@@ -11,7 +11,7 @@ use super::{Error, Result, cgroup::Cgroup, devices, spec::Mount, spec::Spec};
 use crate::layer;
 use crate::sys::inroot::Root;
 use crate::sys::mountfd::{Attributes, Tree, set_attributes};
-use crate::sys::{Call, mount};
+use crate::sys::{Call, mount, userns};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -116,6 +116,10 @@ impl<'a> Mounts<'a> {
         }
         let read_only = parsed.own.set & libc::MOUNT_ATTR_RDONLY != 0;
         let late = place == Path::new("/dev") && read_only;
+        if mount.kind == "devpts" && userns::ids() == userns::Ids::Single {
+            // There is no group of terminals.
+            parsed.data.retain(|(key, _)| key != "gid");
+        }
         let writable = late || parsed.copy_up;
         let attributes = if writable { parsed.own.set & !libc::MOUNT_ATTR_RDONLY } else { parsed.own.set };
         let data: Vec<_> = parsed.data.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();

@@ -1,5 +1,6 @@
 //! Blobs: verified reading, and writing that publishes whole blobs only.
 
+use super::incoming::{Following, Growing};
 use super::{Error, Hashed, Result, Store, io_error};
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::sys::Call;
@@ -124,7 +125,25 @@ impl<R: Read> Read for Verified<R> {
 }
 
 /// A blob of the store, verified while it is read.
-pub type BlobReader = Verified<File>;
+#[derive(Debug)]
+pub struct BlobReader(Source);
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one lives per blob that is read")]
+enum Source {
+    There(Verified<File>),
+    /// Its writer verifies it.
+    Coming(Following),
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Source::There(file) => file.read(buf),
+            Source::Coming(blob) => blob.read(buf),
+        }
+    }
+}
 
 /// What [`Store::ingest`] found.
 #[derive(Debug)]
@@ -148,6 +167,8 @@ pub struct BlobWriter {
     descriptor: Descriptor,
     hasher: Hasher,
     len: u64,
+    /// Where it is read as it comes.
+    growing: Option<Growing>,
 }
 
 impl BlobWriter {
@@ -170,6 +191,9 @@ impl BlobWriter {
     pub fn restart(&mut self) -> Result<()> {
         let truncated = self.file.set_len(0).and_then(|()| self.file.rewind());
         io_error("truncate", &self.path, truncated)?;
+        if self.len > 0 {
+            self.growing = None;
+        }
         self.hasher = Hasher::new(self.descriptor.digest.algorithm());
         self.len = 0;
         Ok(())
@@ -188,7 +212,7 @@ impl BlobWriter {
     /// # Errors
     /// [`Error::Verify`], [`Error::Io`].
     pub fn commit(self) -> Result<()> {
-        let Self { file, path, target, descriptor, hasher, len } = self;
+        let Self { file, path, target, descriptor, hasher, len, growing } = self;
         let digest = descriptor.digest;
         let fail = |e: VerifyError| {
             let _ = fs::remove_file(&path);
@@ -202,7 +226,11 @@ impl BlobWriter {
             return fail(VerifyError::Digest { digest, got });
         }
         io_error("chmod", &path, file.set_permissions(fs::Permissions::from_mode(0o444)))?;
-        io_error("publish", &target, fs::rename(&path, &target))
+        io_error("publish", &target, fs::rename(&path, &target))?;
+        if let Some(growing) = growing {
+            growing.whole();
+        }
+        Ok(())
     }
 }
 
@@ -215,6 +243,9 @@ impl Write for BlobWriter {
         let n = self.file.write(buf)?;
         self.hasher.update(&buf[..n]);
         self.len += n as u64;
+        if let Some(growing) = &self.growing {
+            growing.reached(self.len);
+        }
         Ok(n)
     }
 
@@ -238,14 +269,18 @@ impl Store {
         Ok(self.size(&descriptor.digest)? == Some(descriptor.size))
     }
 
-    /// Opens a blob; the reader fails where it is not what `descriptor` says.
+    /// Opens a blob; the reader fails where it is not what `descriptor` says. A handle of
+    /// [`Store::awaiting`] waits for one that is not there yet.
     ///
     /// # Errors
     /// [`Error::NoBlob`], [`Error::Io`].
     pub fn blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        if let Some(blob) = self.coming(descriptor)? {
+            return Ok(BlobReader(Source::Coming(blob)));
+        }
         let path = self.blob_path(&descriptor.digest);
         match File::open(&path) {
-            Ok(f) => Ok(Verified::new(f, descriptor)),
+            Ok(f) => Ok(BlobReader(Source::There(Verified::new(f, descriptor)))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(Error::NoBlob { digest: descriptor.digest.clone(), root: self.root().to_path_buf() })
             }
@@ -288,8 +323,13 @@ impl Store {
                 descriptor: descriptor.clone(),
                 hasher: Hasher::new(digest.algorithm()),
                 len: 0,
+                growing: None,
             };
             writer.rehash()?;
+            if let (true, Some(incoming)) = (writer.is_empty(), &self.incoming) {
+                let growing = Growing::begin(incoming, digest, &writer.file);
+                writer.growing = Some(io_error("duplicate", &writer.path, growing)?);
+            }
             return Ok(Ingest::Missing(writer));
         }
     }

@@ -37,6 +37,7 @@ mod blob;
 mod fsck;
 mod gc;
 mod hashed;
+mod incoming;
 mod index;
 mod lease;
 mod nameless;
@@ -63,6 +64,7 @@ use crate::sys::workspace::Workspace;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The largest manifest, index or configuration that is read, in bytes
 /// (distribution-spec: registries should accept 4 MiB).
@@ -218,6 +220,8 @@ impl Area {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// What this handle waits for; none for most.
+    incoming: Option<Arc<incoming::Incoming>>,
 }
 
 impl Store {
@@ -229,7 +233,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         io_error("create", root, fs::create_dir_all(root))?;
         let root = &io_error("resolve", root, root.canonicalize())?;
-        let store = Self { root: root.clone() };
+        let store = Self { root: root.clone(), incoming: None };
         let is_layout = store.check_layout()?;
         for dir in ["blobs/sha256", "shipimg/ingest", "shipimg/tmp"] {
             let dir = root.join(dir);

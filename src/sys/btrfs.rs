@@ -1,6 +1,6 @@
 //! Subvolumes of btrfs, by libbtrfsutil.
 
-use super::{Error, Result};
+use super::{Error, Result, dir};
 use btrfsutil::subvolume::{DeleteFlags, Subvolume};
 use rustix::io::Errno;
 use std::path::Path;
@@ -73,26 +73,35 @@ pub fn set_read_only(path: &Path) -> Result<()> {
 }
 
 /// Deletes a subvolume with the subvolumes in it. One that has used up its quota has no room
-/// for the deletion; its limit is lifted then.
+/// for the deletion; its limit is lifted then. Where the mount does not let ordinary users
+/// delete theirs (`user_subvol_rm_allowed`, btrfs(5)), its files go one by one.
 ///
 /// # Errors
-/// The failed ioctl.
+/// The failed ioctl, or those of [`dir::remove`].
 pub fn delete(path: &Path) -> Result<()> {
-    match delete_once(path) {
+    match delete_once(path, DeleteFlags::RECURSIVE) {
         Err(e) if e.errno() == Some(Errno::DQUOT) => {
             let args = ["qgroup".as_ref(), "limit".as_ref(), "none".as_ref(), path.as_os_str()];
             if let Err(failed) = super::program::output("btrfs", &args) {
                 tracing::warn!("{failed}");
                 return Err(e);
             }
-            delete_once(path)
+            delete_once(path, DeleteFlags::RECURSIVE)
+        }
+        // To look for subvolumes in it is root's alone, and so is to delete what is read-only.
+        Err(e) if e.errno() == Some(Errno::PERM) => {
+            let subvolume = failed(Subvolume::get(path), || format!("open({})", path.display()))?;
+            failed(subvolume.set_ro(false), || {
+                format!("ioctl({}, BTRFS_IOC_SUBVOL_SETFLAGS)", path.display())
+            })?;
+            delete_once(path, DeleteFlags::empty()).or_else(|_| dir::remove(path))
         }
         other => other,
     }
 }
 
-fn delete_once(path: &Path) -> Result<()> {
+fn delete_once(path: &Path, flags: DeleteFlags) -> Result<()> {
     let call = || format!("ioctl({}, BTRFS_IOC_SNAP_DESTROY)", path.display());
     let subvolume = failed(Subvolume::get(path), call)?;
-    failed(subvolume.delete(DeleteFlags::RECURSIVE), call)
+    failed(subvolume.delete(flags), call)
 }

@@ -120,6 +120,24 @@ impl Dir {
         Ok(self.opened(self.resolve(Path::new(name), OPEN_DIR | OFlags::NOFOLLOW, how)?, Path::new(name)))
     }
 
+    /// As [`Dir::child_here`], for removal: a directory that its owner may not read or change,
+    /// as overlayfs' `work/work` and some of layers are, is opened up first.
+    fn child_to_clear(&self, name: &OsStr) -> Result<Self> {
+        let child = match self.child_here(name) {
+            Err(e) if e.errno() == Some(Errno::ACCESS) => {
+                self.chmod(name, 0o700)?;
+                self.child_here(name)?
+            }
+            other => other?,
+        };
+        if fs::accessat(&child.fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS).is_err()
+        {
+            // Where this fails, the removal does, and says what.
+            let _ = fs::fchmod(&child.fd, Mode::RWXU);
+        }
+        Ok(child)
+    }
+
     /// Makes a regular file that must not exist, mode 0600, for writing.
     ///
     /// # Errors
@@ -282,7 +300,7 @@ impl Dir {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => {
-                self.child_here(name)?.clear(&[])?;
+                self.child_to_clear(name)?.clear(&[])?;
                 self.rmdir(name)
             }
             Err(e) => Err(e).call(|| self.name("unlinkat", name)),
@@ -337,7 +355,7 @@ impl Dir {
                 }
             }
         }
-        let child = self.child_here(name)?;
+        let child = self.child_to_clear(name)?;
         child.each(|inner, kind| child.clear_one(top, inner, kind, level + 1, pulled))?;
         self.rmdir(name)
     }

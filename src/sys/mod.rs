@@ -26,6 +26,7 @@ pub mod selfexe;
 pub mod signal;
 pub mod systemd;
 pub mod trial;
+pub mod userns;
 pub mod workspace;
 pub mod xattr;
 
@@ -50,6 +51,22 @@ pub enum Error {
         call: &'static str,
         /// What the kernel answered.
         errno: Errno,
+    },
+    /// A user has no ids beside the own one.
+    #[error("user {user} has no subordinate ids: no entry in {file}")]
+    NoSubIds {
+        /// The name.
+        user: String,
+        /// Where it was looked for.
+        file: &'static str,
+    },
+    /// No user namespace is to be had.
+    #[error("no user namespace: {call}: {reason}")]
+    NoUserNamespace {
+        /// The failed call.
+        call: String,
+        /// What forbids it.
+        reason: userns::Forbids,
     },
     /// An external program ended unsuccessfully.
     #[error("{command}: {status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
@@ -99,7 +116,9 @@ impl Error {
                 e => Kind::of_io(&e.into()),
             },
             Self::Program { .. } | Self::TooSlow { .. } | Self::Refused { .. } => Kind::Internal,
-            Self::NoLoopDevice { errno: Errno::PERM | Errno::ACCESS, .. } => Kind::Privilege,
+            Self::NoSubIds { .. }
+            | Self::NoUserNamespace { .. }
+            | Self::NoLoopDevice { errno: Errno::PERM | Errno::ACCESS, .. } => Kind::Privilege,
             Self::NoLoopDevice { .. } | Self::NoProgram { .. } => Kind::Unsupported,
         }
     }

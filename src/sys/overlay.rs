@@ -4,7 +4,7 @@
 //! old one takes all of them as one string of a page at most: some 25 to 50, as long as
 //! their paths are.
 
-use super::{Call, Result};
+use super::{Call, Result, userns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +28,15 @@ pub const MAX_LOWERS: usize = 500;
 
 /// Options that keep the upper directory readable to other tools.
 const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
+
+/// What they are in a user namespace: attributes are `user.overlay.*` there (`userxattr`, Linux
+/// 5.11), which turns `metacopy` and `redirect_dir` off and lets nobody name them.
+const USER_OPTIONS: [(&str, &str); 1] = [("index", "off")];
+
+/// The options, and whether `userxattr` is one.
+fn options() -> (&'static [(&'static str, &'static str)], bool) {
+    if userns::ids() == userns::Ids::Host { (&OPTIONS, false) } else { (&USER_OPTIONS, true) }
+}
 
 /// What an overlay is made of.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +71,7 @@ impl Overlay<'_> {
     fn mount_by_fd(&self, target: &Path) -> Result<()> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)".to_string())?;
         let mut open = Vec::new();
-        set(&fs, "source", Path::new("overlay"), &mut open)?;
+        set(&fs, "source", Path::new(&self.source()?), &mut open)?;
         for lower in self.lowers {
             set(&fs, "lowerdir+", lower, &mut open)?;
         }
@@ -70,11 +79,14 @@ impl Overlay<'_> {
             set(&fs, "upperdir", upper, &mut open)?;
             set(&fs, "workdir", work, &mut open)?;
         }
-        for (key, value) in OPTIONS {
+        let (options, userxattr) = options();
+        for (key, value) in options {
             set(&fs, key, Path::new(value), &mut open)?;
         }
-        if self.volatile {
-            fsconfig_set_flag(fs.as_fd(), "volatile").call(|| "fsconfig(overlay, volatile)".to_string())?;
+        for (flag, wanted) in [("userxattr", userxattr), ("volatile", self.volatile)] {
+            if wanted {
+                fsconfig_set_flag(fs.as_fd(), flag).call(|| format!("fsconfig(overlay, {flag})"))?;
+            }
         }
         fsconfig_create(&fs).call(|| format!("fsconfig(overlay, create) for {}", target.display()))?;
         let attributes =
@@ -97,11 +109,14 @@ impl Overlay<'_> {
             data.extend_from_slice(key.as_bytes());
             escape(path, &mut data);
         }
-        for (key, value) in OPTIONS {
+        let (options, userxattr) = options();
+        for (key, value) in options {
             data.extend_from_slice(format!(",{key}={value}").as_bytes());
         }
-        if self.volatile {
-            data.extend_from_slice(b",volatile");
+        for (flag, wanted) in [(",userxattr", userxattr), (",volatile", self.volatile)] {
+            if wanted {
+                data.extend_from_slice(flag.as_bytes());
+            }
         }
         if data.len() > MAX_DATA {
             let call = || format!("mount(overlay, {}) with {} lowers", target.display(), self.lowers.len());
@@ -110,9 +125,36 @@ impl Overlay<'_> {
         let flags = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
         let text = String::from_utf8(data).map_err(|_| Errno::ILSEQ);
         let text = text.call(|| format!("mount(overlay, {})", target.display()))?;
-        super::mount::Mount::new(Path::new("overlay"), target, "overlay", flags, &text)?.keep();
+        super::mount::Mount::new(Path::new(&self.source()?), target, "overlay", flags, &text)?.keep();
         Ok(())
     }
+
+    /// What stands as its source in `/proc/PID/mountinfo`: in a user namespace, where mounts are
+    /// seen by no other command, a mark of the upper directory, see [`user_of`].
+    fn source(&self) -> Result<String> {
+        match self.upper {
+            Some((upper, _)) if userns::ids() != userns::Ids::Host => mark(upper),
+            _ => Ok("overlay".to_string()),
+        }
+    }
+}
+
+fn mark(upper: &Path) -> Result<String> {
+    let stat = rustix::fs::stat(upper).call(|| format!("stat({})", upper.display()))?;
+    Ok(format!("overlay-{:x}-{}", stat.st_dev, stat.st_ino))
+}
+
+/// A process in whose mount namespace an overlay with this upper directory is mounted that was
+/// mounted in a user namespace. To mount it again would take the work directory from the first.
+///
+/// # Errors
+/// The failed stat call.
+pub fn user_of(upper: &Path) -> Result<Option<i32>> {
+    let mark = format!(" {} ", mark(upper)?);
+    let processes = std::fs::read_dir("/proc").call(|| "opendir(/proc)".to_string())?;
+    let pids = processes.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let mounts = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    Ok(pids.into_iter().find(|pid| mounts(pid).contains(&mark)))
 }
 
 /// Sets one parameter; a path that is too long, or has a backslash, which overlayfs takes for

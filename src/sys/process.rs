@@ -136,6 +136,12 @@ pub fn unshare(flags: i32) -> Result<()> {
     check(ret.into()).map(drop).call(|| format!("unshare({flags:#x})"))
 }
 
+/// Sets a variable of this process's environment; to be called while it has one thread.
+pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
+    // SAFETY: no other thread reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+}
+
 /// Ends this process at once: no destructors, no buffers, nothing of the process it was copied from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; it does not return.

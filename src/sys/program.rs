@@ -1,8 +1,9 @@
 //! External programs: run one, get its output or an error that shows the command.
 
 use super::{Call, Error, Result};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -15,9 +16,18 @@ const STDERR_TAIL: usize = 2000;
 /// # Errors
 /// [`Error::NoProgram`] where it is not installed, [`Error::Program`] where it fails.
 pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command.args(args).env("LC_ALL", "C").stdin(Stdio::null());
     finish(program, args, &mut command)
+}
+
+/// To run `program`, which is also looked for where an ordinary user's `PATH` does not lead.
+pub(super) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    command.env("PATH", path);
+    command
 }
 
 /// Runs `command`, which is `program` with `args`; gives its standard output.
@@ -88,6 +98,14 @@ fn wait_until(child: &mut Child, end: Instant) -> std::io::Result<Option<ExitSta
             ended => return Ok(ended),
         }
     }
+}
+
+/// Replaces this process by `program`, looked for in `PATH`, with `args`; returns only to report
+/// the failure.
+#[must_use]
+pub fn replace(program: &OsStr, args: impl Iterator<Item = OsString>) -> Error {
+    let failed = Command::new(program).args(args).exec();
+    spawn_error(&program.to_string_lossy(), &failed)
 }
 
 fn spawn_error(program: &str, e: &std::io::Error) -> Error {

@@ -11,12 +11,14 @@
 //! program that means harm as root; it keeps honest maintainer scripts off the host.
 #![allow(unsafe_code)]
 
-use super::{Call, Error, Result, bpf};
+use super::{Call, Error, Result, bpf, userns};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount, mount_bind_recursive, mount_change,
+    move_mount, open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::{CStr, CString};
@@ -203,14 +205,21 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(at(1))?;
     mount_bind_recursive(p.root.as_c_str(), p.root.as_c_str()).map_err(at(2))?;
     rustix::process::chdir(p.root.as_c_str()).map_err(at(3))?;
+    // Made while the host's are seen: a user namespace gets none otherwise.
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc = detached(c"proc", safe).map_err(at(5))?;
+    let sys = detached(c"sysfs", safe | MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(at(6))?;
+    let host = host_devices();
     rustix::process::pivot_root(c".", c".").map_err(at(3))?;
     unmount(c".", UnmountFlags::DETACH).map_err(at(4))?;
     rustix::process::chdir(c"/").map_err(at(4))?;
-    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(c"proc", c"/proc", c"proc", safe, c"").map_err(at(5))?;
-    mount(c"sysfs", c"/sys", c"sysfs", safe | MountFlags::RDONLY, c"").map_err(at(6))?;
+    let attach = |fs, place: &CStr| move_mount(fs, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    attach(proc, c"/proc").map_err(at(5))?;
+    attach(sys, c"/sys").map_err(at(6))?;
     mount(c"tmpfs", c"/dev", c"tmpfs", MountFlags::NOSUID, c"mode=755").map_err(at(7))?;
-    devices().map_err(at(8))?;
+    devices(&host).map_err(at(8))?;
     rustix::system::sethostname(&p.hostname).map_err(at(9))?;
     let streams: [(RawFd, RawFd); 3] =
         [(p.stdin.as_raw_fd(), 0), (p.output.as_raw_fd(), 1), (p.output.as_raw_fd(), 2)];
@@ -226,11 +235,37 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
     apply(&p.filter).map_err(at(11))
 }
 
-fn devices() -> rustix::io::Result<()> {
+/// A filesystem that is mounted nowhere yet.
+fn detached(fstype: &CStr, attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    let fs = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Copies of the mounts that the host's device nodes are in, for a user namespace, where nodes
+/// cannot be made; none where a node is not to be had.
+fn host_devices() -> [Option<OwnedFd>; DEVICES.len()] {
+    let Ok(dev) =
+        rustix::fs::open(c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return Default::default();
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    DEVICES.map(|(name, ..)| open_tree(&dev, name, flags).ok())
+}
+
+fn devices(host: &[Option<OwnedFd>]) -> rustix::io::Result<()> {
     let dev = rustix::fs::open(c"/dev", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::process::umask(Mode::empty());
-    for (name, major, minor) in DEVICES {
-        mknodat(&dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
+    for ((name, major, minor), host) in DEVICES.into_iter().zip(host) {
+        let mode = Mode::from_raw_mode(0o666);
+        match (mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor)), host) {
+            (Err(Errno::PERM), Some(node)) => {
+                mknodat(&dev, name, FileType::RegularFile, mode, 0)?;
+                move_mount(node, c"", &dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            }
+            (other, _) => other?,
+        }
     }
     for (target, name) in DEVICE_LINKS {
         symlinkat(target, &dev, name)?;
@@ -290,7 +325,8 @@ pub fn private_mounts() -> Result<()> {
         .call(|| "mount(/, MS_REC|MS_PRIVATE)".to_string())
 }
 
-/// Makes the nodes and links of a static /dev in `dev`; what is there stays.
+/// Makes the nodes and links of a static /dev in `dev`; what is there stays. In a user namespace
+/// the nodes are left out, which nobody can make there and a running system has from its kernel.
 ///
 /// # Errors
 /// The failed call.
@@ -300,7 +336,8 @@ pub fn static_devices(dev: impl AsFd, path: &Path) -> Result<()> {
         other => other,
     };
     let call = || format!("mknodat({})", path.display());
-    for (name, major, minor) in DEVICES.into_iter().chain([(c"console", 5, 1), (c"ptmx", 5, 2)]) {
+    let all = DEVICES.into_iter().chain([(c"console", 5, 1), (c"ptmx", 5, 2)]);
+    for (name, major, minor) in all.filter(|_| userns::ids().is_host()) {
         fine(mknodat(
             &dev,
             name,

@@ -178,7 +178,7 @@ pub fn try_seccomp() -> Result<()> {
 /// # Errors
 /// [`Error::NoProgram`], [`Error::Program`]; the failed call.
 pub fn try_network(users: Users, program: &str, args: &[&str]) -> Result<()> {
-    let mut command = Command::new(program);
+    let mut command = program::command(program);
     command.args(args).stdin(Stdio::null());
     // SAFETY: this process has one thread; the child only enters its namespaces.
     unsafe { command.pre_exec(move || enter(users, UnshareFlags::NEWNET)) };

@@ -6,6 +6,7 @@
 
 use super::dir::{self, Dir};
 use super::{Call, Result, mount};
+use crate::error::Kind;
 use rustix::fs::{CWD, FlockOperation, Mode, flock, mkdirat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -98,8 +99,11 @@ pub fn sweep(parent: &Path) -> Result<Dir> {
         let Ok(left) = above.child(name) else { return Ok(()) };
         if flock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
             mount::unmount_below(left.path())?;
-            if let Err(e) = above.remove(name) {
-                tracing::warn!("{e}");
+            match above.remove(name) {
+                // Files of other ids: a command of this user that enters a user namespace takes them.
+                Err(e) if e.kind() == Kind::Privilege => tracing::debug!("{e}"),
+                Err(e) => tracing::warn!("{e}"),
+                Ok(()) => {}
             }
         }
         Ok::<_, super::Error>(())

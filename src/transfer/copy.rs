@@ -2,9 +2,9 @@
 
 use super::rewrite::{self, Work};
 use super::select::{self, Blob, From, Selection, select};
-use super::{Error, Event, Put, Result, Sink, Source, Watch};
+use super::{Error, Event, Put, Result, Sink, Source, ToStore, Watch};
 use crate::layer::Coding;
-use crate::oci::{Descriptor, Digest, Platform};
+use crate::oci::{Descriptor, Digest, Image, Platform, Reference};
 use crate::registry::{self, Foreign};
 use crate::store::Store;
 use std::io::{self, Read};
@@ -65,36 +65,102 @@ pub fn copy(
     store: &Store,
     watch: Watch<'_>,
 ) -> Result<Copied> {
-    let mut selection = select(source, &|d| sink.known(d), &options.platforms)?;
-    let mut work = Work::new(store);
-    rewrite::rewrite(&mut selection, source, sink.wants_oci(), options.coding, &mut work, watch)?;
-    let Selection { mut documents, blobs } = selection;
-    let size = blobs.iter().map(|b| b.descriptor.size).sum();
-    watch(Event::Plan(blobs.len(), size));
-    let job = Job { source, sink, work: &work, options, watch, stop: AtomicBool::new(false) };
-    // What could not be fetched at all fails before anything is; configurations come last.
-    job.check_foreign(&blobs)?;
-    let (read, others): (Vec<_>, Vec<_>) = blobs.iter().partition(|b| matches!(b.from, From::Bytes(_)));
-    let transferred = job.run(&others)? + job.run(&read)?;
-    let Some(root) = documents.pop() else { return Err(select::nothing(source)) };
-    for document in &documents {
-        sink.put_document(document)?;
-    }
-    sink.finish(&root)?;
-    Ok(Copied { root: root.descriptor, blobs: blobs.len(), size, transferred })
+    let job = Job::plan(source, sink, options, store, watch)?;
+    let transferred = job.blobs()?;
+    job.finish(transferred)
+}
+
+/// Copies the image of `source`, for one platform, into `store`, and has `along` make of it what it
+/// makes meanwhile: the handle on the store that it gets gives the blobs as they come. The name is
+/// given when both are through.
+///
+/// # Errors
+/// Those of [`copy`] or of `along`, whichever fails first; the other one gives up then.
+pub fn copy_along<T, E: std::convert::From<Error>>(
+    source: &dyn Source,
+    name: Reference,
+    options: &Options,
+    store: &Store,
+    watch: Watch<'_>,
+    along: impl FnOnce(&Store, Image) -> std::result::Result<T, E>,
+) -> std::result::Result<(Copied, T), E> {
+    let store = &store.awaiting();
+    let sink = ToStore::new(store, name);
+    let job = Job::plan(source, &sink, options, store, watch)?;
+    let (image, _) = job.selection.image(source)?;
+    let (transferred, made) = std::thread::scope(|scope| {
+        let blobs = scope.spawn(|| {
+            let transferred = job.blobs();
+            store.nothing_more();
+            transferred
+        });
+        let made = along(store, image);
+        let failed_first = made.is_err() && !store.broke_off() && !job.stop.swap(true, Ordering::Relaxed);
+        let transferred = blobs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (if failed_first { Ok(0) } else { transferred }, made)
+    });
+    let (transferred, made) = (transferred?, made?);
+    Ok((job.finish(transferred)?, made))
 }
 
 struct Job<'a> {
     source: &'a dyn Source,
     sink: &'a dyn Sink,
-    work: &'a Work<'a>,
+    selection: Selection,
+    work: Work<'a>,
     options: &'a Options,
     watch: Watch<'a>,
     stop: AtomicBool,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// Reads the documents, and writes layers anew where that is needed.
+    fn plan(
+        source: &'a dyn Source,
+        sink: &'a dyn Sink,
+        options: &'a Options,
+        store: &'a Store,
+        watch: Watch<'a>,
+    ) -> Result<Self> {
+        let mut selection = select(source, &|d| sink.known(d), &options.platforms)?;
+        let mut work = Work::new(store);
+        rewrite::rewrite(&mut selection, source, sink.wants_oci(), options.coding, &mut work, watch)?;
+        Ok(Self { source, sink, selection, work, options, watch, stop: AtomicBool::new(false) })
+    }
+
+    fn size(&self) -> u64 {
+        self.selection.blobs.iter().map(|b| b.descriptor.size).sum()
+    }
+
     /// Puts all blobs; gives how many bytes went over.
+    fn blobs(&self) -> Result<u64> {
+        let blobs = &self.selection.blobs;
+        (self.watch)(Event::Plan(blobs.len(), self.size()));
+        // What could not be fetched at all fails before anything is; configurations come last.
+        self.check_foreign(blobs)?;
+        let (read, mut others): (Vec<_>, Vec<_>) =
+            blobs.iter().partition(|b| matches!(b.from, From::Bytes(_)));
+        if !self.sink.in_order() {
+            // The largest first, so that none of them is alone at the end.
+            others.sort_by_key(|b| std::cmp::Reverse(b.descriptor.size));
+        }
+        Ok(self.run(&others)? + self.run(&read)?)
+    }
+
+    /// Puts the documents and gives the name.
+    fn finish(self, transferred: u64) -> Result<Copied> {
+        let (size, blobs) = (self.size(), self.selection.blobs.len());
+        let Some((root, documents)) = self.selection.documents.split_last() else {
+            return Err(select::nothing(self.source));
+        };
+        for document in documents {
+            self.sink.put_document(document)?;
+        }
+        self.sink.finish(root)?;
+        Ok(Copied { root: root.descriptor.clone(), blobs, size, transferred })
+    }
+
+    /// Puts these blobs; gives how many bytes went over.
     fn run(&self, blobs: &[&Blob]) -> Result<u64> {
         let next = AtomicUsize::new(0);
         let outcome: Mutex<(u64, Option<Error>)> = Mutex::default();

@@ -11,6 +11,9 @@
 //! unless a layer's compression is to change or the sink takes OCI documents only; then
 //! manifests and indexes are written anew and have other digests (`rewrite`).
 //!
+//! [`copy_along`] copies into the store and has something made of the layers while they come: a pull
+//! and what it is for are one pass.
+//!
 //! What is hostile is refused here, for every source alike: ambiguous documents, indexes that
 //! hold themselves, configurations that do not fit their manifests, foreign layers (unless
 //! asked for, and then without credentials). Sources give bytes unverified; sinks check them.
@@ -25,7 +28,7 @@ mod select;
 mod stored;
 
 pub use archived::{FromArchive, ToArchive};
-pub use copy::{Copied, Options, Platforms, copy};
+pub use copy::{Copied, Options, Platforms, copy, copy_along};
 pub use index::{Member, create_index, edit_index};
 pub use location::Location;
 pub use remote::{FromRegistry, ToRegistry};

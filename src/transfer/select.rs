@@ -45,22 +45,28 @@ type Known<'a> = &'a dyn Fn(&Descriptor) -> Result<Option<Vec<u8>>>;
 /// # Errors
 /// Those of the source; [`Error::NoPlatform`], and [`Error::Document`] where it is no image.
 pub fn look(source: &dyn Source, platforms: &Platforms) -> Result<(Image, Vec<u8>)> {
-    let selection = select(source, &|_| Ok(None), platforms)?;
-    let malformed = |source_error| Error::Document { name: source.name(), source: source_error };
-    for Content { descriptor, bytes } in selection.documents {
-        let Document::Manifest(manifest) =
-            Document::parse(&bytes, &descriptor.media_type).map_err(malformed)?
-        else {
-            continue;
-        };
-        let config = selection.blobs.iter().find(|b| b.descriptor.digest == manifest.config.digest);
-        let bytes = match config.map(|b| &b.from) {
-            Some(From::Bytes(bytes)) => bytes.clone(),
-            _ => Vec::new(),
-        };
-        return Ok((Image::new(descriptor, manifest, &bytes).map_err(malformed)?, bytes));
+    select(source, &|_| Ok(None), platforms)?.image(source)
+}
+
+impl Selection {
+    /// The first image, and the bytes of its configuration.
+    pub(super) fn image(&self, source: &dyn Source) -> Result<(Image, Vec<u8>)> {
+        let malformed = |source_error| Error::Document { name: source.name(), source: source_error };
+        for Content { descriptor, bytes } in &self.documents {
+            let Document::Manifest(manifest) =
+                Document::parse(bytes, &descriptor.media_type).map_err(malformed)?
+            else {
+                continue;
+            };
+            let config = self.blobs.iter().find(|b| b.descriptor.digest == manifest.config.digest);
+            let bytes = match config.map(|b| &b.from) {
+                Some(From::Bytes(bytes)) => bytes.clone(),
+                _ => Vec::new(),
+            };
+            return Ok((Image::new(descriptor.clone(), manifest, &bytes).map_err(malformed)?, bytes));
+        }
+        Err(nothing(source))
     }
-    Err(nothing(source))
 }
 
 pub(super) fn nothing(source: &dyn Source) -> Error {

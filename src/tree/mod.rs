@@ -3,11 +3,13 @@
 //! A [`TreePath`] is relative to the root, without `.`, `..`, empty or overlong
 //! components: safe to be walked with `openat2`. A [`Name`] is what an entry's name means
 //! in a layer: a file, or a whiteout or opaque marker for the layers below (OCI
-//! image-spec, layer.md, "Whiteouts"). [`diff`] compares whole trees, [`mtree`] has them as text.
+//! image-spec, layer.md, "Whiteouts"). [`diff`] compares whole trees, [`mtree`] has them as text,
+//! [`recorded`] has what a file says of itself where it cannot be that.
 //! Nothing here does I/O.
 
 pub mod diff;
 pub mod mtree;
+pub mod recorded;
 
 pub use diff::{Node, Tree};
 

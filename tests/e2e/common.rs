@@ -11,6 +11,7 @@ pub mod registry;
 pub mod serve;
 pub mod server;
 pub mod tls;
+pub mod user;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};
@@ -127,12 +128,16 @@ impl TestStore {
 impl Drop for TestStore {
     /// Takes away what a failed test left mounted, so that the folder can go.
     fn drop(&mut self) {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let points = mounts.lines().filter_map(|l| l.split(' ').nth(4));
-        for point in points.filter(|p| Path::new(p).starts_with(self.path())).collect::<Vec<_>>().iter().rev()
-        {
-            output("umount", &["-l", point]);
-        }
+        unmount_below(self.path());
+    }
+}
+
+/// Unmounts what is mounted below `folder`, the newest first.
+pub fn unmount_below(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|l| l.split(' ').nth(4));
+    for point in points.filter(|p| Path::new(p).starts_with(folder)).collect::<Vec<_>>().iter().rev() {
+        output("umount", &["-l", point]);
     }
 }
 

@@ -2,9 +2,11 @@
 //! them: nothing outside, nothing published, nothing left.
 
 use crate::common::layout::{Blob, Layout, Tar, sha256};
+use crate::common::user::{give_to_stranger, stranger};
 use crate::common::{bin, collect, describe, need_root, ok};
 use crate::rootfs::Ground;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tar::EntryType as T;
@@ -15,11 +17,13 @@ const DRIVERS: [(&str, bool); 3] = [("copy", false), ("overlay", false), ("btrfs
 /// A store on a filesystem of its own choice, beside a file that must not change.
 struct Case {
     ground: Ground,
+    /// Whether an ordinary user's commands work on it.
+    of_user: bool,
 }
 
 impl Case {
     fn new(btrfs: bool) -> Self {
-        let case = Self { ground: Ground::new(btrfs) };
+        let case = Self { ground: Ground::new(btrfs), of_user: false };
         Layout::new(&case.store());
         fs::create_dir(case.ground.path().join("canary")).unwrap();
         fs::write(case.ground.path().join("canary/file"), "alive").unwrap();
@@ -35,7 +39,11 @@ impl Case {
     }
 
     fn create(&self, image: &str, driver: &str) -> Output {
-        create(&self.store(), image, driver)
+        if !self.of_user {
+            return create(&self.store(), image, driver);
+        }
+        give_to_stranger(&self.ground.path());
+        create_by(stranger(), &self.store(), image, driver)
     }
 
     fn refused(&self, image: &str, driver: &str, text: &str) {
@@ -50,8 +58,12 @@ impl Case {
 }
 
 fn create(store: &Path, image: &str, driver: &str) -> Output {
+    create_by(Command::new(bin()), store, image, driver)
+}
+
+fn create_by(mut command: Command, store: &Path, image: &str, driver: &str) -> Output {
     let args = ["bundle", "create", image, "b", "--driver", driver];
-    collect(Command::new(bin()).arg("--root").arg(store).args(args))
+    collect(command.arg("--root").arg(store).args(args).current_dir("/"))
 }
 
 fn nothing_published(store: &Path) {
@@ -98,8 +110,8 @@ fn refused_by_every_driver() {
         (vec![Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
         (vec![lower(), Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
     ];
-    for (driver, btrfs) in DRIVERS {
-        let case = Case::new(btrfs);
+    for (of_user, (driver, btrfs)) in [false, true].into_iter().flat_map(|u| DRIVERS.map(|d| (u, d))) {
+        let case = Case { of_user, ..Case::new(btrfs) };
         for (i, (layers, text)) in cases.iter().enumerate() {
             // Layers that are fine would be published first, and rightly: only lowest ones are
             // looked at for that.
@@ -145,6 +157,39 @@ fn links_of_a_lower_layer_stay_inside() {
         assert_eq!(fs::read_to_string(case.ground.path().join("canary/file")).unwrap(), "alive");
         assert!(!Path::new("/usr/new").exists());
         ok(bin(), &["--root", case.store().to_str().unwrap(), "bundle", "delete", "b"]);
+    }
+}
+
+/// An opaque marker in the root hides all of the layers below, also from a layer that is settled
+/// against them, and the root keeps its metadata.
+#[test]
+fn a_layer_that_hides_all_below() {
+    need_root();
+    for (driver, btrfs) in DRIVERS {
+        let case = Case::new(btrfs);
+        let lower =
+            || gzip(Tar::new().entry(T::Directory, "./", 0o711, "", b"").dir("d/").file("d/low", b""));
+        let hides = gzip(Tar::new().file(".wh..wh..opq", b"").file("only", b"o"));
+        case.add("opaque:x", &[lower(), hides, gzip(Tar::new().link("again", "only").file("d/new", b""))]);
+        let out = case.create("opaque:x", driver);
+        assert!(out.status.success(), "{}", describe("shipimg", &[driver], &out));
+        let rootfs = case.store().join("shipimg/bundles/b/rootfs");
+        let names = |dir: PathBuf| {
+            let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(rootfs.clone()), ["again", "d", "only"], "{driver}");
+        assert_eq!(names(rootfs.join("d")), ["new"], "{driver}");
+        assert_eq!(fs::metadata(&rootfs).unwrap().mode() & 0o7777, 0o711, "{driver}");
+        ok(bin(), &["--root", case.store().to_str().unwrap(), "bundle", "delete", "b"]);
+        // A link to what is hidden leads to nothing.
+        let hides = gzip(Tar::new().file(".wh..wh..opq", b"").file("only", b"o"));
+        case.add("hidden:x", &[lower(), hides, gzip(Tar::new().link("l", "d/low"))]);
+        let out = case.create("hidden:x", driver);
+        let shown = describe("shipimg", &[driver], &out);
+        assert_eq!(out.status.code(), Some(9), "{shown}");
+        assert!(shown.contains("hard link to /d/low, which does not exist"), "{shown}");
     }
 }
 

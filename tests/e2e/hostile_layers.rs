@@ -2,12 +2,13 @@
 //! outside the target, nothing half-made; and odd ones that real images have, which work.
 
 use crate::common::layout::{Blob, Layout, Tar, sha256};
+use crate::common::user::{give_to_stranger, stranger};
 use crate::common::{describe, need_root};
 use shipimg::layer::{Limits, Options, unpack};
 use shipimg::oci::Platform;
 use shipimg::store::Store;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Output;
 use tar::EntryType as T;
@@ -20,7 +21,9 @@ struct Case {
 impl Case {
     fn new(layers: &[Blob]) -> Self {
         need_root();
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Where every user gets to.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let case = Self { dir };
         Layout::new(&case.path("store")).add("test:1", layers, &serde_json::json!({}));
         fs::create_dir_all(case.path("ground/canary")).unwrap();
@@ -37,10 +40,19 @@ impl Case {
     }
 
     fn unpack(&self) -> Output {
-        let mut command = std::process::Command::new(crate::common::bin());
+        self.unpack_by(std::process::Command::new(crate::common::bin()))
+    }
+
+    fn unpack_by(&self, mut command: std::process::Command) -> Output {
         // The working directory is no root for anything.
         command.current_dir(self.path("ground/canary")).arg("--root").arg(self.path("store"));
         command.args(["unpack", "test:1"]).arg(self.path("ground/out")).output().unwrap()
+    }
+
+    /// As an ordinary user with one id.
+    fn unpack_by_user(&self) -> Output {
+        give_to_stranger(self.dir.path());
+        self.unpack_by(stranger())
     }
 
     /// Nothing outside the target has changed, and beside it is nothing new.
@@ -56,13 +68,14 @@ impl Case {
         assert_eq!(beside, if unpacked { vec!["canary", "out"] } else { vec!["canary"] });
     }
 
-    /// It must fail with integrity's exit code and this text.
+    /// It must fail with integrity's exit code and this text, for root and for an ordinary user.
     fn refused(&self, text: &str) {
-        let out = self.unpack();
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(9), "{text}: {}", describe("shipimg", &["unpack"], &out));
-        assert!(stderr.starts_with("error: ") && stderr.contains(text), "wanted {text:?}: {stderr}");
-        self.check_outside(false);
+        for out in [self.unpack(), self.unpack_by_user()] {
+            let stderr = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(9), "{text}: {}", describe("shipimg", &["unpack"], &out));
+            assert!(stderr.starts_with("error: ") && stderr.contains(text), "wanted {text:?}: {stderr}");
+            self.check_outside(false);
+        }
     }
 
     /// It must work; gives the root and what was said.

@@ -3,7 +3,7 @@
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::{need_root, ok};
 use shipimg::oci::{Image, Platform};
-use shipimg::rootfs::{DriverKind, Error, Rootfs, Source, choose};
+use shipimg::rootfs::{Access, DriverKind, Error, Rootfs, Source, choose};
 use shipimg::store::Store;
 use shipimg::sys::mount;
 use std::fs;
@@ -22,7 +22,9 @@ impl Ground {
             return Self::with("mkfs.btrfs", 256);
         }
         need_root();
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Where every user gets to.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let ground = Self { dir, btrfs };
         fs::create_dir(ground.path()).unwrap();
         ground
@@ -208,8 +210,8 @@ fn mounts_again(f: &Fixture) {
     mount::unmount_below(&bundle).unwrap();
     let again: Rootfs = serde_json::from_str(&record).unwrap();
     assert_eq!(again, rootfs);
-    again.mount(&bundle).unwrap();
-    again.mount(&bundle).unwrap();
+    again.mount(&bundle, Access::Write).unwrap();
+    again.mount(&bundle, Access::Read).unwrap();
     assert_eq!(fs::read_to_string(bundle.join("rootfs/new")).unwrap(), "kept");
     assert_eq!(fs::read_to_string(bundle.join("rootfs/etc/a")).unwrap(), "a");
     again.remove(&bundle).unwrap();

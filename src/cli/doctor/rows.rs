@@ -5,7 +5,7 @@ use crate::store::{Store, mount_backing};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::trial::{self, Users};
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, btrfs, program};
+use crate::sys::{self, Call, btrfs, program, userns};
 use indicatif::HumanBytes;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,15 +133,15 @@ impl Ground {
             }
             other => Row::new("btrfs", "bundle, run", other.map(drop), "").seen("the store is on it"),
         };
-        let as_root = "sudo shipimg doctor";
+        let own = |row: Row| if self.is_root { row } else { row.for_root("overlay in a user namespace") };
         vec![
-            Row::new(
+            own(Row::new(
                 "overlay",
                 "bundle, run",
                 trial::try_overlay(folder, Users::Own),
-                if self.is_root { "modprobe overlay" } else { as_root },
+                "modprobe overlay",
             )
-            .not_needed(),
+            .not_needed()),
             Row::new(
                 "overlay in a user namespace",
                 "bundle, run",
@@ -162,13 +162,7 @@ impl Ground {
                 xattr("user.shipimg"),
                 "shipimg --root DIR doctor, with DIR on ext4, xfs or btrfs",
             ),
-            Row::new(
-                "trusted xattrs",
-                "bundle, run",
-                xattr("trusted.shipimg"),
-                if self.is_root { "" } else { as_root },
-            )
-            .not_needed(),
+            own(Row::new("trusted xattrs", "bundle, run", xattr("trusted.shipimg"), "").not_needed()),
             btrfs_row,
             Row::new(
                 "reflink",
@@ -270,7 +264,10 @@ impl Ground {
     fn running(&self) -> Vec<Row> {
         let allow = "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1";
         let commands = "run, create, exec";
-        let mut ids = Row::new("subordinate ids", "run, unpack", sub_ids(), "");
+        let ids = sub_ids(self.is_root);
+        let count = ids.as_ref().map_or(0, |n| *n);
+        let mut ids =
+            Row::new("subordinate ids", "run, unpack", ids.map(drop), "").seen(format!("{count} ids"));
         if ids.state != State::Ok {
             ids.remedy = Some("apt-get install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\"".into());
         }
@@ -319,28 +316,12 @@ impl Ground {
     }
 }
 
-/// The user's first range of subordinate ids (subuid(5)), or for root one that is always its own.
-fn sub_ids() -> sys::Result<()> {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        return trial::try_sub_ids(100_000, 65_536);
+/// All subordinate ids of the user, or for root a range that is always its own; how many there are.
+fn sub_ids(is_root: bool) -> sys::Result<u64> {
+    if is_root {
+        return trial::try_sub_ids(100_000, 65_536).map(|()| 65_536);
     }
-    let number = uid.as_raw().to_string();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name =
-        passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&number.as_str()));
-    let name = name.and_then(|f| f.first().map(ToString::to_string));
-    let text = fs::read_to_string("/etc/subuid").call(|| "open(/etc/subuid)".to_string())?;
-    let range = text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let whose = fields.next()?;
-        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        (whose == number || name.as_deref() == Some(whose)).then_some(range)
-    });
-    let (first, count) = range
-        .ok_or(rustix::io::Errno::NOENT)
-        .call(|| format!("an entry for user {number} in /etc/subuid"))?;
-    trial::try_sub_ids(first, count)
+    userns::try_enter()
 }
 
 /// Which cgroups there are, and the folder in which this user may have its own.

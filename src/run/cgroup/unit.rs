@@ -82,7 +82,9 @@ impl Unit {
         loop {
             let text = io_error("read", &path, std::fs::read_to_string(&path))?;
             if text.lines().any(|l| l.ends_with(&format!("/{}", self.name))) {
-                return Ok(());
+                // systemd answers one after another: this one once it is done with all hierarchies,
+                // so that it moves the process no more after us.
+                return Ok(systemd::set_properties(&self.name, &[])?);
             }
             if matches!(
                 poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&Timespec::default())),

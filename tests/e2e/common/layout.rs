@@ -192,6 +192,14 @@ impl Tar {
         self.entry(tar::EntryType::Link, name, 0o644, target, b"")
     }
 
+    /// A header of anybody's making, for which only the checksum is put right.
+    pub fn header(mut self, header: &tar::Header) -> Self {
+        let mut header = header.clone();
+        header.set_cksum();
+        self.0.append(&header, &b""[..]).unwrap();
+        self
+    }
+
     /// PAX records for the next entry.
     pub fn pax(mut self, records: &[(&str, &[u8])]) -> Self {
         self.0.append_pax_extensions(records.iter().copied()).unwrap();

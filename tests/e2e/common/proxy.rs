@@ -32,6 +32,8 @@ pub enum Fault {
     Stall(usize),
     /// The body comes byte by byte, ten in a second.
     Trickle,
+    /// So many bytes of the body come twenty times in a second.
+    Slow(usize),
     /// The registry never sees the Range.
     IgnoreRange,
     /// The Content-Range is this one.
@@ -182,21 +184,30 @@ fn serve(
             rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
             Ok(())
         }
-        Fault::Trickle => {
-            for byte in body.chunks(1) {
-                if end.load(Ordering::SeqCst) {
-                    break;
-                }
-                client.write_all(byte)?;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Ok(())
-        }
+        Fault::Trickle => slowly(&mut client, &body, 1, Duration::from_millis(100), end),
+        Fault::Slow(n) => slowly(&mut client, &body, n, Duration::from_millis(50), end),
         _ => {
             client.write_all(&body)?;
             client.shutdown(Shutdown::Write)
         }
     }
+}
+
+fn slowly(
+    client: &mut TcpStream,
+    body: &[u8],
+    n: usize,
+    pause: Duration,
+    end: &AtomicBool,
+) -> std::io::Result<()> {
+    for part in body.chunks(n) {
+        if end.load(Ordering::SeqCst) {
+            break;
+        }
+        client.write_all(part)?;
+        std::thread::sleep(pause);
+    }
+    Ok(())
 }
 
 /// Waits for the end of the proxy.
