@@ -23,7 +23,7 @@ mod seccomp;
 mod settings;
 pub mod spec;
 mod unpacked;
-mod users;
+pub mod users;
 
 pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, ulimit};
 pub use mount::{clean, mount, plain, tmpfs, volume};

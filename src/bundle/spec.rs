@@ -47,6 +47,33 @@ pub fn default_spec() -> Result<Spec, OciSpecError> {
     Ok(serde_json::from_value(document())?)
 }
 
+/// The default configuration for a user without privileges, who is root inside: a user namespace
+/// with this one id, the host's network and `/sys`, no limits.
+///
+/// # Errors
+/// As [`default_spec`].
+pub fn rootless_spec(uid: u32, gid: u32) -> Result<Spec, OciSpecError> {
+    let mut spec = document();
+    let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let linux = &mut spec["linux"];
+    linux["uidMappings"] = map(uid);
+    linux["gidMappings"] = map(gid);
+    linux["resources"] = json!({});
+    let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "user"];
+    linux["namespaces"] = kinds.iter().map(|kind| json!({"type": kind})).collect();
+    for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["destination"] == "/sys" {
+            // A sysfs of its own needs a network namespace of its own.
+            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+        }
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|o| o != "gid=5");
+        }
+    }
+    Ok(serde_json::from_value(spec)?)
+}
+
 fn document() -> serde_json::Value {
     json!({
         "ociVersion": "1.0.2",
@@ -117,6 +144,16 @@ mod tests {
             super::text(&spec).unwrap()
         };
         assert_eq!(text(), text());
+    }
+
+    #[test]
+    fn one_id_for_who_has_no_privileges() {
+        let spec = serde_json::to_value(super::rootless_spec(1000, 100).unwrap()).unwrap();
+        assert_eq!(spec["linux"]["uidMappings"][0]["hostID"], 1000);
+        assert_eq!(spec["linux"]["gidMappings"][0]["hostID"], 100);
+        let text = spec.to_string();
+        assert!(text.contains(r#"{"type":"user"}"#) && !text.contains(r#"{"type":"network"}"#), "{text}");
+        assert!(!text.contains("gid=5") && text.contains(r#""source":"/sys""#), "{text}");
     }
 
     #[test]

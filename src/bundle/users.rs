@@ -9,7 +9,6 @@ use crate::sys::inroot::Root;
 use rustix::fs::{FileType, OFlags};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// How much of a passwd or group file is read, in bytes; users beyond it are unknown.
@@ -33,25 +32,41 @@ pub struct Ids {
 /// Resolves `USER[:GROUP]` by the files of the root filesystem in `root`.
 ///
 /// # Errors
-/// As [`resolve`]; [`Error::Io`] where a file is there and cannot be read.
+/// [`Error::User`] where a name is unknown or the text is malformed; [`Error::Io`] where a file is
+/// there and cannot be read.
 pub fn of_root(root: &Path, text: &str) -> Result<Ids> {
     let folder = io_error("open", root, File::open(root))?;
-    let inside = Root::new(folder.into());
-    resolve(text, &read(&inside, "/etc/passwd")?, &read(&inside, "/etc/group")?)
+    inside(&Root::new(folder.into()), text)
+}
+
+/// As [`of_root`], in a folder that is open.
+///
+/// # Errors
+/// As [`of_root`].
+pub fn inside(root: &Root, text: &str) -> Result<Ids> {
+    resolve(text, &read(root, "/etc/passwd")?, &read(root, "/etc/group")?)
+}
+
+/// The home folder of a user, where the passwd file in `root` can be read and has one.
+#[must_use]
+pub fn home(root: &Root, uid: u32) -> Option<String> {
+    let passwd = read(root, "/etc/passwd").ok()?;
+    passwd_entries(&passwd).find(|e| e.uid == uid)?.home()
 }
 
 /// A regular file of the image up to the limit; empty where there is none. It is found
-/// without opening it, so that a fifo or a device in its place does nothing.
+/// without opening it, so that a fifo or a device in its place does nothing; one that gets
+/// there meanwhile is opened without waiting. It does not need procfs.
 fn read(root: &Root, path: &str) -> Result<Vec<u8>> {
-    let Ok(found) = root.open(Path::new(path), OFlags::PATH) else { return Ok(Vec::new()) };
-    let is_file = rustix::fs::fstat(&found).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_file());
-    if !is_file {
-        return Ok(Vec::new());
-    }
+    let open = |flags| {
+        let found = root.open(Path::new(path), flags).ok()?;
+        let stat = rustix::fs::fstat(&found).ok()?;
+        FileType::from_raw_mode(stat.st_mode).is_file().then_some(found)
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Some(file) = open(OFlags::PATH).and_then(|_| open(flags)) else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
-    let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let read = File::open(by_descriptor).and_then(|f| f.take(MAX_FILE).read_to_end(&mut bytes));
-    io_error("read", Path::new(path), read)?;
+    io_error("read", Path::new(path), File::from(file).take(MAX_FILE).read_to_end(&mut bytes))?;
     Ok(bytes)
 }
 
@@ -75,7 +90,7 @@ fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
         (None, Some(uid)) => (uid, 0),
         (None, None) => return Err(fail("no such user in the image's /etc/passwd")),
     };
-    let home = known.as_ref().map(|e| e.home.to_string()).filter(|h| h.starts_with('/') && !h.contains('\0'));
+    let home = known.as_ref().and_then(PasswdEntry::home);
     if group_text.is_empty() {
         let mut additional = known.map_or_else(Vec::new, |e| groups_of(group, e.name));
         additional.retain(|g| *g != own_gid);
@@ -102,18 +117,27 @@ fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&str>> {
     file.split(|b| *b == b'\n').filter_map(|l| std::str::from_utf8(l).ok()).map(|l| l.split(':').collect())
 }
 
-fn passwd_entry<'a>(passwd: &'a [u8], user: &str) -> Option<PasswdEntry<'a>> {
-    let parse = |f: Vec<&'a str>| match f[..] {
+impl PasswdEntry<'_> {
+    /// The home folder, where it is an absolute path.
+    fn home(&self) -> Option<String> {
+        Some(self.home.to_string()).filter(|h| h.starts_with('/') && !h.contains('\0'))
+    }
+}
+
+fn passwd_entries(passwd: &[u8]) -> impl Iterator<Item = PasswdEntry<'_>> {
+    lines(passwd).filter_map(|f| match f[..] {
         [name, _, uid, gid, ref rest @ ..] if !name.is_empty() => {
             let home = rest.get(1).copied().unwrap_or_default();
             Some(PasswdEntry { name, uid: id(uid)?, gid: id(gid)?, home })
         }
         _ => None,
-    };
-    let by = |want: &dyn Fn(&PasswdEntry<'_>) -> bool| lines(passwd).filter_map(parse).find(|e| want(e));
-    by(&|e| e.name == user).or_else(|| {
+    })
+}
+
+fn passwd_entry<'a>(passwd: &'a [u8], user: &str) -> Option<PasswdEntry<'a>> {
+    passwd_entries(passwd).find(|e| e.name == user).or_else(|| {
         let uid = id(user)?;
-        by(&|e| e.uid == uid)
+        passwd_entries(passwd).find(|e| e.uid == uid)
     })
 }
 

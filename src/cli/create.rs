@@ -57,10 +57,9 @@ pub struct Options {
 enum Manager {
     /// shipimg itself, in /sys/fs/cgroup
     Cgroupfs,
-    /// Known to callers of other runtimes, and refused.
-    #[value(hide = true)]
+    /// systemd, a scope for each container
     Systemd,
-    /// As `Systemd`.
+    /// Known to callers of other runtimes, and refused.
     #[value(hide = true)]
     Disabled,
 }
@@ -76,10 +75,8 @@ impl Options {
     /// # Errors
     /// A manager of control groups that is not there.
     pub fn launch(self, id: String) -> crate::run::Result<Launch> {
-        let manager = if self.systemd_cgroup { Manager::Systemd } else { self.cgroup_manager };
-        if manager != Manager::Cgroupfs {
-            let what = format!("cgroup manager {manager:?}").to_lowercase();
-            return Err(crate::run::Error::Unsupported { what });
+        if self.cgroup_manager == Manager::Disabled {
+            return Err(crate::run::Error::Unsupported { what: "cgroup manager disabled".into() });
         }
         Ok(Launch {
             id,
@@ -93,6 +90,7 @@ impl Options {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             timeout: None,
+            systemd_cgroup: self.systemd_cgroup || self.cgroup_manager == Manager::Systemd,
         })
     }
 }

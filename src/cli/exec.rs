@@ -23,9 +23,9 @@ pub struct Args {
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
-    /// User and group by number, UID[:GID]
-    #[arg(short, long, value_parser = user, value_name = "UID[:GID]")]
-    user: Option<(u32, u32)>,
+    /// User and group, numbers as they are or names that the container knows
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
     /// Supplementary groups
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<u32>,
@@ -41,6 +41,12 @@ pub struct Args {
     /// No execve may raise privileges
     #[arg(long)]
     no_new_privs: bool,
+    /// Profile of `AppArmor`
+    #[arg(long, value_name = "NAME")]
+    apparmor: Option<String>,
+    /// Label of `SELinux`
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
     /// Unix socket that takes the terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
@@ -50,13 +56,6 @@ pub struct Args {
     /// Pass on this many descriptors after the standard streams
     #[arg(long, default_value_t = 0, value_name = "N")]
     preserve_fds: u32,
-}
-
-/// `UID` or `UID:GID`; the group is 0 where it is not named.
-fn user(text: &str) -> std::result::Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    let number = |n: &str| n.parse().map_err(|_| format!("{n:?} is not a number"));
-    Ok((number(uid)?, number(gid)?))
 }
 
 impl Args {
@@ -82,6 +81,8 @@ impl Args {
             caps: self.cap,
             terminal: self.tty,
             no_new_privs: self.no_new_privs,
+            apparmor: self.apparmor,
+            label: self.process_label,
             console_socket: self.console_socket,
             pid_file: self.pid_file,
             preserve_fds: self.preserve_fds,
@@ -90,15 +91,5 @@ impl Args {
         let container = context.runtime()?.get(&id)?;
         let exit = exec.run(&container)?;
         Ok(exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn users() {
-        assert_eq!(super::user("1"), Ok((1, 0)));
-        assert_eq!(super::user("1:2"), Ok((1, 2)));
-        assert!(super::user("root").is_err() && super::user("1:").is_err() && super::user("-1").is_err());
     }
 }

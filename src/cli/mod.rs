@@ -26,8 +26,10 @@ mod df;
 mod diff;
 mod doctor;
 mod error;
+mod events;
 mod exec;
 mod export;
+mod features;
 mod fsck;
 mod history;
 mod images;
@@ -38,17 +40,21 @@ mod inspect;
 mod kill;
 mod layer;
 mod list;
+mod log;
 mod login;
 mod logout;
 mod mkimg;
+mod pause;
 mod phases;
 mod progress;
 mod prune;
+mod ps;
 mod pull;
 mod pulling;
 mod push;
 mod referrers;
 mod repack;
+mod resume;
 mod rmi;
 mod run;
 mod search;
@@ -67,6 +73,7 @@ mod target;
 mod transfer;
 mod unpack;
 mod unshare;
+mod update;
 
 pub use error::Error;
 
@@ -82,7 +89,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Pulls, bootstraps, unpacks, bundles and runs root filesystems.
 #[derive(Debug, Parser)]
-#[command(name = "shipimg", version, about, disable_help_subcommand = true)]
+#[command(name = "shipimg", version, about, disable_help_subcommand = true, args_override_self = true)]
 struct Cli {
     /// The store's folder [default: /var/lib/shipimg; for others than root, `$XDG_DATA_HOME/shipimg`]
     #[arg(long, global = true, env = "SHIPIMG_ROOT", value_name = "DIR")]
@@ -90,6 +97,8 @@ struct Cli {
     /// Of an ordinary user: use no subordinate ids; all files are owned by the user
     #[arg(long, global = true, env = "SHIPIMG_SINGLE_ID", value_parser = clap::builder::FalseyValueParser::new())]
     single_id: bool,
+    #[command(flatten)]
+    log: log::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -177,10 +186,22 @@ enum Command {
     State(state::Args),
     /// List containers
     List(list::Args),
+    /// List the processes of a container
+    Ps(ps::Args),
     /// Send a signal to a container
     Kill(kill::Args),
+    /// Freeze the processes of a container
+    Pause(pause::Args),
+    /// Let the processes of a paused container go on
+    Resume(resume::Args),
+    /// Change the limits of a container that runs
+    Update(update::Args),
+    /// Show what a container uses, time and again
+    Events(events::Args),
     /// Delete a container
     Delete(delete::Args),
+    /// Show what containers may ask for
+    Features(features::Args),
     /// Run a program in the user namespace in which an ordinary user's commands work
     Unshare(unshare::Args),
     /// Try what the commands need of this host, and say what helps
@@ -276,8 +297,14 @@ impl Command {
             Self::Exec(args) => args.run(context),
             Self::State(args) => args.run(context),
             Self::List(args) => args.run(context),
+            Self::Ps(args) => args.run(context),
             Self::Kill(args) => args.run(context),
+            Self::Pause(args) => args.run(context),
+            Self::Resume(args) => args.run(context),
+            Self::Update(args) => args.run(context),
+            Self::Events(args) => args.run(context),
             Self::Delete(args) => args.run(context),
+            Self::Features(args) => args.run(context),
             Self::Unshare(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
         }
@@ -288,6 +315,7 @@ impl Command {
 #[derive(Debug)]
 pub struct Context {
     root: PathBuf,
+    systemd_cgroup: bool,
 }
 
 impl Context {
@@ -323,12 +351,18 @@ impl Context {
         Ok(())
     }
 
-    /// The containers of the store.
+    /// The containers. They lie in the store's folder, which need not be a store: callers of
+    /// OCI runtimes name a folder for the state.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`mount_backing`] and [`crate::run::Runtime::open`].
     pub fn runtime(&self) -> Result<crate::run::Runtime> {
-        Ok(crate::run::Runtime::open(&self.store()?)?)
+        mount_backing(&self.root)?;
+        if self.root.join("oci-layout").exists() {
+            // Takes away what killed commands left.
+            Store::open(&self.root)?;
+        }
+        Ok(crate::run::Runtime::open(&self.root)?.by_systemd(self.systemd_cgroup))
     }
 }
 
@@ -345,18 +379,20 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SHIPIMG_LOG").unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
-    let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
+    let log = match cli.log.begin() {
+        Ok(log) => log,
+        Err(e) => return report(&e),
+    };
+    let root = cli.root.unwrap_or_else(Store::default_root);
+    let context = Context { root, systemd_cgroup: cli.log.systemd_cgroup };
     let entered = context.enter(&cli.command.place(), cli.single_id);
     let result = entered.map_err(|e| cli.command.failed(e)).and_then(|()| cli.command.run(&context));
-    result.unwrap_or_else(|e| report(&e))
+    result.unwrap_or_else(|e| {
+        if let Some(log) = log {
+            log.error(&e);
+        }
+        report(&e)
+    })
 }
 
 /// Says what went wrong; gives the exit code.

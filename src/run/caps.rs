@@ -5,7 +5,7 @@ use crate::sys::{Call, process};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 /// Names without `CAP_`, by number.
-const NAMES: [&str; 41] = [
+pub(super) const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

@@ -7,11 +7,21 @@
 //! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
 //! for milliseconds the first time and is left to the parent, beside the mounts.
 //!
+//! With systemd as the manager the groups are those of a scope (`unit`).
+//!
 //! A group that was there before stays when the container goes, and one that holds
 //! processes is not taken: they would be limited, and killed, with the container.
 
 mod devices;
+mod freeze;
 mod limits;
+mod stats;
+mod unit;
+
+pub use freeze::{freeze, is_frozen, thaw};
+pub use limits::apply as limit;
+pub use stats::{oom_kills, read as stats};
+pub use unit::{Unit, stop as stop_unit, update as update_unit};
 
 use super::{Error, Result, io_error};
 use crate::sys::userns;
@@ -68,6 +78,19 @@ fn parse_line(line: &str, mounted: &dyn Fn(&Path) -> bool) -> Option<Hierarchy> 
     Some(Hierarchy { controllers, mount, own: own.into() })
 }
 
+/// The groups at `paths`, those of a container, with their hierarchies.
+///
+/// # Errors
+/// [`Error::Io`] for an unreadable `/proc/self/cgroup`.
+pub fn with_hierarchies(paths: &[PathBuf]) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let found = hierarchies()?;
+    let of = |path: &PathBuf| {
+        let above = found.iter().filter(|h| path.starts_with(&h.mount));
+        Some((above.max_by_key(|h| h.mount.components().count())?.clone(), path.clone()))
+    };
+    Ok(paths.iter().filter_map(of).collect())
+}
+
 /// Where the groups of a container belong in each hierarchy: `cgroups_path`, or `name` where
 /// that is empty.
 ///
@@ -88,20 +111,43 @@ pub fn places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)
     Ok(hierarchies()?.into_iter().map(place).collect())
 }
 
+/// Where the groups of a container are that nothing else tells of: those of a scope where
+/// `cgroups_path` has that form.
+///
+/// # Errors
+/// As [`places`].
+pub fn likely_places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    if unit::is_unit(cgroups_path) {
+        return places_of(&Unit::parse(cgroups_path, name)?);
+    }
+    places(cgroups_path, name)
+}
+
+/// Where the groups of a unit of systemd are.
+fn places_of(unit: &Unit) -> Result<Vec<(Hierarchy, PathBuf)>> {
+    let place = |h: Hierarchy| {
+        let path = unit::below(&h.mount, &unit.path());
+        (h, path)
+    };
+    Ok(hierarchies()?.into_iter().map(place).collect())
+}
+
 /// A container's control groups.
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<(Hierarchy, PathBuf)>,
     new: Vec<PathBuf>,
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
-    /// Names the groups of a container; makes nothing.
+    /// Names the groups of a container; makes nothing. With `systemd` they are those of a scope.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a `cgroupsPath` with `..`, or with processes in it.
-    pub fn plan(cgroups_path: &str, name: &str) -> Result<Self> {
-        let mut groups = places(cgroups_path, name)?;
+    pub fn plan(cgroups_path: &str, name: &str, systemd: bool) -> Result<Self> {
+        let unit = if systemd { Some(Unit::parse(cgroups_path, name)?) } else { None };
+        let mut groups = unit.as_ref().map_or_else(|| places(cgroups_path, name), places_of)?;
         if userns::ids() != userns::Ids::Host {
             // An ordinary user has those that were handed down, if any, and runs without the others.
             groups.retain(|(_, path)| is_writable(path));
@@ -111,7 +157,7 @@ impl Cgroup {
             let reason = format!("{} has processes in it", path.display());
             return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
         }
-        Ok(Self { groups, new })
+        Ok(Self { groups, new, unit })
     }
 
     /// The groups with their hierarchies.
@@ -149,6 +195,12 @@ impl Cgroup {
         limits::apply(&self.groups, resources)
     }
 
+    /// The scope of systemd, which is made around the container's first process.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
     /// The version 2 group, open, for clone3.
     ///
     /// # Errors
@@ -165,11 +217,23 @@ fn is_writable(group: &Path) -> bool {
     rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
-/// Opens the version 2 group among `paths`, for clone3.
+/// Opens the version 2 group among `paths`, for clone3. Once it has handed controllers down it
+/// takes no process any more: then the group below it that `pid` is in.
 #[must_use]
-pub fn open_v2(paths: &[PathBuf]) -> Option<OwnedFd> {
+pub fn open_v2(paths: &[PathBuf], pid: i32) -> Option<OwnedFd> {
     let path = paths.iter().find(|p| is_v2(p))?;
-    fs::File::open(path).ok().map(Into::into)
+    let handed_down = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+    let below = if handed_down.trim().is_empty() { None } else { group_of(pid) };
+    let group = below.filter(|group| group.starts_with(path));
+    fs::File::open(group.as_ref().unwrap_or(path)).ok().map(Into::into)
+}
+
+/// The version 2 group of a process.
+fn group_of(pid: i32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mounted = |p: &Path| p.join("cgroup.procs").exists();
+    let found = text.lines().filter_map(|line| parse_line(line, &mounted)).find(Hierarchy::is_v2)?;
+    Some(found.mount.join(found.own.strip_prefix("/").ok()?))
 }
 
 /// Puts a process into the version 1 groups among `paths`.
@@ -213,31 +277,6 @@ fn enable_controllers(group: &Path, mount: &Path) {
         let all = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
         for name in all.split_whitespace() {
             let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
-        }
-    }
-}
-
-/// Whether the groups are frozen, or about to be.
-#[must_use]
-pub fn is_frozen(paths: &[PathBuf]) -> bool {
-    let read = |group: &Path, name| fs::read_to_string(group.join(name)).unwrap_or_default();
-    let frozen = |group: &Path| {
-        let events = read(group, "cgroup.events");
-        read(group, "freezer.state").contains("FR")
-            || read(group, "cgroup.freeze").trim() == "1"
-            || events.lines().any(|l| l == "frozen 1")
-    };
-    paths.iter().any(|path| frozen(path))
-}
-
-/// Lets frozen groups go on.
-pub fn thaw(paths: &[PathBuf]) {
-    for path in paths {
-        for (name, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-            let file = path.join(name);
-            if file.exists() {
-                let _ = fs::write(file, value);
-            }
         }
     }
 }
@@ -316,6 +355,6 @@ mod tests {
 
     #[test]
     fn refuses_to_lead_upwards() {
-        assert!(matches!(Cgroup::plan("/a/../../b", "id"), Err(Error::Invalid { .. })));
+        assert!(matches!(Cgroup::plan("/a/../../b", "id", false), Err(Error::Invalid { .. })));
     }
 }

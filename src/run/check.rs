@@ -105,6 +105,11 @@ impl Process {
         if self.args.iter().chain(&self.env).any(|s| s.contains('\0')) {
             return invalid("args", "NUL byte in an argument or a variable");
         }
+        let ids = [self.user.uid, self.user.gid].into_iter().chain(self.user.additional_gids.iter().copied());
+        if ids.into_iter().any(|id| id == u32::MAX) {
+            // To the kernel it means that nothing is to change.
+            return invalid("user", &format!("{} is no id", u32::MAX));
+        }
         let kinds: std::collections::BTreeSet<_> = self.rlimits.iter().map(|r| &r.kind).collect();
         if kinds.len() < self.rlimits.len() {
             return invalid("rlimits", "a type is there twice");
@@ -160,6 +165,9 @@ mod tests {
         Spec::parse(format!("{{{base}}}").as_bytes()).unwrap().check().unwrap();
         for (field, value, word) in [
             ("cwd", json!("a"), "cwd"),
+            ("user", json!({"uid": u32::MAX}), "4294967295"),
+            ("user", json!({"gid": u32::MAX}), "4294967295"),
+            ("user", json!({"additionalGids": [u32::MAX]}), "4294967295"),
             ("args", json!([]), "args"),
             (
                 "rlimits",

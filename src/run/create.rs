@@ -11,7 +11,7 @@ use super::terminal::{self, Exit};
 use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
-use crate::sys::{Call, pty};
+use crate::sys::{Call, pty, systemd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
@@ -47,6 +47,8 @@ pub struct Launch {
     pub no_new_keyring: bool,
     /// How long [`Launch::run`] lets it run.
     pub timeout: Option<Duration>,
+    /// Have systemd make the control groups.
+    pub systemd_cgroup: bool,
 }
 
 /// A container that waits for its start, its first process a child of this one.
@@ -216,7 +218,12 @@ impl Launch {
         }
         let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
         let plan = Plan::new(&spec)?;
-        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &runtime.group_name(&self.id))?;
+        let by_systemd = self.systemd_cgroup || runtime.systemd();
+        if by_systemd && !systemd::is_there() {
+            return Err(Error::Unsupported { what: "cgroup manager systemd".into() });
+        }
+        let name = runtime.group_name(&self.id);
+        let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
         Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
     }
 
@@ -239,6 +246,7 @@ impl Launch {
             process: None,
             cgroups: prepared.cgroup.paths(),
             own_cgroups: prepared.cgroup.new_paths(),
+            unit: prepared.cgroup.unit().map(|unit| unit.name.clone()),
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
@@ -275,7 +283,11 @@ impl Launch {
         state.write(dir)?;
         let config = dir.join("config.json");
         io_error("write", &config, std::fs::write(&config, &p.text))?;
-        p.cgroup.create(&p.spec.linux.resources)?;
+        let resources = &p.spec.linux.resources;
+        let unit = p.cgroup.unit();
+        if unit.is_none() {
+            p.cgroup.create(resources)?;
+        }
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
         let (ours, theirs) = Channel::pair()?;
         let document = state.document(Status::Creating);
@@ -294,7 +306,7 @@ impl Launch {
             no_pivot: self.no_pivot,
             keep_keyring: self.no_new_keyring,
         };
-        let group = p.cgroup.open_v2()?;
+        let group = if unit.is_none() { p.cgroup.open_v2()? } else { None };
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
         keep.extend(console.map(AsRawFd::as_raw_fd));
         let options = CloneOptions {
@@ -317,6 +329,11 @@ impl Launch {
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
         network::outside(&p.spec, &self.id, pid)?;
+        if let Some(unit) = unit {
+            state.write(dir)?;
+            entered(unit.start(&self.id, child, resources), &ours)?;
+            p.cgroup.create(resources)?;
+        }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
         ours.send(Tag::Grouped, &[])?;
         if has_runtime_hooks(&p.spec) {

@@ -13,6 +13,7 @@ use super::state::{self, Status};
 use super::sync::{Channel, Tag};
 use super::terminal::{self, Exit};
 use super::{Error, Result, io_error, namespaces};
+use crate::bundle::users::{self, Ids};
 use crate::sys::Call;
 use crate::sys::inroot::Root;
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now, setns};
@@ -36,8 +37,8 @@ pub struct Exec {
     pub env: Vec<String>,
     /// Another working directory.
     pub cwd: Option<PathBuf>,
-    /// Another user and group, by number.
-    pub user: Option<(u32, u32)>,
+    /// Another user and group, `USER[:GROUP]`: numbers as they are, names by the container's files.
+    pub user: Option<String>,
     /// Supplementary groups.
     pub additional_gids: Vec<u32>,
     /// Added capabilities.
@@ -46,6 +47,10 @@ pub struct Exec {
     pub terminal: bool,
     /// Whether execve may not raise privileges.
     pub no_new_privs: bool,
+    /// Another `AppArmor` profile.
+    pub apparmor: Option<String>,
+    /// Another `SELinux` label.
+    pub label: Option<String>,
     /// Takes the terminal.
     pub console_socket: Option<PathBuf>,
     /// Takes the process id.
@@ -72,9 +77,11 @@ impl Exec {
             Status::Creating => return refused("exec in a container that is not created yet"),
         }
         let gone = || Error::NotRunning { id: container.id().to_string() };
+        let root = root_of(&state)?;
+        // Known to run still: the folder is its own.
         let pidfd = state.pidfd().ok_or_else(gone)?;
         let spec = container.spec()?;
-        let program = self.program(&spec)?;
+        let program = self.program(&spec, &root)?;
         let signals = Signals::take()?;
         let (console, inbox) = self.console(&program)?;
         let (ours, theirs) = Channel::pair()?;
@@ -85,7 +92,8 @@ impl Exec {
         if spec.has_namespace("pid") {
             setns(&pidfd, libc::CLONE_NEWPID, "pid namespace")?;
         }
-        let group = cgroup::open_v2(&state.cgroups);
+        let pid = state.process.as_ref().map_or(0, |p| p.pid);
+        let group = cgroup::open_v2(&state.cgroups, pid);
         let mut keep = vec![theirs.number(), pidfd.as_raw_fd()];
         keep.extend(console.as_ref().map(AsRawFd::as_raw_fd));
         let options = CloneOptions {
@@ -128,7 +136,7 @@ impl Exec {
         channel.ended()
     }
 
-    fn program(&self, spec: &Spec) -> Result<Program> {
+    fn program(&self, spec: &Spec, root: &Root) -> Result<Program> {
         let mut process = if let Some(path) = &self.process {
             let text = io_error("read", path, std::fs::read(path))?;
             serde_json::from_slice(&text).map_err(|source| Error::Config { path: path.clone(), source })?
@@ -137,15 +145,27 @@ impl Exec {
             let own = own.unwrap_or_else(|| spec::Process { cwd: "/".into(), ..spec::Process::default() });
             spec::Process { args: self.args.clone(), terminal: false, console_size: None, ..own }
         };
+        if let Some(text) = &self.user {
+            let ids = user(text, root)?;
+            if ids.uid != process.user.uid {
+                // That of another one is not its own.
+                process.env.retain(|v| !v.starts_with("HOME="));
+            }
+            (process.user.uid, process.user.gid) = (ids.uid, ids.gid);
+            process.user.additional_gids = ids.additional;
+        }
         process.env.extend(self.env.iter().cloned());
         process.terminal |= self.terminal;
         process.no_new_privileges |= self.no_new_privs;
+        for (given, field) in
+            [(&self.apparmor, &mut process.apparmor_profile), (&self.label, &mut process.selinux_label)]
+        {
+            if let Some(given) = given {
+                field.clone_from(given);
+            }
+        }
         if let Some(cwd) = &self.cwd {
             process.cwd.clone_from(cwd);
-        }
-        if let Some((uid, gid)) = self.user {
-            (process.user.uid, process.user.gid) = (uid, gid);
-            process.user.additional_gids.clear();
         }
         process.user.additional_gids.extend(&self.additional_gids);
         let mut program = Program::new(Some(process), &spec.linux, self.preserve_fds)?;
@@ -167,6 +187,22 @@ impl Exec {
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (a, b) = pair.call(|| "socketpair".to_string())?;
         Ok((Some(a), Some(b)))
+    }
+}
+
+/// The container's root, as its first process has it.
+fn root_of(state: &state::State) -> Result<Root> {
+    let path = format!("/proc/{}/root", state.process.as_ref().map_or(0, |p| p.pid));
+    let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    Ok(Root::new(fd.call(|| format!("open({path})"))?))
+}
+
+/// Who `USER[:GROUP]` is. Numbers need no file and mean what they say: without a group it is 0.
+fn user(text: &str, root: &Root) -> Result<Ids> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok(Ids { uid, gid, ..Ids::default() }),
+        _ => Ok(users::inside(root, text)?),
     }
 }
 

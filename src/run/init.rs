@@ -31,7 +31,7 @@ pub struct Init<'a> {
     pub start: &'a OwnedFd,
     /// Takes what goes wrong after that; closed by the execve.
     pub report: &'a OwnedFd,
-    /// The state for hooks.
+    /// The state for hooks, but for what changes.
     pub state: &'a serde_json::Value,
     /// Whether it ends with the process that made it.
     pub owned: bool,
@@ -63,7 +63,7 @@ impl Init<'_> {
         if !matches!(rustix::io::retry_on_intr(|| rustix::io::read(self.start, &mut byte)), Ok(1)) {
             process::exit_now(1);
         }
-        let error = match hooks::run("startContainer", &self.spec.hooks.start_container, self.state) {
+        let error = match self.run_hooks("startContainer", &self.spec.hooks.start_container, "created") {
             Ok(()) => self.program.execute(&path, label.as_ref(), reaper.as_ref()),
             Err(e) => e,
         };
@@ -160,7 +160,18 @@ impl Init<'_> {
             channel.send(Tag::Mounted, &[])?;
             channel.expect(Tag::Hooked)?;
         }
-        hooks::run("createContainer", &self.spec.hooks.create_container, self.state)
+        self.run_hooks("createContainer", &self.spec.hooks.create_container, "creating")
+    }
+
+    /// Runs hooks from within, which see the process as the container does.
+    fn run_hooks(&self, point: &'static str, list: &[spec::Hook], status: &str) -> Result<()> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state["status"] = status.into();
+        state["pid"] = rustix::process::getpid().as_raw_nonzero().get().into();
+        hooks::run(point, list, &state)
     }
 
     /// A pseudo-terminal of the container's own devpts, or of the host's where it has none.

@@ -4,7 +4,7 @@ use super::create::read_all;
 use super::state::{self, State, Status};
 use super::sync::decode;
 use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
-use crate::store::{Area, Store};
+use crate::store::Area;
 use crate::sys::{Call, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -23,6 +23,7 @@ pub(super) const PATIENCE: u64 = 10;
 #[derive(Debug)]
 pub struct Runtime {
     dir: PathBuf,
+    systemd: bool,
 }
 
 /// A container's folder, locked.
@@ -39,12 +40,23 @@ pub struct Container {
 }
 
 impl Runtime {
-    /// The containers of a store.
+    /// The containers of the store at `root`, where a store need not be.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn open(store: &Store) -> Result<Self> {
-        Ok(Self { dir: store.area(Area::Containers)? })
+    pub fn open(root: &Path) -> Result<Self> {
+        Ok(Self { dir: Area::Containers.folder(root)?, systemd: false })
+    }
+
+    /// Whether systemd makes the control groups of all new containers, whatever their launch says.
+    #[must_use]
+    pub fn by_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
+    }
+
+    /// As [`Self::by_systemd`] says.
+    pub(super) fn systemd(&self) -> bool {
+        self.systemd
     }
 
     /// The container `id`.
@@ -234,13 +246,11 @@ impl Container {
             Status::Created if self.spec()?.process.is_none() => {
                 return refused("start a container whose config.json has no process");
             }
-            Status::Created if cgroup::is_frozen(&state.cgroups) => {
-                return refused("start a paused container");
-            }
             Status::Created => {}
             Status::Creating => return refused("start a container that is not created yet"),
             Status::Stopped => return refused("start a container that has stopped"),
-            Status::Running | Status::Paused => return refused("start an already running container"),
+            Status::Paused => return refused("start a paused container"),
+            Status::Running => return refused("start an already running container"),
         }
         let open = |name: &str, flags| {
             let path = self.dir.join(name);
@@ -273,7 +283,8 @@ impl Container {
         }
     }
 
-    /// Sends a signal to its first process, or with `all` to every process in it.
+    /// Sends a signal to its first process, or with `all` to every process in it. `SIGKILL` ends
+    /// a paused one too.
     ///
     /// # Errors
     /// [`Error::NotRunning`]; the failed call.
@@ -286,13 +297,18 @@ impl Container {
                 return Err(not_running());
             }
             send_all(&pids, number);
-            return Ok(());
+        } else {
+            let pidfd = state.pidfd().ok_or_else(not_running)?;
+            match signal::send(pidfd.as_fd(), number) {
+                Err(e) if e.errno() == Some(Errno::SRCH) => return Err(not_running()),
+                other => other?,
+            }
         }
-        let pidfd = state.pidfd().ok_or_else(not_running)?;
-        match signal::send(pidfd.as_fd(), number) {
-            Err(e) if e.errno() == Some(Errno::SRCH) => Err(not_running()),
-            other => Ok(other?),
+        if number == libc::SIGKILL {
+            // Version 2 does so by itself.
+            cgroup::thaw(&state.cgroups);
         }
+        Ok(())
     }
 
     /// Deletes it: one that has stopped, one that was never started, or with `force` any.
@@ -330,7 +346,7 @@ impl Container {
     fn likely_cgroups(&self) -> Result<Vec<PathBuf>> {
         let path = self.spec().map(|s| s.linux.cgroups_path).unwrap_or_default();
         let name = group_name(self.dir.parent().unwrap_or(&self.dir), &self.id);
-        Ok(cgroup::places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
+        Ok(cgroup::likely_places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
     }
 
     /// Takes away everything that there is of it; the lock is the caller's.
@@ -344,6 +360,9 @@ impl Container {
             Ok(state) => {
                 if let Some(pidfd) = state.pidfd() {
                     end(&self.id, &pidfd, &state.cgroups)?;
+                }
+                if let Some(unit) = &state.unit {
+                    cgroup::stop_unit(unit);
                 }
                 // Without a pid namespace of its own its other processes go on.
                 empty(&state.cgroups, &state.own_cgroups)?;

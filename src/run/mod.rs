@@ -24,15 +24,17 @@
 //! takes everything away that it names. A pid counts only with its start time and the
 //! boot's id. What fails half-way takes back what it made.
 //!
-//! It will not: resolve user names, write into the root beyond mount points and devices,
+//! It will not: resolve user names of config.json, write into the root beyond mount points and devices,
 //! run a program of the container's outside of it.
 
 mod caps;
 mod cgroup;
 mod check;
+mod control;
 mod create;
 mod devices;
 mod exec;
+mod features;
 mod hooks;
 mod init;
 mod lifecycle;
@@ -53,13 +55,14 @@ mod why;
 
 pub use create::{Launch, id_of};
 pub use exec::Exec;
+pub use features::features;
 pub use lifecycle::{Container, Runtime};
 pub use reaper::reap_if_asked;
 pub use state::{State, Status};
 pub use terminal::Exit;
 
 use crate::error::Kind;
-use crate::{store, sys};
+use crate::{bundle, store, sys};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -190,6 +193,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A user that the container does not know.
+    #[error(transparent)]
+    User(#[from] bundle::Error),
 }
 
 /// Result of the runner.
@@ -216,6 +222,7 @@ impl Error {
             Self::Timeout { .. } | Self::Hook { .. } => Kind::Internal,
             Self::Sys(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::User(e) => e.kind(),
         }
     }
 

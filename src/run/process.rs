@@ -1,6 +1,7 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
 use super::{Error, Result, caps::Sets, reaper::Reaper, seccomp::Filter, spec, why};
+use crate::bundle::users;
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
 use rustix::fd::OwnedFd;
@@ -8,6 +9,7 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread as t;
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,6 +20,7 @@ pub struct Program {
     spec: spec::Process,
     args: Vec<CString>,
     env: Vec<CString>,
+    home: OnceCell<CString>,
     sets: Sets,
     rlimits: Vec<(Resource, Rlimit)>,
     filter: Option<Filter>,
@@ -42,6 +45,7 @@ impl Program {
         Ok(Self {
             args: c_strings(&process.args),
             env: c_strings(&process.env),
+            home: OnceCell::new(),
             sets: Sets::resolve(&wanted)?,
             rlimits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
             filter: linux.seccomp.as_ref().map(Filter::compile).transpose()?,
@@ -84,6 +88,7 @@ impl Program {
     /// The failed call.
     pub fn drop_privileges(&self) -> Result<()> {
         self.change_directory()?;
+        self.find_home()?;
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit)
                 .call(|| format!("setrlimit({resource:?}, {limit:?})"))?;
@@ -109,6 +114,20 @@ impl Program {
         t::set_keep_capabilities(false).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
         self.sets.apply()?;
         rustix::process::umask(Mode::from_raw_mode(self.spec.user.umask.unwrap_or(0o022)));
+        Ok(())
+    }
+
+    /// Finds out what HOME is where the environment has none: what the container's passwd file
+    /// says, as other runtimes have it.
+    fn find_home(&self) -> Result<()> {
+        if self.env.iter().any(|v| v.as_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty())) {
+            return Ok(());
+        }
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .call(|| "open(/)".to_string())?;
+        let home = users::home(&Root::new(root), self.spec.user.uid);
+        let home = CString::new(format!("HOME={}", home.as_deref().unwrap_or("/"))).unwrap_or_default();
+        let _ = self.home.set(home);
         Ok(())
     }
 
@@ -194,11 +213,16 @@ impl Program {
             Ok(()) => {}
             Err(e) => return e,
         }
+        let mut env = self.env.clone();
+        if let Some(home) = self.home.get() {
+            env.retain(|v| v.as_bytes() != b"HOME=");
+            env.push(home.clone());
+        }
         let program = self.spec.args.first().map_or("", String::as_str);
         match reaper {
-            None => refused(program, path, process::execve(path, &self.args, &self.env)),
+            None => refused(program, path, process::execve(path, &self.args, &env)),
             Some(reaper) => {
-                let errno = reaper.execute(path, &self.args, &self.env);
+                let errno = reaper.execute(path, &self.args, &env);
                 Error::Exec { program: "init".into(), reason: text(errno), code: 126 }
             }
         }
@@ -206,7 +230,13 @@ impl Program {
 
     fn last_steps(&self, label: Option<&OwnedFd>) -> Result<()> {
         if let (Some(fd), Some(label)) = (label, &self.label) {
-            rustix::io::write(fd, label.as_bytes()).call(|| format!("write(attr/exec, {label:?})"))?;
+            match rustix::io::write(fd, label.as_bytes()) {
+                Err(Errno::NOENT) => {
+                    let what = format!("AppArmor profile {:?}", self.spec.apparmor_profile);
+                    return Err(Error::Unsupported { what });
+                }
+                other => other.call(|| format!("write(attr/exec, {label:?})"))?,
+            };
         }
         signal::reset();
         process::close_on_exec_from(3)?;

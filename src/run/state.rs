@@ -108,6 +108,9 @@ pub struct State {
     pub cgroups: Vec<PathBuf>,
     /// Those of them that were made for it.
     pub own_cgroups: Vec<PathBuf>,
+    /// The scope of systemd that they belong to.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// Of config.json.
     pub annotations: BTreeMap<String, String>,
 }
@@ -146,8 +149,8 @@ impl State {
         match (self.complete, self.pidfd()) {
             (false, _) => Status::Creating,
             (true, None) => Status::Stopped,
-            (true, Some(_)) if dir.join("start").exists() => Status::Created,
             (true, Some(_)) if super::cgroup::is_frozen(&self.cgroups) => Status::Paused,
+            (true, Some(_)) if dir.join("start").exists() => Status::Created,
             (true, Some(_)) => Status::Running,
         }
     }

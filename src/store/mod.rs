@@ -204,6 +204,16 @@ impl Area {
             Self::Packages => "packages",
         }
     }
+
+    /// Its folder for a store at `root`, made where missing. The store itself need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn folder(self, root: &Path) -> Result<PathBuf> {
+        let dir = root.join("shipimg").join(self.name());
+        io_error("create", &dir, fs::create_dir_all(&dir))?;
+        Ok(dir)
+    }
 }
 
 /// An open store.
@@ -282,9 +292,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn area(&self, area: Area) -> Result<PathBuf> {
-        let dir = self.root.join("shipimg").join(area.name());
-        io_error("create", &dir, fs::create_dir_all(&dir))?;
-        Ok(dir)
+        area.folder(&self.root)
     }
 
     /// A scratch folder on the store's filesystem, gone with the value, or with the next

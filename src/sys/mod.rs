@@ -24,6 +24,7 @@ pub mod pty;
 pub mod sandbox;
 pub mod selfexe;
 pub mod signal;
+pub mod systemd;
 pub mod trial;
 pub mod userns;
 pub mod workspace;
@@ -77,6 +78,14 @@ pub enum Error {
         /// The end of its standard error, trimmed.
         stderr: String,
     },
+    /// A service of the host refuses what it was asked for.
+    #[error("{call}: {message}")]
+    Refused {
+        /// What was asked of whom.
+        call: String,
+        /// Its answer.
+        message: String,
+    },
     /// An external program is not installed.
     #[error("program {program} not found")]
     NoProgram {
@@ -106,7 +115,7 @@ impl Error {
                 Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => Kind::Unsupported,
                 e => Kind::of_io(&e.into()),
             },
-            Self::Program { .. } | Self::TooSlow { .. } => Kind::Internal,
+            Self::Program { .. } | Self::TooSlow { .. } | Self::Refused { .. } => Kind::Internal,
             Self::NoSubIds { .. }
             | Self::NoUserNamespace { .. }
             | Self::NoLoopDevice { errno: Errno::PERM | Errno::ACCESS, .. } => Kind::Privilege,

@@ -5,6 +5,7 @@
 
 mod common;
 mod conformance;
+mod control;
 
 mod archives;
 mod archives_hostile;
@@ -13,6 +14,7 @@ mod back;
 mod back_random;
 mod bad_input;
 mod bundle;
+mod callers;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
@@ -48,6 +50,7 @@ mod serve;
 mod serve_conformance;
 mod static_binary;
 mod store;
+mod systemd;
 mod tour;
 mod transfer;
 mod unpack;

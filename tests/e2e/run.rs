@@ -385,7 +385,7 @@ fn console_socket_pid_file_and_preserved_descriptors() {
 #[test]
 fn limits_reach_the_control_groups() {
     let b = Bundle::new(
-        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/memory/memory.limit_in_bytes; mknod /tmp/n c 1 1 && cat /tmp/n",
+        "cd /sys/fs/cgroup; cat pids/pids.max memory/memory.limit_in_bytes || cat pids.max memory.max; mknod /tmp/n c 1 1 && cat /tmp/n",
     );
     b.change(|c| {
         c["linux"]["resources"]["pids"] = json!({"limit": 20});
@@ -416,7 +416,8 @@ fn private_network_link() {
             .any(|e| e.file_name().to_string_lossy().starts_with(&name))
     };
     assert!(links());
-    assert_eq!(b.store.ok(&["exec", &b.id, "cat", "/sys/class/net/eth0/operstate"]), "up\n");
+    // The kernel tells of it a moment later.
+    b.wait(|b| b.store.ok(&["exec", &b.id, "cat", "/sys/class/net/eth0/operstate"]) == "up\n");
     b.store.ok(&["delete", "-f", &b.id]);
     b.wait(|_| !links());
 }

@@ -15,7 +15,9 @@ const CONTROLLERS: [&str; 9] =
 /// What to write: controller, file, content.
 type File = (&'static str, String, String);
 
-/// Writes the limits into the groups.
+/// Writes the limits into the groups. What the kernel finds contrary to another limit is
+/// written again after the others: memory beyond the old limit of memory and swap together, a
+/// quota beyond the old period.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Unsupported`] where no hierarchy has the controller.
@@ -24,6 +26,7 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
         groups.iter().find(|(h, _)| h.controllers.iter().any(|c| c == controller)).map(|(_, p)| p)
     };
     let v2 = groups.iter().find(|(h, _)| h.is_v2()).map(|(_, p)| p);
+    let mut again = Vec::new();
     for controller in CONTROLLERS {
         let (group, files) = match v1(controller) {
             Some(group) => (Some(group), files(resources, controller, 1)?),
@@ -34,10 +37,19 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
             let other = name.replace("blkio.", "blkio.bfq.").replace("io.weight", "io.bfq.weight");
             let there = group.into_iter().flat_map(|g| [g.join(&name), g.join(&other)]).find(|p| p.exists());
             let Some(path) = there else {
+                if is_default_swap(&name, &content) {
+                    continue;
+                }
                 return Err(Error::Unsupported { what: format!("control group file {name}") });
             };
-            io_error("write", &path, std::fs::write(&path, content))?;
+            match std::fs::write(&path, &content) {
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => again.push((path, content)),
+                other => io_error("write", &path, other)?,
+            }
         }
+    }
+    for (path, content) in again {
+        io_error("write", &path, std::fs::write(&path, content))?;
     }
     for (name, content) in &resources.unified {
         let Some(group) = v2.filter(|_| !name.contains('/')) else {
@@ -53,6 +65,17 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
         (None, Some(group)) => devices::apply_v2(group, &resources.devices),
         (None, None) => Ok(()),
     }
+}
+
+/// The files of version 2 with their content, but for limits that contradict one another.
+pub fn v2(resources: &Resources) -> Vec<(String, String)> {
+    let of = |controller| files(resources, controller, 2).unwrap_or_default();
+    CONTROLLERS.into_iter().flat_map(of).map(|(_, name, content)| (name, content)).collect()
+}
+
+/// Whether a limit for swap says no more than a kernel that does not count swap does anyway.
+fn is_default_swap(name: &str, content: &str) -> bool {
+    matches!((name, content), ("memory.memsw.limit_in_bytes", "-1") | ("memory.swap.max", "max" | "0"))
 }
 
 fn files(r: &Resources, controller: &'static str, version: u8) -> Result<Vec<File>> {
@@ -106,30 +129,35 @@ impl Files {
 
     fn memory(&mut self, r: &Resources, version: u8) -> Result<()> {
         let m = &r.memory;
+        let amount = |n: Option<i64>| n.filter(|n| *n != 0);
+        let limit = amount(m.limit);
+        // Without a limit of memory there is none of both together, unless one is named.
+        let swap = amount(m.swap).or(limit.filter(|l| *l < 0));
         if version == 1 {
-            self.put("memory.limit_in_bytes", m.limit);
-            self.put("memory.memsw.limit_in_bytes", m.swap);
-            self.put("memory.soft_limit_in_bytes", m.reservation);
-            self.put("memory.kmem.tcp.limit_in_bytes", m.kernel_tcp);
+            self.put("memory.limit_in_bytes", limit);
+            self.put("memory.memsw.limit_in_bytes", swap);
+            self.put("memory.soft_limit_in_bytes", amount(m.reservation));
+            self.put("memory.kmem.tcp.limit_in_bytes", amount(m.kernel_tcp));
             self.put("memory.swappiness", m.swappiness);
             self.put("memory.oom_control", m.disable_oom_killer.then_some(1));
             return Ok(());
         }
-        let amount = |n: i64| if n < 0 { "max".to_string() } else { n.to_string() };
-        self.put("memory.max", m.limit.map(amount));
-        self.put("memory.low", m.reservation.map(amount));
+        let text = |n: i64| if n < 0 { "max".to_string() } else { n.to_string() };
+        self.put("memory.max", limit.map(text));
+        self.put("memory.low", amount(m.reservation).map(text));
         // config.json counts memory and swap together, version 2 swap alone.
-        let swap = match (m.swap, m.limit) {
-            (Some(swap), Some(limit)) if swap >= 0 && swap < limit => {
-                let reason = format!("{swap} is less than the memory limit {limit}");
-                return Err(Error::Invalid { field: "linux.resources.memory.swap".into(), reason });
+        let reason = match (swap, limit) {
+            (Some(swap), Some(limit)) if swap >= 0 && limit >= 0 && swap < limit => {
+                format!("{swap} is less than the memory limit {limit}")
             }
-            (Some(swap), Some(limit)) if swap >= 0 && limit >= 0 => Some(swap - limit),
-            (Some(swap), _) if swap < 0 => Some(-1),
-            _ => None,
+            (Some(swap), None) if swap >= 0 => format!("{swap} needs a memory limit"),
+            (swap, limit) => {
+                let own = swap.map(|s| if s < 0 { s } else { s - limit.unwrap_or(0).max(0) });
+                self.put("memory.swap.max", own.map(text));
+                return Ok(());
+            }
         };
-        self.put("memory.swap.max", swap.map(amount));
-        Ok(())
+        Err(Error::Invalid { field: "linux.resources.memory.swap".into(), reason })
     }
 
     fn cpu(&mut self, r: &Resources, version: u8) {
@@ -250,7 +278,41 @@ mod tests {
                 "rdma.max=mlx hca_handle=3 hca_object=max"
             ]
         );
-        let r: Resources = serde_json::from_value(json!({"memory": {"limit": 9, "swap": 3}})).unwrap();
-        assert!(files(&r, "memory", 2).is_err());
+    }
+
+    #[test]
+    fn memory_and_swap() {
+        let written = |memory, version| {
+            let r: Resources = serde_json::from_value(json!({"memory": memory})).unwrap();
+            let files = files(&r, "memory", version).ok()?;
+            Some(files.into_iter().map(|(_, name, content)| format!("{name}={content}")).collect::<Vec<_>>())
+        };
+        for (memory, v1, v2) in [
+            (json!({"limit": 0, "swap": 0, "reservation": 0}), vec![], Some(vec![])),
+            (
+                json!({"limit": -1}),
+                vec!["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"],
+                Some(vec!["memory.max=max", "memory.swap.max=max"]),
+            ),
+            (
+                json!({"limit": 9, "swap": 9}),
+                vec!["memory.limit_in_bytes=9", "memory.memsw.limit_in_bytes=9"],
+                Some(vec!["memory.max=9", "memory.swap.max=0"]),
+            ),
+            (json!({"swap": -1}), vec!["memory.memsw.limit_in_bytes=-1"], Some(vec!["memory.swap.max=max"])),
+            (
+                json!({"limit": 9, "swap": 3}),
+                vec!["memory.limit_in_bytes=9", "memory.memsw.limit_in_bytes=3"],
+                None,
+            ),
+            (json!({"swap": 3}), vec!["memory.memsw.limit_in_bytes=3"], None),
+        ] {
+            assert_eq!(written(memory.clone(), 1).unwrap(), v1, "{memory}");
+            assert_eq!(
+                written(memory.clone(), 2).as_deref(),
+                v2.as_ref().map(|l| { l.iter().map(ToString::to_string).collect::<Vec<_>>() }).as_deref(),
+                "{memory}"
+            );
+        }
     }
 }

@@ -96,9 +96,19 @@ impl Bundle {
         serde_json::from_str(&self.store.ok(&["state", &self.id])).unwrap()
     }
 
-    /// The control group of version 1 with this controller.
+    /// The control group with this controller of version 1, or the one of version 2 where that is
+    /// alone.
     pub fn group(&self, controller: &str) -> PathBuf {
-        find_groups(&Path::new("/sys/fs/cgroup").join(controller), &self.id, 4).remove(0)
+        let top = Path::new("/sys/fs/cgroup");
+        let dir = if version_2() { top.to_path_buf() } else { top.join(controller) };
+        find_groups(&dir, &self.id, 4).remove(0)
+    }
+
+    /// A file of the control groups, by its name in version 1 and in version 2.
+    pub fn limit(&self, v1: &str, v2: &str) -> String {
+        let controller = v1.split('.').next().unwrap();
+        let text = fs::read_to_string(self.group(controller).join(if version_2() { v2 } else { v1 }));
+        text.unwrap().trim().to_string()
     }
 
     /// Waits until `holds`, for ten seconds at most.
@@ -120,6 +130,11 @@ impl Bundle {
         let cgroups = find_groups(Path::new("/sys/fs/cgroup"), &self.id, 4);
         assert!(cgroups.is_empty(), "{cgroups:?}");
     }
+}
+
+/// Whether control groups are of version 2 alone here.
+pub fn version_2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 impl Drop for Bundle {
