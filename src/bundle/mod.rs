@@ -29,7 +29,7 @@ pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, u
 pub use mount::{clean, mount, plain, tmpfs, volume};
 pub use seccomp::{Seccomp, seccomp};
 pub use settings::{Caps, Net, Settings};
-pub use unpacked::Unpacked;
+pub use unpacked::{RECORD, Unpacked};
 pub use users::Ids;
 
 use crate::error::Kind;

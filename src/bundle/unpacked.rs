@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Its name in the folder.
 const FILE: &str = "shipimg.json";
 
+/// The name of the record of its files.
+pub const RECORD: &str = "shipimg.names";
+
 /// The record of a folder that `unpack` made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

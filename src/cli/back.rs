@@ -5,7 +5,7 @@
 
 use super::import::source_date;
 use super::{Context, Result};
-use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, TarWriter, WriteOptions};
+use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, Record, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
 use crate::store::{Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
@@ -110,6 +110,16 @@ pub fn write_options(owners: Option<Arc<Owners>>) -> WriteOptions {
     WriteOptions { latest: source_date(), owners }
 }
 
+/// What is known of a directory as it was.
+pub enum Known {
+    /// All, with digests.
+    Manifest(Manifest),
+    /// Which names there were, and when.
+    Record(Record),
+    /// Nothing.
+    Nothing,
+}
+
 /// An image being changed.
 pub struct Work {
     /// Its store.
@@ -205,17 +215,24 @@ impl Work {
         unpack(&self.store, &self.image, dir)
     }
 
-    /// Puts what is different in the directory `root` on top, against `known` or, without it, the
-    /// image's own files. Where nothing is different there is no layer.
+    /// Puts what is different in the directory `root` on top, against what is `known` or, without
+    /// that, the image's own files. Where nothing is different there is no layer.
     pub fn add_difference(
         &mut self,
         command: &str,
         options: &Layering,
         root: &Path,
-        known: Option<&Manifest>,
+        known: &Known,
     ) -> Result<()> {
-        let (delta, owners) = if let Some(known) = known {
-            against_manifest(root, known)?
+        let found = match known {
+            Known::Manifest(known) => Some(against_manifest(root, known)?),
+            Known::Record(record) => {
+                record.changes(root)?.map(|(f, n)| (Delta::of(&f, &n), Owners::default()))
+            }
+            Known::Nothing => None,
+        };
+        let (delta, owners) = if let Some(found) = found {
+            found
         } else {
             let scratch = self.store.scratch()?;
             let base = scratch.path().join("rootfs");

@@ -1,6 +1,6 @@
 //! `shipimg commit`: what was changed in a bundle or a container, as a layer of a new image.
 
-use super::back::{Error, Layering, Work, write_options};
+use super::back::{Error, Known, Layering, Work, write_options};
 use super::{Context, Result};
 use crate::bundle::{self, Bundle, Unpacked};
 use crate::error::Kind;
@@ -77,7 +77,7 @@ impl Args {
             Some(upper) => work.add_layer("commit", &self.options, |tar| {
                 layer::write_upper(&upper, tar, &write_options(None)).map(drop)
             })?,
-            None => work.add_difference("commit", &self.options, &files.root, None)?,
+            None => work.add_difference("commit", &self.options, &files.root, &Known::Nothing)?,
         }
         work.publish(&self.name)?;
         Ok(ExitCode::SUCCESS)

@@ -1,8 +1,9 @@
 //! `shipimg repack`: what was changed in a folder of `unpack`, as a layer of a new image.
 
-use super::back::{Error, Layering, Work, read_manifest};
+use super::back::{Error, Known, Layering, Work, read_manifest};
 use super::{Context, Result};
-use crate::bundle::Unpacked;
+use crate::bundle::{RECORD, Unpacked};
+use crate::layer::Record;
 use crate::oci::Reference;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,9 +23,13 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let unpacked = Unpacked::read(&self.dir)?.ok_or_else(|| Error::NotUnpacked(self.dir.clone()))?;
-        let known = unpacked.mtree.as_ref().map(|m| read_manifest(&self.dir.join(m))).transpose()?;
+        let root = self.dir.join("rootfs");
+        let known = match &unpacked.mtree {
+            Some(mtree) => Known::Manifest(read_manifest(&self.dir.join(mtree))?),
+            None => Record::read(&self.dir.join(RECORD))?.map_or(Known::Nothing, Known::Record),
+        };
         let mut work = Work::of(context.store()?, &unpacked.descriptor(), &self.options.stepping)?;
-        work.add_difference("repack", &self.options, &self.dir.join("rootfs"), known.as_ref())?;
+        work.add_difference("repack", &self.options, &root, &known)?;
         work.publish(&self.name)?;
         Ok(ExitCode::SUCCESS)
     }

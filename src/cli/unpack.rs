@@ -1,18 +1,19 @@
 //! `shipimg unpack`: an image of the store, or with --pull of a registry, as a bundle: `rootfs/`
 //! and `config.json`.
 //!
-//! The folder also gets `shipimg.json`, by which `repack` knows the image, and where it is asked
-//! for `sha256_HEX.mtree`, a manifest of the files, named after the image's digest.
+//! The folder also gets `shipimg.json`, by which `repack` knows the image, and `shipimg.names`, by
+//! which it knows what has not changed since; or where it is asked for `sha256_HEX.mtree`, a manifest
+//! of the files, named after the image's digest.
 
 use super::pulling::{Found, Pulling};
 use super::{Context, Error, Result};
-use crate::bundle::{self, Unpacked};
+use crate::bundle::{self, RECORD, Unpacked};
 use crate::layer::{self, Contents, Options, Owners};
 use crate::oci::{Image, Name, Platform};
 use crate::store::{self, Store};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, signal};
+use crate::sys::{self, Call, signal, userns};
 use crate::transfer::Platforms;
 use crate::tree::mtree::Manifest;
 use rustix::fs::{CWD, Mode};
@@ -123,6 +124,9 @@ impl Args {
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             bundle::write_config(&folder, image, &name)?;
             let mtree = self.manifest.is_some().then(|| own.unwrap_or(mtree));
+            if mtree.is_none() && !userns::ids().is_single() {
+                layer::write_record(&root, &folder.join(RECORD))?;
+            }
             Unpacked::of(&image.descriptor, mtree).write(&folder)?;
             folder
         };

@@ -25,6 +25,7 @@ mod delta;
 mod merge;
 mod node;
 mod pax;
+mod record;
 mod scan;
 mod sparse;
 mod stage;
@@ -40,6 +41,7 @@ pub use delta::{
     write_whiteout,
 };
 pub use node::Owners;
+pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};
 pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {

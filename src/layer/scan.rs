@@ -24,7 +24,7 @@ use std::time::Duration;
 const CHUNK: usize = 256 << 10;
 
 /// How long the kernel may give two changes the same time, at most.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// All files in the directory `root`, without content; of files that are as in `known` all that is
 /// there, and of those only the number of the inode. Other filesystems mounted below are not
@@ -64,8 +64,21 @@ pub fn manifest(root: &Path, known: Option<&Manifest>, options: &Options) -> Res
     Ok(Manifest { tree: scan.tree, settled: Some(scan.latest) })
 }
 
-struct Scan<'a> {
+/// When the inode was last changed.
+pub(super) fn changed(stat: &Stat) -> Time {
+    Time { seconds: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) }
+}
+
+fn is_later(a: Time, b: Time) -> bool {
+    (a.seconds, a.nanos) > (b.seconds, b.nanos)
+}
+
+#[derive(Default)]
+pub(super) struct Scan<'a> {
     known: Option<&'a Manifest>,
+    /// Files that were changed later are noted.
+    since: Option<Time>,
+    later: Vec<TreePath>,
     owners: Option<&'a Owners>,
     tree: Tree,
     /// Files that are not taken from `known`.
@@ -78,8 +91,17 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn of(root: &Path, known: Option<&'a Manifest>, owners: Option<&'a Owners>) -> Result<Self> {
-        let (tree, read, named, latest) = (Tree::new(), Vec::new(), HashMap::new(), Time::default());
-        let mut scan = Self { known, owners, tree, read, named, latest };
+        Self { known, owners, ..Self::default() }.run(root)
+    }
+
+    /// All files in the directory `root`, and those that were changed after `since`.
+    pub(super) fn since(root: &Path, since: Time) -> Result<(Tree, Vec<TreePath>)> {
+        let scan = Self { since: Some(since), ..Self::default() }.run(root)?;
+        Ok((scan.tree, scan.later))
+    }
+
+    fn run(mut self, root: &Path) -> Result<Self> {
+        let scan = &mut self;
         let top = Dir::open(root)?;
         let own = top.stat_self()?;
         scan.node(&top, OsStr::new("."), TreePath::root(), &own)?;
@@ -104,20 +126,22 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        Ok(scan)
+        Ok(self)
     }
 
     fn node(&mut self, dir: &Dir, name: &OsStr, path: TreePath, stat: &Stat) -> Result<()> {
-        let changed = Time { seconds: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) };
-        let later = |a: Time, b: Time| (a.seconds, a.nanos) > (b.seconds, b.nanos);
-        if later(changed, self.latest) {
+        let changed = changed(stat);
+        if is_later(changed, self.latest) {
             self.latest = changed;
+        }
+        if self.since.is_some_and(|since| is_later(changed, since)) {
+            self.later.push(path.clone());
         }
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         if stat.st_nlink > 1 && !is_dir {
             self.named.entry(stat.st_ino).or_default().push(path.clone());
         }
-        let settled = self.known.and_then(|k| k.settled).filter(|s| !later(changed, *s));
+        let settled = self.known.and_then(|k| k.settled).filter(|s| !is_later(changed, *s));
         let known = settled.and_then(|_| self.known?.tree.get(&path));
         if let Some(node) = known.filter(|n| n.inode == Some(stat.st_ino)) {
             self.tree.insert(path, Node { same: None, ..node.clone() });

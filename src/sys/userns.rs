@@ -47,6 +47,12 @@ impl Ids {
         *self == Self::Host
     }
 
+    /// Whether there is only one, so that files do not tell whose they are.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        *self == Self::Single
+    }
+
     /// By whom what has these ids was made.
     #[must_use]
     pub fn made(&self) -> &'static str {
