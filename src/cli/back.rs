@@ -179,7 +179,7 @@ impl Work {
         let (blob, diff_id) = layer::store_layer(&self.lease, options.compression, write)?;
         let chain_id = diff_id.clone();
         let layer = crate::oci::Layer { descriptor: blob, diff_id, chain_id };
-        layer::check_layer(&self.store, &layer, &layer::Limits::default())?;
+        layer::check_layer(&self.store, &layer)?;
         let step = Self::step(command, &options.stepping);
         self.edit.add_layer(&layer.descriptor, &layer.diff_id, &step);
         Ok(())

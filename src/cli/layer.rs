@@ -2,9 +2,9 @@
 
 use super::back::{Layering, Tagging, Work, sniff};
 use super::{Context, Result};
-use crate::layer::{self, Decoder, Limits};
+use crate::layer::{self, Decoder};
 use crate::oci::Name;
-use crate::store;
+use crate::store::{self, Exceeded};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -43,10 +43,14 @@ impl Args {
         let read = |source| store::Error::Io { action: "read", path: add.tar.clone(), source };
         let mut file = File::open(&add.tar).map_err(read)?;
         let compression = sniff(&mut file).map_err(read)?;
-        let window = Limits::default().zstd_window_log;
-        let mut tar = Decoder::new(file, compression, window).map_err(read)?;
+        let (size, limits) = (file.metadata().map_err(read)?.len(), context.limits);
+        let tar = Decoder::new(file, compression, limits.zstd_window_log).map_err(read)?;
         work.add_tar("layer add", &add.options, |out| {
-            io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
+            let copied = io::copy(&mut limits.guard(tar, size), out).map(drop);
+            copied.map_err(|e| match e.downcast::<Exceeded>() {
+                Ok(source) => layer::Error::File { path: add.tar.clone(), source },
+                Err(e) => layer::Error::Output(e),
+            })
         })?;
         work.publish(&new)?;
         Ok(ExitCode::SUCCESS)

@@ -37,6 +37,7 @@ mod insert;
 mod inspect;
 mod kill;
 mod layer;
+mod limits;
 mod list;
 mod login;
 mod logout;
@@ -70,7 +71,7 @@ mod unshare;
 
 pub use error::Error;
 
-use crate::store::{Store, mount_backing};
+use crate::store::{Limits, Store, mount_backing};
 use crate::sys::{Call, process, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -90,6 +91,8 @@ struct Cli {
     /// Of an ordinary user: use no subordinate ids; all files are owned by the user
     #[arg(long, global = true, env = "SHIPIMG_SINGLE_ID", value_parser = clap::builder::FalseyValueParser::new())]
     single_id: bool,
+    #[command(flatten)]
+    limits: limits::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -239,9 +242,9 @@ impl Command {
             Self::Pull(args) => args.run(context),
             Self::Push(args) => args.run(context),
             Self::Copy(args) => args.run(context),
-            Self::Tags(args) => args.run(),
-            Self::Search(args) => args.run(),
-            Self::Referrers(args) => args.run(),
+            Self::Tags(args) => args.run(context),
+            Self::Search(args) => args.run(context),
+            Self::Referrers(args) => args.run(context),
             Self::Login(args) => args.run(),
             Self::Logout(args) => args.run(),
             Self::Serve(args) => args.run(context),
@@ -288,6 +291,7 @@ impl Command {
 #[derive(Debug)]
 pub struct Context {
     root: PathBuf,
+    limits: Limits,
 }
 
 impl Context {
@@ -297,7 +301,7 @@ impl Context {
     /// Those of [`mount_backing`] and [`Store::open`].
     pub fn store(&self) -> Result<Store> {
         mount_backing(&self.root)?;
-        Ok(Store::open(&self.root)?)
+        Ok(Store::open(&self.root)?.within(self.limits))
     }
 
     /// Goes where an ordinary user's command works.
@@ -348,7 +352,8 @@ pub fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let context = Context { root: cli.root.unwrap_or_else(Store::default_root) };
+    let root = cli.root.unwrap_or_else(Store::default_root);
+    let context = Context { root, limits: cli.limits.limits() };
     let entered = context.enter(&cli.command.place(), cli.single_id);
     let result = entered.map_err(|e| cli.command.failed(e)).and_then(|()| cli.command.run(&context));
     result.unwrap_or_else(|e| report(&e))

@@ -3,7 +3,7 @@
 
 use super::stage::is_whiteout;
 use super::write::{Form, Tree};
-use super::{Coding, Decoder, Encoder, Error, Limits, Result, TarWriter, WriteOptions, rewrite};
+use super::{Coding, Decoder, Encoder, Error, Result, TarWriter, WriteOptions, rewrite};
 use crate::oci::{Compression, Descriptor, Digest, Layer, media_type};
 use crate::store::{Hashed, Lease, Store};
 use crate::sys::Call;
@@ -143,9 +143,10 @@ pub fn store_layer(
 ///
 /// # Errors
 /// Any [`Error`].
-pub fn check_layer(store: &Store, layer: &Layer, limits: &Limits) -> Result<()> {
+pub fn check_layer(store: &Store, layer: &Layer) -> Result<()> {
     let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
     let read = |source| Error::Read { layer: layer.descriptor.digest.clone(), source };
+    let limits = *store.limits();
     let blob = store.blob(&layer.descriptor)?;
     let tar = Decoder::new(blob, compression, limits.zstd_window_log).map_err(read)?;
     rewrite(tar, layer, limits, &mut TarWriter::new(io::sink()), &|_| None)

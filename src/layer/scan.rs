@@ -7,7 +7,7 @@
 //! can make a change look old; who does that compares without a manifest.
 
 use super::Result;
-use super::contents::{Contents, Sum};
+use super::contents::{Contents, MAX_HOLES, Sum};
 use super::merge::{meta_at, meta_of};
 use super::stage::{DROPPED, OVERLAY};
 use super::{Error, signal_pending};
@@ -20,6 +20,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -136,8 +137,13 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// The digest of a file; none where it has so many bytes in holes that unpacking gives it none.
 fn hash_below(top: &Dir, path: &TreePath) -> Result<Option<[u8; 32]>> {
     let mut file = open(top, path)?;
+    let meta = file.metadata().call(|| format!("fstat({path})"))?;
+    if meta.len().saturating_sub(meta.blocks() * 512) > MAX_HOLES {
+        return Ok(None);
+    }
     let mut sum = Sum::new();
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
@@ -159,7 +165,8 @@ fn open(top: &Dir, path: &TreePath) -> Result<File> {
     }
 }
 
-/// The SHA-256 of the regular file `path` in the directory `root`.
+/// The SHA-256 of the regular file `path` in the directory `root`; none where more than 1 GiB of it
+/// is in holes.
 ///
 /// # Errors
 /// The first failed call.

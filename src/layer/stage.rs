@@ -21,8 +21,8 @@
 //! `system.nfs4_acl`, which belong to the host that made the layer, and sockets.
 
 use super::archive::Archive;
-use super::contents::{Contents, Sum};
-use super::{Error, Limits, Options, Reason, Result};
+use super::contents::{Contents, MAX_HOLES, Sum};
+use super::{Error, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
 use crate::sys::{self, Call, userns, xattr};
@@ -83,7 +83,6 @@ struct Folder {
 pub(super) struct Stage<'a> {
     root: Rc<Dir>,
     layer: &'a Digest,
-    limits: &'a Limits,
     contents: Option<&'a Contents>,
     keep_dirlinks: bool,
     /// Whether there are layers below.
@@ -102,7 +101,6 @@ impl<'a> Stage<'a> {
         Self {
             root: Rc::new(root),
             layer,
-            limits: &options.limits,
             contents: options.contents.as_deref(),
             keep_dirlinks: options.keep_dirlinks,
             hides: !lowest,
@@ -118,13 +116,9 @@ impl<'a> Stage<'a> {
     /// Reads all entries of `archive`.
     pub(super) fn fill(&mut self, archive: &mut Archive) -> Result<()> {
         while let Some(entry) = archive.next()? {
-            self.entries += 1;
-            if self.entries > self.limits.entries {
-                let limit = self.limits.entries;
-                return Err(Error::Limit { layer: self.layer.clone(), what: "entries", limit });
-            }
             self.add(entry, archive)?;
         }
+        self.entries = archive.entries();
         Ok(())
     }
 
@@ -140,9 +134,6 @@ impl<'a> Stage<'a> {
             Name::Opaque(path) => return self.opaque(&path),
             Name::Entry(path) => path,
         };
-        if path.depth() > self.limits.depth {
-            return self.refuse(&path, Reason::Depth(self.limits.depth));
-        }
         if let Some((name, _)) = meta.xattrs.iter().find(|(n, _)| OVERLAY.iter().any(|p| n.starts_with(p))) {
             return self.refuse(&path, Reason::OverlayAttribute(name.escape_ascii().to_string()));
         }
@@ -199,7 +190,10 @@ impl<'a> Stage<'a> {
     fn write(&self, file: &std::fs::File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {
         let mut end = 0;
         let fail = |e: sys::Error| self.sys(path, e);
-        let mut sum = self.contents.map(|_| Sum::new());
+        let mut sum = self.contents.filter(|_| archive.holes(size) <= MAX_HOLES).map(|_| Sum::new());
+        if sum.is_some() {
+            archive.count_holes(size)?;
+        }
         archive.content(|offset, bytes| {
             end = offset + bytes.len() as u64;
             if let Some(sum) = &mut sum {
@@ -207,8 +201,8 @@ impl<'a> Stage<'a> {
             }
             file.write_all_at(bytes, offset).call(|| format!("pwrite({})", bytes.len())).map_err(fail)
         })?;
-        if let (Some(contents), Some(sum)) = (self.contents, sum) {
-            contents.note(file, sum.finish(size)).map_err(fail)?;
+        if let Some(contents) = self.contents {
+            contents.note(file, sum.and_then(|s| s.finish(size))).map_err(fail)?;
         }
         if end == size {
             return Ok(());

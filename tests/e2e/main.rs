@@ -30,6 +30,7 @@ mod hostile_layers;
 mod hostile_run;
 mod hostile_transfer;
 mod killed;
+mod limits;
 mod mkimg;
 mod output;
 mod pull;
