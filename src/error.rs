@@ -4,6 +4,9 @@
 //! command line maps the kind to the process's exit code and to nothing else, so
 //! that scripts can tell "try again" from "fix the input" without reading text.
 
+use std::error::Error;
+use std::io;
+
 /// What sort of failure an error is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -56,6 +59,23 @@ impl Kind {
             _ => Self::Internal,
         }
     }
+}
+
+/// The cause of type `E` among `e` and its causes.
+#[must_use]
+pub fn cause<'a, E: Error + 'static>(e: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut at = Some(e);
+    while let Some(e) = at {
+        if let Some(found) = e.downcast_ref() {
+            return Some(found);
+        }
+        at = match e.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            // An io::Error shows what its content was caused by, never its content.
+            Some(inner) => Some(inner),
+            None => e.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]

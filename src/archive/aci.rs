@@ -4,10 +4,10 @@
 use super::members::Members;
 use super::reader::{Found, Pieces, json, small};
 use super::spool::{Section, copy, digest};
-use super::{Error, Limits, Result, Settings, Source, io_error, made};
+use super::{Error, Result, Settings, Source, io_error, made};
 use crate::layer::{self, TarWriter};
 use crate::oci::{Descriptor, Layer, Platform, media_type};
-use crate::store::MAX_DOCUMENT;
+use crate::store::Limits;
 use crate::tree::TreePath;
 use std::io::{Seek, Write};
 use std::path::Path;
@@ -101,9 +101,9 @@ pub(super) fn read(
     members: &Members,
     tar: &Section,
     scratch: &Path,
-    limits: &Limits,
+    limits: Limits,
 ) -> Result<(Vec<Found>, Pieces)> {
-    let text = small(source, members.get("manifest"), "manifest", MAX_DOCUMENT)?;
+    let text = small(source, members.get("manifest"), "manifest", limits.document)?;
     let manifest: Manifest = json(source, "manifest", &text)?;
     let unsupported = |what| Err(Error::Unsupported { archive: source.to_string(), what });
     if manifest.ac_kind != "ImageManifest" {
@@ -125,11 +125,9 @@ pub(super) fn read(
         };
         (path.is_root() || manifest.keeps(&path)).then_some(path)
     };
-    let layer_limits =
-        layer::Limits { inflated: limits.inflated, ratio: limits.ratio, ..layer::Limits::default() };
     let mut plain = io_error("create a file in", scratch, tempfile::tempfile_in(scratch))?;
     let mut out = TarWriter::new(std::io::BufWriter::new(&mut plain));
-    layer::rewrite(tar.clone(), &layer, &layer_limits, &mut out, &below)?;
+    layer::rewrite(tar.clone(), &layer, limits, &mut out, &below)?;
     let ended = out.finish().and_then(|mut w| w.flush());
     io_error("write in", scratch, ended)?;
     io_error("rewind in", scratch, plain.rewind())?;

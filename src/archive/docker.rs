@@ -11,9 +11,9 @@
 use super::members::Members;
 use super::reader::{Found, Piece, Pieces, json, small};
 use super::spool::{Format, Section, digest};
-use super::{Error, Limits, Result, Source};
+use super::{Error, Result, Source};
 use crate::oci::{Compression, Descriptor, Digest, Document, Image, media_type};
-use crate::store::MAX_DOCUMENT;
+use crate::store::Limits;
 use serde_json::json as value;
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ struct Item {
 }
 
 /// The images of the archive and what they are made of.
-pub(super) fn read(source: &Source, members: &Members, limits: &Limits) -> Result<(Vec<Found>, Pieces)> {
-    let list = small(source, members.get("manifest.json"), "manifest.json", MAX_DOCUMENT)?;
+pub(super) fn read(source: &Source, members: &Members, limits: Limits) -> Result<(Vec<Found>, Pieces)> {
+    let list = small(source, members.get("manifest.json"), "manifest.json", limits.document)?;
     let items: Vec<Item> = json(source, "manifest.json", &list)?;
     let mut archive = Archive { source, members, limits, pieces: Pieces::new(), layers: HashMap::new() };
     let mut images: Vec<Found> = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn read(source: &Source, members: &Members, limits: &Limits) -> Resul
 struct Archive<'a> {
     source: &'a Source,
     members: &'a Members,
-    limits: &'a Limits,
+    limits: Limits,
     pieces: Pieces,
     /// Compressed layers that have been looked through, by file: the blob, its diff id.
     layers: HashMap<String, (Descriptor, Digest)>,
@@ -59,7 +59,7 @@ impl Archive<'_> {
     fn image(&mut self, item: &Item) -> Result<Descriptor> {
         let fail =
             |source| Error::Document { archive: self.source.to_string(), name: item.config.clone(), source };
-        let config = small(self.source, self.members.get(&item.config), &item.config, MAX_DOCUMENT)?;
+        let config = small(self.source, self.members.get(&item.config), &item.config, self.limits.document)?;
         let config_descriptor = Descriptor::of(media_type::CONFIG, &config);
         self.check_name(&item.config, &config_descriptor.digest)?;
         let parsed: Outline = serde_json::from_slice(&config)
@@ -141,7 +141,7 @@ impl Archive<'_> {
     /// The descriptor of a compressed layer and its diff id.
     fn look_through(&self, section: &Section, media_type: &str) -> Result<(Descriptor, Digest)> {
         let blob = digest(self.source, &mut section.clone())?;
-        let mut tar = section.inflate(self.limits).map_err(|e| Error::read(self.source, e))?;
+        let mut tar = section.inflate(&self.limits).map_err(|e| Error::read(self.source, e))?;
         Ok((Descriptor::new(media_type, blob, section.len()), digest(self.source, &mut tar)?))
     }
 }

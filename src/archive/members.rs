@@ -180,7 +180,7 @@ impl Members {
     pub(super) fn check(&self, source: &Source) -> Result<()> {
         let archive = source.to_string();
         if self.more {
-            return Err(Error::Limit { archive, what: "members", limit: MAX_MEMBERS as u64 });
+            return Err(Error::Members { archive, most: MAX_MEMBERS });
         }
         let twice = self.twice.clone();
         twice.map_or(Ok(()), |name| Err(Error::Twice { archive, name }))

@@ -18,8 +18,8 @@
 //!
 //! An archive may be compressed as a whole (gzip, zstd, xz) and may come by a pipe: it is then
 //! laid down in a scratch folder first, since it is read at many places. Nothing is extracted:
-//! members are found by name in an index of the tar's headers. Limits: inflated bytes and their
-//! ratio, a million members, 4 MiB for a document.
+//! members are found by name in an index of the tar's headers, of which there are a million at most;
+//! what else it may cost is told by [`store::Limits`].
 //!
 //! A writer works beside its target and renames at the end: the target is whole or is not there.
 //! A layout that is there already gets blobs first, then its `index.json` is replaced, under a
@@ -39,13 +39,13 @@ mod writer;
 
 pub use made::Settings;
 pub use reader::{Found, Options, Reader};
-pub use spool::{Source, TooLarge};
+pub use spool::Source;
 pub use writer::{Target, Writer, write_rootfs};
 
 use crate::error::Kind as ErrorKind;
 use crate::layer::{self, Malformed};
 use crate::oci::{self, Digest};
-use crate::store;
+use crate::store::{self, Exceeded};
 use crate::sys;
 use crate::tree::{Refusal, TreePath};
 use std::io;
@@ -104,22 +104,6 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::NAMES.iter().find(|(name, _)| *name == text);
         found.map(|(_, kind)| *kind).ok_or_else(|| Error::NoKind(text.to_string()))
-    }
-}
-
-/// What an archive may cost; the numbers are those of layers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Inflated bytes of an archive.
-    pub inflated: u64,
-    /// Inflated bytes for each compressed one, from 1 GiB inflated on.
-    pub ratio: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let layer::Limits { inflated, ratio, .. } = layer::Limits::default();
-        Self { inflated, ratio }
     }
 }
 
@@ -210,14 +194,20 @@ pub enum Error {
         name: String,
     },
     /// A limit is exceeded.
-    #[error("{archive}: more than {limit} {what}")]
+    #[error("{archive}: {source}")]
     Limit {
         /// The archive.
         archive: String,
-        /// What is counted.
-        what: &'static str,
-        /// The limit.
-        limit: u64,
+        /// Which.
+        source: Exceeded,
+    },
+    /// More members than are read.
+    #[error("{archive}: more than {most} members")]
+    Members {
+        /// The archive.
+        archive: String,
+        /// How many are.
+        most: usize,
     },
     /// A file of it is malformed JSON.
     #[error("{archive}: {name}: {source}")]
@@ -312,6 +302,7 @@ impl Error {
             | Self::Twice { .. }
             | Self::NoFile { .. }
             | Self::Limit { .. }
+            | Self::Members { .. }
             | Self::Json { .. }
             | Self::Digest { .. }
             | Self::Verify { .. } => ErrorKind::Integrity,
@@ -328,8 +319,12 @@ impl Error {
     /// For an I/O error of reading that may carry what is wrong with a blob.
     fn read(source: &Source, e: io::Error) -> Self {
         let archive = source.to_string();
-        match e.downcast::<store::VerifyError>() {
-            Ok(source) => Self::Verify { archive, source },
+        let e = match e.downcast::<store::VerifyError>() {
+            Ok(source) => return Self::Verify { archive, source },
+            Err(e) => e,
+        };
+        match e.downcast::<Exceeded>() {
+            Ok(source) => Self::Limit { archive, source },
             Err(source) => Self::Read { archive, source },
         }
     }

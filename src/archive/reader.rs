@@ -2,11 +2,9 @@
 
 use super::members::Members;
 use super::spool::{self, Format, Section};
-use super::{
-    Error, FULL_NAME, Kind, Limits, REF_NAME, Result, Settings, Source, aci, docker, io_error, made,
-};
+use super::{Error, FULL_NAME, Kind, REF_NAME, Result, Settings, Source, aci, docker, io_error, made};
 use crate::oci::{Compression, Descriptor, Digest, Document, Reference, media_type};
-use crate::store::{MAX_DOCUMENT, Verified};
+use crate::store::{Limit, Limits, Verified};
 use crate::sys::dir::Dir;
 use rustix::io::Errno;
 use serde_json::Value;
@@ -14,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-/// The largest `index.json` of a layout, in bytes: tens of thousands of names.
+/// The size of an `index.json` of a layout that is always read, in bytes: tens of thousands of names.
 const MAX_INDEX: u64 = 32 << 20;
 
 /// How to read an archive.
@@ -121,6 +119,7 @@ pub struct Reader {
     kind: Kind,
     images: Vec<Found>,
     blobs: Blobs,
+    limits: Limits,
 }
 
 impl Reader {
@@ -133,7 +132,7 @@ impl Reader {
         if let Source::Path(path) = source
             && path.is_dir()
         {
-            return Self::folder(source, Dir::open(path)?, options.kind);
+            return Self::folder(source, Dir::open(path)?, options);
         }
         let raw = spool::open(source, scratch)?;
         let format = raw.format().map_err(|e| Error::read(source, e))?;
@@ -154,23 +153,26 @@ impl Reader {
         if kind != Kind::Rootfs {
             members.check(source)?;
         }
+        let limits = options.limits;
         let (images, blobs) = match kind {
-            Kind::DockerArchive => docker::read(source, &members, &options.limits)?,
+            Kind::DockerArchive => docker::read(source, &members, limits)?,
             Kind::Rootfs => made::rootfs(source, raw, &tar, scratch, &options.settings)?,
-            Kind::Aci => aci::read(source, &members, &tar, scratch, &options.limits)?,
+            Kind::Aci => aci::read(source, &members, &tar, scratch, limits)?,
             Kind::OciArchive | Kind::Oci | Kind::Dir => {
                 let files = Files::Tar(members);
-                let images = layout(source, &files)?;
-                return Ok(Self { source: source.clone(), kind, images, blobs: Blobs::Layout(files) });
+                let images = layout(source, &files, &limits)?;
+                let source = source.clone();
+                return Ok(Self { source, kind, images, blobs: Blobs::Layout(files), limits });
             }
         };
-        Ok(Self { source: source.clone(), kind, images, blobs: Blobs::Pieces(blobs) })
+        Ok(Self { source: source.clone(), kind, images, blobs: Blobs::Pieces(blobs), limits })
     }
 
-    fn folder(source: &Source, dir: Dir, wanted: Option<Kind>) -> Result<Self> {
+    fn folder(source: &Source, dir: Dir, options: &Options) -> Result<Self> {
         let archive = source.to_string();
         let files = Files::Folder(dir);
-        let kind = match wanted {
+        let limits = options.limits;
+        let kind = match options.kind {
             Some(kind) if !kind.is_folder() => return Err(Error::NotOfKind { archive, kind, is: "folder" }),
             Some(kind) => kind,
             None if files.has("oci-layout") => Kind::Oci,
@@ -179,17 +181,17 @@ impl Reader {
         };
         let source = source.clone();
         if kind == Kind::Oci {
-            let images = layout(&source, &files)?;
-            return Ok(Self { source, kind, images, blobs: Blobs::Layout(files) });
+            let images = layout(&source, &files, &limits)?;
+            return Ok(Self { source, kind, images, blobs: Blobs::Layout(files), limits });
         }
-        let bytes = text(&source, &files, "manifest.json", MAX_DOCUMENT)?;
+        let bytes = text(&source, &files, "manifest.json", limits.document)?;
         let descriptor = describe(&bytes).map_err(|e| Error::Document {
             archive: source.to_string(),
             name: "manifest.json".into(),
             source: e,
         })?;
         let images = vec![Found { names: Vec::new(), descriptor }];
-        Ok(Self { source, kind, images, blobs: Blobs::Dir(files) })
+        Ok(Self { source, kind, images, blobs: Blobs::Dir(files), limits })
     }
 
     /// What kind it is.
@@ -257,12 +259,10 @@ impl Reader {
     /// A whole document, verified.
     ///
     /// # Errors
-    /// [`Error::NoFile`], [`Error::Verify`], [`Error::Limit`] above [`MAX_DOCUMENT`].
+    /// [`Error::NoFile`], [`Error::Verify`], [`Error::Limit`] above [`Limits::document`].
     pub fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        if descriptor.size > MAX_DOCUMENT {
-            let archive = self.source.to_string();
-            return Err(Error::Limit { archive, what: "bytes of a document", limit: MAX_DOCUMENT });
-        }
+        let within = self.limits.check_document(descriptor.size);
+        within.map_err(|e| Error::Limit { archive: self.source.to_string(), source: e })?;
         let mut bytes = Vec::new();
         let mut blob = Verified::new(self.blob(descriptor, 0)?, descriptor);
         blob.read_to_end(&mut bytes).map_err(|e| Error::read(&self.source, e))?;
@@ -317,23 +317,22 @@ fn text(source: &Source, files: &Files, name: &str, limit: u64) -> Result<Vec<u8
 pub(super) fn small(source: &Source, file: Option<Section>, name: &str, limit: u64) -> Result<Vec<u8>> {
     let archive = || source.to_string();
     let mut section = file.ok_or_else(|| Error::NoFile { archive: archive(), name: name.to_string() })?;
-    if section.len() > limit {
-        return Err(Error::Limit { archive: archive(), what: "bytes of JSON", limit });
-    }
+    let within = Limit::Document.check(section.len(), limit);
+    within.map_err(|source| Error::Limit { archive: archive(), source })?;
     let mut bytes = Vec::new();
     section.read_to_end(&mut bytes).map_err(|e: io::Error| Error::read(source, e))?;
     Ok(bytes)
 }
 
 /// The images of an OCI layout; entries of one digest are one image with several names.
-fn layout(source: &Source, files: &Files) -> Result<Vec<Found>> {
+fn layout(source: &Source, files: &Files, limits: &Limits) -> Result<Vec<Found>> {
     let fail = |e| Error::Document { archive: source.to_string(), name: "index.json".into(), source: e };
-    let marker: Value = json(source, "oci-layout", &text(source, files, "oci-layout", MAX_DOCUMENT)?)?;
+    let marker: Value = json(source, "oci-layout", &text(source, files, "oci-layout", limits.document)?)?;
     if marker["imageLayoutVersion"] != "1.0.0" {
         let what = "the OCI layout is not of version 1.0.0";
         return Err(Error::Unsupported { archive: source.to_string(), what });
     }
-    let index = text(source, files, "index.json", MAX_INDEX)?;
+    let index = text(source, files, "index.json", limits.document.max(MAX_INDEX))?;
     let Document::Index(index) = Document::parse(&index, media_type::INDEX).map_err(fail)? else {
         return Err(fail(crate::oci::Error::MediaType(media_type::MANIFEST.into())));
     };

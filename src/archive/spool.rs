@@ -3,10 +3,10 @@
 //! Standard input and pipes are copied into a nameless file of the scratch folder, compressed
 //! archives are inflated into one; a plain file is read where it lies.
 
-use super::{Error, Limits, Result, io_error};
+use super::{Error, Result, io_error};
 use crate::layer;
 use crate::oci::{Compression, Digest};
-use crate::store::Hashed;
+use crate::store::{Hashed, Limits};
 use crate::sys::signal;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,12 +17,9 @@ use std::sync::Arc;
 /// Size of the buffer for copying, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// Logarithm of the largest window of a zstd stream in bytes: that of `zstd --long`. Of archives
-/// only one is under way.
+/// Logarithm of the window of a zstd stream in bytes that is always taken: that of `zstd --long`. Of
+/// archives only one is under way.
 const ZSTD_WINDOW_LOG: u32 = 27;
-
-/// From which inflated size on the ratio counts, in bytes.
-const RATIO_FROM: u64 = 1 << 30;
 
 /// Where an archive comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +87,12 @@ impl Section {
     pub(super) fn inflate(&self, limits: &Limits) -> io::Result<Box<dyn Read + Send>> {
         let inner: Box<dyn Read + Send> = match self.format()? {
             Format::Layer(compression) => {
-                Box::new(layer::Decoder::new(self.clone(), compression, ZSTD_WINDOW_LOG)?)
+                let window = limits.zstd_window_log.max(ZSTD_WINDOW_LOG);
+                Box::new(layer::Decoder::new(self.clone(), compression, window)?)
             }
             Format::Xz => Box::new(liblzma::read::XzDecoder::new(self.clone())),
         };
-        Ok(Box::new(limited(inner, self.len, limits)))
+        Ok(Box::new(limits.guard(inner, self.len)))
     }
 }
 
@@ -115,35 +113,6 @@ pub(super) enum Format {
     Layer(Compression),
     /// xz, which no layer may be.
     Xz,
-}
-
-/// Too many inflated bytes.
-#[derive(Debug, thiserror::Error)]
-#[error("it inflates to more than {0} bytes")]
-pub struct TooLarge(u64);
-
-/// What `compressed` bytes inflate to, within the limits.
-pub(super) fn limited<R: Read>(inner: R, compressed: u64, limits: &Limits) -> Limited<R> {
-    let largest = limits.inflated.min(RATIO_FROM.max(compressed.saturating_mul(limits.ratio)));
-    Limited { inner, left: largest, largest }
-}
-
-/// Fails after so many bytes.
-pub(super) struct Limited<R> {
-    inner: R,
-    left: u64,
-    largest: u64,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.left = self
-            .left
-            .checked_sub(n as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, TooLarge(self.largest)))?;
-        Ok(n)
-    }
 }
 
 /// Copies until the end; a signal that was put off ends it.

@@ -7,10 +7,10 @@
 
 use super::folder::with_images;
 use super::writer::{Output, Target, copy};
-use super::{Error, Kind, Limits, Result, io_error, spool};
+use super::{Error, Kind, Result, io_error};
 use crate::layer::{self, Decoder, TarWriter};
 use crate::oci::{Descriptor, Digest, Document, Image, Reference, media_type};
-use crate::store::{Hashed, MAX_DOCUMENT};
+use crate::store::{Hashed, Limits};
 use crate::tree::{self, Meta, Time, TreePath};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,6 +25,7 @@ pub(super) struct Tarball {
     target: Target,
     scratch: PathBuf,
     time: i64,
+    limits: Limits,
     state: Mutex<State>,
 }
 
@@ -48,7 +49,13 @@ impl Tarball {
         self.kind == Kind::OciArchive
     }
 
-    pub(super) fn create(kind: Kind, target: &Target, scratch: &Path, time: i64) -> Result<Self> {
+    pub(super) fn create(
+        kind: Kind,
+        target: &Target,
+        scratch: &Path,
+        time: i64,
+        limits: Limits,
+    ) -> Result<Self> {
         let state = State {
             out: TarWriter::new(Output::create(target)?),
             members: HashSet::new(),
@@ -58,7 +65,7 @@ impl Tarball {
             broken: false,
         };
         let (target, scratch) = (target.clone(), scratch.to_path_buf());
-        let tarball = Self { kind, target, scratch, time, state: Mutex::new(state) };
+        let tarball = Self { kind, target, scratch, time, limits, state: Mutex::new(state) };
         if kind == Kind::OciArchive {
             tarball.text("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
         }
@@ -130,13 +137,18 @@ impl Tarball {
         }
         match descriptor.layer_compression() {
             Ok(compression) => {
-                let window = layer::Limits::default().zstd_window_log;
-                let inflated =
-                    Decoder::new(content, compression, window).map_err(|e| self.target.failed(e))?;
-                let mut inflated = spool::limited(inflated, descriptor.size, &Limits::default());
-                self.layer(descriptor, &mut inflated)
+                let inflated = Decoder::new(content, compression, self.limits.zstd_window_log)
+                    .map_err(|e| self.target.failed(e))?;
+                let mut inflated = self.limits.guard(inflated, descriptor.size);
+                self.layer(descriptor, &mut inflated).map_err(|e| match e {
+                    // It is not the archive's fault.
+                    Error::Limit { source, .. } => {
+                        layer::Error::Limit { layer: descriptor.digest.clone(), source }.into()
+                    }
+                    e => e,
+                })
             }
-            Err(_) if descriptor.size > MAX_DOCUMENT => {
+            Err(_) if descriptor.size > self.limits.document => {
                 self.unsupported("a docker-archive holds images, no other files")
             }
             Err(_) => {

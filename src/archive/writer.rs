@@ -5,7 +5,7 @@ use super::tarball::Tarball;
 use super::{Error, Kind, Result, io_error, spool};
 use crate::layer::{TarWriter, WriteOptions, write_tree};
 use crate::oci::Descriptor;
-use crate::store::Verified;
+use crate::store::{Exceeded, Limits, Verified, VerifyError};
 use crate::sys::Call;
 use crate::sys::workspace::Workspace;
 use std::fs::{self, File};
@@ -38,8 +38,12 @@ impl Target {
     /// The error for a failed write.
     pub(super) fn failed(&self, e: io::Error) -> Error {
         let archive = self.to_string();
-        match e.downcast::<crate::store::VerifyError>() {
-            Ok(source) => Error::Verify { archive, source },
+        let e = match e.downcast::<VerifyError>() {
+            Ok(source) => return Error::Verify { archive, source },
+            Err(e) => e,
+        };
+        match e.downcast::<Exceeded>() {
+            Ok(source) => Error::Limit { archive, source },
             Err(source) => Error::Write { archive, source },
         }
     }
@@ -59,12 +63,12 @@ enum Form {
 impl Writer {
     /// Begins to write an archive of `kind`, which is no [`Kind::Rootfs`] or [`Kind::Aci`]. Files
     /// without names are laid down in the folder `scratch`; members of a tar have the time `time`,
-    /// in seconds since 1970.
+    /// in seconds since 1970. Layers are inflated within `limits`.
     ///
     /// # Errors
     /// [`Error::Exists`] where a folder has something else in it, [`Error::NotOfKind`] for a folder
     /// to standard output, [`Error::Unsupported`] for a kind that is not written.
-    pub fn create(kind: Kind, target: &Target, scratch: &Path, time: i64) -> Result<Self> {
+    pub fn create(kind: Kind, target: &Target, scratch: &Path, time: i64, limits: Limits) -> Result<Self> {
         let archive = || target.to_string();
         match (kind, target) {
             (Kind::Oci | Kind::Dir, Target::Path(path)) => {
@@ -74,7 +78,7 @@ impl Writer {
                 Err(Error::NotOfKind { archive: archive(), kind, is: "stream" })
             }
             (Kind::OciArchive | Kind::DockerArchive, _) => {
-                Tarball::create(kind, target, scratch, time).map(|t| Self(Form::Tarball(t)))
+                Tarball::create(kind, target, scratch, time, limits).map(|t| Self(Form::Tarball(t)))
             }
             (Kind::Rootfs | Kind::Aci, _) => {
                 let what = "this kind of archive is not made of documents and blobs";

@@ -7,7 +7,7 @@ use super::import::source_date;
 use super::{Context, Result};
 use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, Record, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
-use crate::store::{Lease, Store};
+use crate::store::{Exceeded, Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
 use crate::tree::mtree::{Malformed, Manifest};
 use crate::tree::{Refusal, Tree, TreePath};
@@ -189,21 +189,26 @@ impl Work {
         let read = |source| crate::store::Error::Io { action: "read", path: path.to_path_buf(), source };
         let mut file = File::open(path).map_err(read)?;
         let compression = sniff(&mut file).map_err(read)?;
-        let (limits, lease) = (layer::Limits::default(), &self.lease);
+        let size = file.metadata().map_err(read)?.len();
+        let (limits, lease) = (*self.store.limits(), &self.lease);
         let (blob, diff_id) = match options.compression {
             None if compression != Compression::None => {
-                layer::keep_layer(&self.store, lease, &mut file, compression, &limits)?
+                layer::keep_layer(&self.store, lease, &mut file, compression)?
             }
             coding => {
-                let mut tar = Decoder::new(file, compression, limits.zstd_window_log).map_err(read)?;
+                let tar = Decoder::new(file, compression, limits.zstd_window_log).map_err(read)?;
                 layer::store_layer(lease, coding.unwrap_or_default(), |out| {
-                    io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
+                    let copied = io::copy(&mut limits.guard(tar, size), out).map(drop);
+                    copied.map_err(|e| match e.downcast::<Exceeded>() {
+                        Ok(source) => layer::Error::File { path: path.to_path_buf(), source },
+                        Err(e) => layer::Error::Output(e),
+                    })
                 })?
             }
         };
         let chain_id = diff_id.clone();
         let layer = crate::oci::Layer { descriptor: blob, diff_id, chain_id };
-        layer::check_layer(&self.store, &layer, &limits)?;
+        layer::check_layer(&self.store, &layer)?;
         let step = Self::step(command, &options.stepping);
         self.edit.add_layer(&layer.descriptor, &layer.diff_id, &step);
         Ok(())

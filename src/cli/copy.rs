@@ -7,6 +7,7 @@ use super::{Context, Result};
 use crate::archive::{self, Reader, Writer};
 use crate::layer::Coding;
 use crate::registry::{self, Credentials};
+use crate::store::Store;
 use crate::sys::signal;
 use crate::transfer::{FromArchive, FromRegistry, FromStore, Location, Options, Platforms, Sink, Source};
 use crate::transfer::{ToArchive, ToRegistry, ToStore};
@@ -67,9 +68,9 @@ impl Args {
     fn copy(&self, context: &Context) -> Result<()> {
         let store = context.store()?;
         let scratch = store.scratch_aside()?;
-        let reader = self.reader(scratch.path())?;
-        let writer = self.writer(scratch.path())?;
-        let network = self.options(self.src_creds.as_ref(), self.src_tls_verify);
+        let reader = self.reader(&store, scratch.path())?;
+        let writer = self.writer(&store, scratch.path())?;
+        let network = self.options(&store, self.src_creds.as_ref(), self.src_tls_verify);
         let source: Box<dyn Source + '_> = match (&self.from, &reader) {
             (Location::Archive { name, .. }, Some(reader)) => {
                 Box::new(FromArchive::new(reader, reader.image(name.as_deref())?))
@@ -77,7 +78,7 @@ impl Args {
             (Location::Registry(name), _) => Box::new(FromRegistry::find(name, &network)?.1),
             (from, _) => Box::new(FromStore::new(&store, store.find(&from.in_store()?)?)),
         };
-        let there = self.options(self.dest_creds.as_ref(), self.dest_tls_verify);
+        let there = self.options(&store, self.dest_creds.as_ref(), self.dest_tls_verify);
         let sink: Box<dyn Sink + '_> = match (&self.to, &writer) {
             (Location::Archive { name, .. }, Some(writer)) => {
                 Box::new(ToArchive::new(writer, name.iter().cloned().collect()))
@@ -101,21 +102,28 @@ impl Args {
         self.report.print(&self.to.to_string(), &copied, to_stdout)
     }
 
-    fn reader(&self, scratch: &Path) -> Result<Option<Reader>> {
+    fn reader(&self, store: &Store, scratch: &Path) -> Result<Option<Reader>> {
         let Location::Archive { kind, path, .. } = &self.from else { return Ok(None) };
-        let options = archive::Options { kind: Some(*kind), ..archive::Options::default() };
+        let options =
+            archive::Options { kind: Some(*kind), limits: *store.limits(), ..archive::Options::default() };
         Ok(Some(Reader::open(&archive_source(path)?, scratch, &options)?))
     }
 
-    fn writer(&self, scratch: &Path) -> Result<Option<Writer>> {
+    fn writer(&self, store: &Store, scratch: &Path) -> Result<Option<Writer>> {
         let Location::Archive { kind, path, .. } = &self.to else { return Ok(None) };
         let target = archive_target(path)?;
-        Ok(Some(Writer::create(*kind, &target, scratch, source_date().unwrap_or(0))?))
+        let time = source_date().unwrap_or(0);
+        Ok(Some(Writer::create(*kind, &target, scratch, time, *store.limits())?))
     }
 
-    fn options(&self, credentials: Option<&Credentials>, tls_verify: bool) -> registry::Options {
+    fn options(
+        &self,
+        store: &Store,
+        credentials: Option<&Credentials>,
+        tls_verify: bool,
+    ) -> registry::Options {
         let stall = Duration::from_secs(self.stall_timeout);
-        let connections = self.connections.count();
-        registry::Options { credentials: credentials.cloned(), tls_verify, stall, connections }
+        let (connections, document) = (self.connections.count(), store.limits().document);
+        registry::Options { credentials: credentials.cloned(), tls_verify, stall, connections, document }
     }
 }

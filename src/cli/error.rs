@@ -2,7 +2,7 @@
 
 use super::fsck::Broken;
 use super::unpack::NotEmpty;
-use crate::error::Kind;
+use crate::error::{Kind, cause};
 use crate::transfer;
 use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
 
@@ -136,6 +136,9 @@ impl Error {
     /// A command that can be pasted and may help.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        if let Some(exceeded) = cause::<store::Exceeded>(self) {
+            return Some(super::limits::hint(*exceeded));
+        }
         match self {
             Self::Registry(e) | Self::Transfer(transfer::Error::Registry(e)) => registry_hint(e),
             Self::Transfer(transfer::Error::NoPlatform { name, available, .. }) => {

@@ -83,7 +83,8 @@ impl Args {
 
     fn images(&self, store: &Store, target: &Target, progress: &Progress) -> Result<()> {
         let scratch = store.scratch_aside()?;
-        let writer = Writer::create(self.kind, target, scratch.path(), source_date().unwrap_or(0))?;
+        let time = source_date().unwrap_or(0);
+        let writer = Writer::create(self.kind, target, scratch.path(), time, *store.limits())?;
         for name in &self.names {
             let entry = store.find(name)?;
             let names = entry.reference.iter().map(ToString::to_string).collect();

@@ -103,7 +103,7 @@ impl Args {
         reference: &Reference,
         fault: &Fault,
     ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let source = FromRegistry::connect(reference, &self.network.options())?;
+        let source = FromRegistry::connect(reference, &self.network.options(store.limits()))?;
         let d = &fault.descriptor;
         if fault.is_document {
             return Ok(store.put_as(d, &source.document(d)?)?);

@@ -4,7 +4,7 @@ use super::progress::{Progress, Style};
 use super::settings::variable;
 use super::table::Format;
 use super::{Context, Result};
-use crate::archive::{Found, Kind, Limits, Options, Reader, Settings, Source};
+use crate::archive::{Found, Kind, Options, Reader, Settings, Source};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference, rfc3339};
 use crate::store::Store;
 use crate::transfer::{self, FromArchive, Platforms, ToStore};
@@ -61,9 +61,6 @@ pub struct Args {
     /// How to show progress, on standard error
     #[arg(long, value_enum, default_value_t = Style::Auto, value_name = "STYLE")]
     progress: Style,
-    /// Give up where a compressed archive inflates to more
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().inflated)]
-    max_inflated: u64,
     #[command(flatten)]
     settings: Config,
 }
@@ -175,7 +172,7 @@ impl Args {
         let scratch = store.scratch()?;
         let options = Options {
             kind: self.kind,
-            limits: Limits { inflated: self.max_inflated, ..Limits::default() },
+            limits: *store.limits(),
             settings: self.settings.settings(self.platform.clone()),
         };
         let reader = Reader::open(&source, scratch.path(), &options)?;

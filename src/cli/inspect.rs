@@ -29,23 +29,25 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         if self.remote {
-            let (reference, source) = FromRegistry::find(self.name.as_str(), &self.network.options())?;
-            return self.show(&source, Some(&reference.to_string()));
+            let (reference, source) =
+                FromRegistry::find(self.name.as_str(), &self.network.options(&context.limits))?;
+            return self.show(context, &source, Some(&reference.to_string()));
         }
         let store = context.store()?;
         let entry = store.find(&self.name)?;
         let reference = entry.reference.as_ref().map(ToString::to_string);
-        self.show(&FromStore::new(&store, entry), reference.as_deref())
+        self.show(context, &FromStore::new(&store, entry), reference.as_deref())
     }
 
-    fn show(&self, source: &dyn Source, reference: Option<&str>) -> Result<ExitCode> {
+    fn show(&self, context: &Context, source: &dyn Source, reference: Option<&str>) -> Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         if self.raw {
             out.write_all(&source.root()?.bytes)?;
             out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
-        let (image, config) = transfer::look(source, &self.selection.platforms(Platforms::Host))?;
+        let platforms = self.selection.platforms(Platforms::Host);
+        let (image, config) = transfer::look(source, &platforms, &context.limits)?;
         let config: Value = serde_json::from_slice(&config)
             .map_err(|source| oci::Error::Json { what: "configuration", source })?;
         writeln!(out, "{:#}", describe(reference, &image, &config))?;

@@ -39,6 +39,7 @@ mod insert;
 mod inspect;
 mod kill;
 mod layer;
+mod limits;
 mod list;
 mod log;
 mod login;
@@ -77,7 +78,7 @@ mod update;
 
 pub use error::Error;
 
-use crate::store::{Store, mount_backing};
+use crate::store::{Limits, Store, mount_backing};
 use crate::sys::{self, Call, process, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -99,6 +100,8 @@ struct Cli {
     single_id: bool,
     #[command(flatten)]
     log: log::Options,
+    #[command(flatten)]
+    limits: limits::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -260,9 +263,9 @@ impl Command {
             Self::Pull(args) => args.run(context),
             Self::Push(args) => args.run(context),
             Self::Copy(args) => args.run(context),
-            Self::Tags(args) => args.run(),
-            Self::Search(args) => args.run(),
-            Self::Referrers(args) => args.run(),
+            Self::Tags(args) => args.run(context),
+            Self::Search(args) => args.run(context),
+            Self::Referrers(args) => args.run(context),
             Self::Login(args) => args.run(),
             Self::Logout(args) => args.run(),
             Self::Serve(args) => args.run(context),
@@ -316,6 +319,7 @@ impl Command {
 pub struct Context {
     root: PathBuf,
     systemd_cgroup: bool,
+    limits: Limits,
 }
 
 impl Context {
@@ -325,7 +329,7 @@ impl Context {
     /// Those of [`mount_backing`] and [`Store::open`].
     pub fn store(&self) -> Result<Store> {
         mount_backing(&self.root)?;
-        Ok(Store::open(&self.root)?)
+        Ok(Store::open(&self.root)?.within(self.limits))
     }
 
     /// Goes where an ordinary user's command works.
@@ -384,7 +388,8 @@ pub fn main() -> ExitCode {
         Err(e) => return report(&e),
     };
     let root = cli.root.unwrap_or_else(Store::default_root);
-    let context = Context { root, systemd_cgroup: cli.log.systemd_cgroup };
+    let (systemd_cgroup, limits) = (cli.log.systemd_cgroup, cli.limits.limits());
+    let context = Context { root, systemd_cgroup, limits };
     let entered = context.enter(&cli.command.place(), cli.single_id);
     let result = entered.map_err(|e| cli.command.failed(e)).and_then(|()| cli.command.run(&context));
     result.unwrap_or_else(|e| {

@@ -25,7 +25,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
-        let network = self.network.options();
+        let network = self.network.options(&context.limits);
         let (reference, source) = self.wanted.find(&network)?;
         let sink = ToStore::new(&store, reference.clone());
         let options = Options {

@@ -69,7 +69,7 @@ impl Pulling {
         platforms: Platforms,
         along: impl FnOnce(&Store, &Reference, Image) -> Result<T>,
     ) -> Result<T> {
-        let registry = self.network.options();
+        let registry = self.network.options(store.limits());
         let (reference, source) = name.parse::<Wanted>()?.find(&registry)?;
         let options = Options { platforms, registry, ..Options::default() };
         let progress = Progress::new(if self.quiet { Style::None } else { Style::Auto });

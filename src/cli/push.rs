@@ -36,7 +36,7 @@ impl Args {
             (None, Some(own)) => own.clone(),
             (None, None) => self.name.reference()?,
         };
-        let network = self.network.options();
+        let network = self.network.options(&context.limits);
         let sink = ToRegistry::connect(&to, &network)?;
         let source = FromStore::new(&store, entry);
         let options = Options {

@@ -2,7 +2,7 @@
 
 use super::table::{self, Format};
 use super::transfer::Network;
-use super::{Result, printable};
+use super::{Context, Result, printable};
 use crate::registry::{Config, Remote};
 use serde_json::json;
 use std::io::Write;
@@ -25,8 +25,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self) -> Result<ExitCode> {
-        let options = self.network.options();
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
+        let options = self.network.options(&context.limits);
         let (reference, subject, found) = Config::load()?.first(&self.image, |reference| {
             let remote = Remote::connect(reference, &options)?;
             let subject = match reference.digest() {

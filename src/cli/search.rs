@@ -2,7 +2,7 @@
 
 use super::table::{self, Format};
 use super::transfer::Network;
-use super::{Result, printable};
+use super::{Context, Result, printable};
 use crate::oci::Reference;
 use crate::registry::{self, Config, Found};
 use serde_json::{Value, json};
@@ -65,8 +65,8 @@ impl Filter {
 }
 
 impl Args {
-    pub(super) fn run(self) -> Result<ExitCode> {
-        let options = self.network.options();
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
+        let options = self.network.options(&context.limits);
         let config = Config::load()?;
         let (registries, term) = match self.term.split_once('/') {
             Some((host, term)) if Reference::names_registry(&self.term) => (vec![host], term),

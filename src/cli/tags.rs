@@ -2,7 +2,7 @@
 
 use super::table::Format;
 use super::transfer::Network;
-use super::{Result, printable};
+use super::{Context, Result, printable};
 use crate::registry::{Config, Remote};
 use serde_json::json;
 use std::io::Write;
@@ -25,8 +25,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self) -> Result<ExitCode> {
-        let options = self.network.options();
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode> {
+        let options = self.network.options(&context.limits);
         let (name, tags) = Config::load()?.first(&self.repository, |reference| {
             let tags = Remote::connect(reference, &options)?.tags(self.limit)?;
             Ok((format!("{}/{}", reference.registry(), reference.repository()), tags))

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Something that can be run.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one lives, once")]
 pub enum Target {
     /// A bundle of the store.
     Named(Bundle),

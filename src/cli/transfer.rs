@@ -4,7 +4,7 @@ use super::Result;
 use super::progress::{Progress, Style};
 use crate::oci::{self, Platform, Reference};
 use crate::registry::{self, Credentials};
-use crate::store::{self, Store};
+use crate::store::{self, Limits, Store};
 use crate::sys::signal;
 use crate::transfer::{self, Copied, FromRegistry, Options, Platforms, Sink, Source};
 use serde_json::{Value, json};
@@ -92,12 +92,13 @@ impl Connections {
 
 impl Network {
     /// The options of the registry room.
-    pub fn options(&self) -> registry::Options {
+    pub fn options(&self, limits: &Limits) -> registry::Options {
         registry::Options {
             credentials: self.creds.clone(),
             tls_verify: self.tls_verify,
             stall: Duration::from_secs(self.stall_timeout),
             connections: self.connections.count(),
+            document: limits.document,
         }
     }
 }

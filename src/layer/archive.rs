@@ -14,7 +14,8 @@
 
 use super::pax::{self, Records};
 use super::stream::Tar;
-use super::{Error, Result};
+use super::{Error, Reason, Result};
+use crate::store::Limit;
 use crate::tree::{Entry, Kind, Meta, Name, Time, TreePath};
 use std::borrow::Cow;
 
@@ -88,6 +89,7 @@ pub(super) struct Archive<'a> {
     padding: u64,
     /// The current entry's pieces.
     pieces: Vec<Piece>,
+    entries: u64,
 }
 
 /// The extended headers before an entry.
@@ -106,7 +108,7 @@ impl Extended {
 
 impl<'a> Archive<'a> {
     pub(super) const fn new(tar: Tar<'a>) -> Self {
-        Self { tar, left: 0, padding: 0, pieces: Vec::new() }
+        Self { tar, left: 0, padding: 0, pieces: Vec::new(), entries: 0 }
     }
 
     fn malformed<T>(&self, reason: Malformed) -> Result<T> {
@@ -119,6 +121,36 @@ impl<'a> Archive<'a> {
 
     /// The next entry; none at the end of the archive. What is left of the entry before is skipped.
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
+        let Some(entry) = self.read_entry()? else { return Ok(None) };
+        self.entries += 1;
+        let layer = || self.tar.blob().clone();
+        let limits = self.tar.limits();
+        let counted = Limit::Entries.check(self.entries, limits.entries);
+        counted.map_err(|source| Error::Limit { layer: layer(), source })?;
+        if let Name::Entry(path) | Name::Whiteout(path) | Name::Opaque(path) = &entry.name {
+            Limit::Depth.check(path.depth() as u64, limits.depth as u64).map_err(|exceeded| {
+                Error::Entry { layer: layer(), path: path.clone(), reason: Reason::Depth(exceeded) }
+            })?;
+        }
+        Ok(Some(entry))
+    }
+
+    /// How many entries there were.
+    pub(super) const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// How many of the `size` bytes of the current file are in holes.
+    pub(super) const fn holes(&self, size: u64) -> u64 {
+        size.saturating_sub(self.left)
+    }
+
+    /// Counts the holes of the current file like inflated bytes: they are about to be read as zeros.
+    pub(super) fn count_holes(&mut self, size: u64) -> Result<()> {
+        self.tar.count_holes(self.holes(size))
+    }
+
+    fn read_entry(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
             self.skip(self.left)?;

@@ -6,7 +6,7 @@
 //! time or a name, so that the same bytes give the same blob.
 
 use crate::oci::{Compression, Descriptor, media_type};
-use crate::store::VerifyError;
+use crate::store::{Exceeded, Limit, VerifyError};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::str::FromStr;
 
@@ -24,11 +24,12 @@ pub struct Decoder<R: Read>(State<R>);
 enum State<R: Read> {
     Plain(Source<R>),
     Gzip(Gzip<R>),
-    Zstd(Box<zstd::Decoder<'static, Source<R>>>),
+    Zstd(Box<zstd::Decoder<'static, Source<R>>>, u32),
 }
 
 impl<R: Read> Decoder<R> {
-    /// Inflates `inner`; a zstd stream's window may have at most `2^zstd_window_log` bytes.
+    /// Inflates `inner`; a zstd stream's window may have at most `2^zstd_window_log` bytes: the error
+    /// of one with a larger window carries an [`Exceeded`].
     ///
     /// # Errors
     /// Where the zstd library cannot be set up.
@@ -42,7 +43,7 @@ impl<R: Read> Decoder<R> {
             Compression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(inner)?;
                 decoder.window_log_max(zstd_window_log)?;
-                State::Zstd(Box::new(decoder))
+                State::Zstd(Box::new(decoder), zstd_window_log)
             }
         }))
     }
@@ -53,7 +54,7 @@ impl<R: Read> Decoder<R> {
             State::Plain(b) | State::Gzip(Gzip { member: None, rest: Some(b) }) => b,
             State::Gzip(Gzip { member: Some(m), .. }) => m.get_mut(),
             State::Gzip(_) => return Ok(()),
-            State::Zstd(d) => d.get_mut(),
+            State::Zstd(d, _) => d.get_mut(),
         };
         io::copy(inner, &mut io::sink()).map(drop)
     }
@@ -77,7 +78,7 @@ impl<R: Read> Read for Decoder<R> {
         let read = match &mut self.0 {
             State::Plain(b) => b.read(buffer),
             State::Gzip(g) => g.read(buffer),
-            State::Zstd(d) => d.read(buffer),
+            State::Zstd(d, window_log) => d.read(buffer).map_err(|e| explain(e, *window_log)),
         };
         match read {
             Ok(0) if !buffer.is_empty() => self.check_end().map(|()| 0),
@@ -86,6 +87,20 @@ impl<R: Read> Read for Decoder<R> {
             Err(e) => Err(self.blame(e)),
         }
     }
+}
+
+/// The limit that an error of the zstd library, which is only a text, stands for.
+fn explain(e: io::Error, window_log: u32) -> io::Error {
+    use zstd::zstd_safe::{
+        get_error_name, zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge,
+    };
+    // As the library returns it (zstd_errors.h).
+    let code = (ZSTD_error_frameParameter_windowTooLarge as usize).wrapping_neg();
+    if e.get_ref().is_none_or(|inner| inner.to_string() != get_error_name(code)) {
+        return e;
+    }
+    let exceeded = Exceeded { limit: Limit::ZstdWindow, most: 1 << window_log };
+    io::Error::new(io::ErrorKind::InvalidData, exceeded)
 }
 
 /// How a stream that begins so is compressed. containers/image declares gzip for layers that it

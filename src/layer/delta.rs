@@ -3,9 +3,9 @@
 
 use super::node::is_whiteout;
 use super::write::{Form, Tree};
-use super::{Coding, Decoder, Encoder, Error, Limits, Result, TarWriter, WriteOptions, rewrite};
+use super::{Coding, Decoder, Encoder, Error, Result, TarWriter, WriteOptions, rewrite};
 use crate::oci::{Compression, Descriptor, Digest, Layer, media_type};
-use crate::store::{Hashed, Lease, Store};
+use crate::store::{Exceeded, Hashed, Lease, Store};
 use crate::sys::Call;
 use crate::sys::dir::Dir;
 use crate::tree::TreePath;
@@ -149,15 +149,19 @@ pub fn keep_layer(
     lease: &Lease,
     file: &mut impl io::Read,
     compression: Compression,
-    limits: &Limits,
 ) -> Result<(Descriptor, Digest)> {
     let coding = Coding { compression, ..Coding::default() };
     let media_type = coding.media_type(&Descriptor::of(media_type::LAYER, b""));
     let blob = lease.put_with(media_type, |out| io::copy(file, out).map(drop))?;
     let read = |source| Error::Read { layer: blob.digest.clone(), source };
-    let mut tar = Decoder::new(store.blob(&blob)?, compression, limits.zstd_window_log).map_err(read)?;
+    let limits = store.limits();
+    let tar = Decoder::new(store.blob(&blob)?, compression, limits.zstd_window_log).map_err(read)?;
+    let mut tar = limits.guard(tar, blob.size);
     let mut sum = Hashed::new(io::sink());
-    io::copy(&mut tar, &mut sum).map_err(read)?;
+    io::copy(&mut tar, &mut sum).map_err(|e| match e.downcast::<Exceeded>() {
+        Ok(source) => Error::Limit { layer: blob.digest.clone(), source },
+        Err(e) => read(e),
+    })?;
     let (_, diff_id, _) = sum.finish();
     Ok((blob, diff_id))
 }
@@ -166,9 +170,10 @@ pub fn keep_layer(
 ///
 /// # Errors
 /// Any [`Error`].
-pub fn check_layer(store: &Store, layer: &Layer, limits: &Limits) -> Result<()> {
+pub fn check_layer(store: &Store, layer: &Layer) -> Result<()> {
     let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
     let read = |source| Error::Read { layer: layer.descriptor.digest.clone(), source };
+    let limits = *store.limits();
     let blob = store.blob(&layer.descriptor)?;
     let tar = Decoder::new(blob, compression, limits.zstd_window_log).map_err(read)?;
     rewrite(tar, layer, limits, &mut TarWriter::new(io::sink()), &|_| None)

@@ -51,7 +51,7 @@ pub(crate) use {
 
 use crate::error::Kind;
 use crate::oci::{self, Digest, Image, Layer};
-use crate::store::{self, Store};
+use crate::store::{self, Exceeded, Store};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, signal};
@@ -62,39 +62,16 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use stage::{Stage, Staged};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::{io, thread};
 use stream::Tar;
 
-/// What one layer may cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Inflated bytes of one layer.
-    pub inflated: u64,
-    /// Inflated bytes for each compressed one, from 1 GiB inflated on.
-    pub ratio: u64,
-    /// Entries of one layer.
-    pub entries: u64,
-    /// Directories in one another.
-    pub depth: usize,
-    /// Logarithm of the largest window of a zstd stream in bytes; each layer under way needs one.
-    pub zstd_window_log: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { inflated: 256 << 30, ratio: 250, entries: 20_000_000, depth: 2048, zstd_window_log: 24 }
-    }
-}
-
-/// How to unpack.
+/// How to unpack; what a layer may cost says the store, [`Store::limits`].
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What a layer may cost.
-    pub limits: Limits,
     /// How many layers are extracted at once; by default one more than there are processors.
     pub parallel: Option<usize>,
     /// A directory of a layer where those below have a symbolic link to one keeps the link.
@@ -123,8 +100,8 @@ pub enum Reason {
     #[error("the root has to be a directory")]
     Root,
     /// It lies in too many directories.
-    #[error("more than {0} directories deep")]
-    Depth(usize),
+    #[error("{0}")]
+    Depth(#[source] Exceeded),
     /// A path component is a link or a file of the same layer.
     #[error("{0} is not a directory")]
     NotDirectory(TreePath),
@@ -206,6 +183,7 @@ pub enum Error {
         /// The entry.
         path: TreePath,
         /// Why.
+        #[source]
         reason: Reason,
     },
     /// An entry could not be made.
@@ -219,14 +197,20 @@ pub enum Error {
         source: sys::Error,
     },
     /// A limit is exceeded.
-    #[error("layer {layer}: more than {limit} {what}")]
+    #[error("layer {layer}: {source}")]
     Limit {
         /// Digest of the blob.
         layer: Digest,
-        /// What is counted.
-        what: &'static str,
-        /// The limit.
-        limit: u64,
+        /// Which.
+        source: Exceeded,
+    },
+    /// A file that is to become a layer exceeds a limit.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Which limit.
+        source: Exceeded,
     },
     /// The process was asked to end.
     #[error("layer {layer}: interrupted")]
@@ -268,7 +252,8 @@ impl Error {
             | Self::Archive { .. }
             | Self::Name { .. }
             | Self::Entry { .. }
-            | Self::Limit { .. } => Kind::Integrity,
+            | Self::Limit { .. }
+            | Self::File { .. } => Kind::Integrity,
             Self::Unwritable { .. } => Kind::Unsupported,
             Self::Interrupted { .. } | Self::Stopped => Kind::Internal,
             Self::Output(e) => Kind::of_io(e),
@@ -375,7 +360,7 @@ fn settle_lowest(layer: &Digest, staged: &Staged) -> Result<()> {
 /// Extracts one layer into the empty directory `dir` and verifies it; gives the bytes of its tar too.
 fn stage(store: &Store, layer: &Layer, dir: Dir, lowest: bool, options: &Options) -> Result<(Staged, u64)> {
     thread::scope(|scope| {
-        let mut archive = Archive::new(Tar::open(scope, store, layer, &options.limits)?);
+        let mut archive = Archive::new(Tar::open(scope, store, layer)?);
         let mut stage = Stage::new(dir, &layer.descriptor.digest, options, lowest);
         stage.fill(&mut archive)?;
         let bytes = archive.tar.finish()?;

@@ -6,7 +6,7 @@
 //! A copy of the tree has other inodes and is read as a whole. A clock that was set back by hand
 //! can make a change look old; who does that compares without a manifest.
 
-use super::contents::Sum;
+use super::contents::{MAX_HOLES, Sum};
 use super::node::{self, Owners};
 use super::{Error, Options, Result, signal_pending};
 use crate::sys::{Call, dir::Dir};
@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -164,8 +165,13 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// The digest of a file; none where it has so many bytes in holes that unpacking gives it none.
 fn hash_below(top: &Dir, path: &TreePath) -> Result<Option<[u8; 32]>> {
     let mut file = open(top, path)?;
+    let meta = file.metadata().call(|| format!("fstat({path})"))?;
+    if meta.len().saturating_sub(meta.blocks() * 512) > MAX_HOLES {
+        return Ok(None);
+    }
     let mut sum = Sum::new();
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
@@ -187,7 +193,8 @@ fn open(top: &Dir, path: &TreePath) -> Result<File> {
     }
 }
 
-/// The SHA-256 of the regular file `path` in the directory `root`.
+/// The SHA-256 of the regular file `path` in the directory `root`; none where more than 1 GiB of it
+/// is in holes.
 ///
 /// # Errors
 /// The first failed call.

@@ -23,9 +23,9 @@
 //! only the host's root can set.
 
 use super::archive::Archive;
-use super::contents::{Contents, Sum};
+use super::contents::{Contents, MAX_HOLES, Sum};
 use super::node::{self, Owners, finish_file, ids, opaque};
-use super::{Error, Limits, Options, Reason, Result};
+use super::{Error, Options, Reason, Result};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
 use crate::sys::userns::Ids;
@@ -71,7 +71,6 @@ struct Folder {
 pub(super) struct Stage<'a> {
     root: Rc<Dir>,
     layer: &'a Digest,
-    limits: &'a Limits,
     contents: Option<&'a Contents>,
     owners: Option<&'a Owners>,
     keep_dirlinks: bool,
@@ -95,7 +94,6 @@ impl<'a> Stage<'a> {
         Self {
             root: Rc::new(root),
             layer,
-            limits: &options.limits,
             contents: options.contents.as_deref(),
             owners: options.owners.as_deref(),
             keep_dirlinks: options.keep_dirlinks,
@@ -114,13 +112,9 @@ impl<'a> Stage<'a> {
     /// Reads all entries of `archive`.
     pub(super) fn fill(&mut self, archive: &mut Archive) -> Result<()> {
         while let Some(entry) = archive.next()? {
-            self.entries += 1;
-            if self.entries > self.limits.entries {
-                let limit = self.limits.entries;
-                return Err(Error::Limit { layer: self.layer.clone(), what: "entries", limit });
-            }
             self.add(entry, archive)?;
         }
+        self.entries = archive.entries();
         Ok(())
     }
 
@@ -136,9 +130,6 @@ impl<'a> Stage<'a> {
             Name::Opaque(path) => return self.opaque(&path),
             Name::Entry(path) => path,
         };
-        if path.depth() > self.limits.depth {
-            return self.refuse(&path, Reason::Depth(self.limits.depth));
-        }
         if let Some((name, _)) = meta.xattrs.iter().find(|(n, _)| node::is_overlay(n)) {
             return self.refuse(&path, Reason::OverlayAttribute(name.escape_ascii().to_string()));
         }
@@ -193,7 +184,10 @@ impl<'a> Stage<'a> {
     fn write(&self, file: &std::fs::File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {
         let mut end = 0;
         let fail = |e: sys::Error| self.sys(path, e);
-        let mut sum = self.contents.map(|_| Sum::new());
+        let mut sum = self.contents.filter(|_| archive.holes(size) <= MAX_HOLES).map(|_| Sum::new());
+        if sum.is_some() {
+            archive.count_holes(size)?;
+        }
         archive.content(|offset, bytes| {
             end = offset + bytes.len() as u64;
             if let Some(sum) = &mut sum {
@@ -201,8 +195,8 @@ impl<'a> Stage<'a> {
             }
             file.write_all_at(bytes, offset).call(|| format!("pwrite({})", bytes.len())).map_err(fail)
         })?;
-        if let (Some(contents), Some(sum)) = (self.contents, sum) {
-            contents.note(file, sum.finish(size)).map_err(fail)?;
+        if let Some(contents) = self.contents {
+            contents.note(file, sum.and_then(|s| s.finish(size))).map_err(fail)?;
         }
         if end == size {
             return Ok(());

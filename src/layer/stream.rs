@@ -7,9 +7,9 @@
 //! made of a layer may be published before `finish` has agreed.
 
 use super::codec::Decoder;
-use super::{Error, Limits, Result};
+use super::{Error, Result};
 use crate::oci::{Compression, Digest, Hasher, Layer};
-use crate::store::{Store, VerifyError};
+use crate::store::{Exceeded, Limits, Store, VerifyError};
 use crate::sys::signal;
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -22,31 +22,25 @@ const BUFFER: usize = 256 << 10;
 /// How many buffers one layer has under way.
 const BUFFERS: usize = 4;
 
-/// From which inflated size on the ratio counts, in bytes: small layers may be all zeros.
-const RATIO_FROM: u64 = 1 << 30;
-
 /// The bytes of a layer's tar, in order.
 pub(super) struct Tar<'a> {
     layer: &'a Layer,
-    limits: &'a Limits,
+    limits: Limits,
     filled: Receiver<io::Result<Vec<u8>>>,
     empty: Sender<Vec<u8>>,
     buffer: Vec<u8>,
     at: usize,
     seen: u64,
+    /// Bytes of holes that are read as zeros.
+    holes: u64,
     hasher: Hasher,
 }
 
 impl<'a> Tar<'a> {
     /// Opens the blob of `layer` and starts to inflate it on a thread of `scope`.
-    pub(super) fn open<'s>(
-        scope: &'s Scope<'s, '_>,
-        store: &Store,
-        layer: &'a Layer,
-        limits: &'a Limits,
-    ) -> Result<Self> {
+    pub(super) fn open<'s>(scope: &'s Scope<'s, '_>, store: &Store, layer: &'a Layer) -> Result<Self> {
         let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
-        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, layer, limits))
+        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, layer, *store.limits()))
     }
 
     /// Starts to inflate `blob`, which is called `layer` in errors, on a thread of `scope`.
@@ -55,7 +49,7 @@ impl<'a> Tar<'a> {
         blob: impl Read + Send + 's,
         compression: Compression,
         layer: &'a Layer,
-        limits: &'a Limits,
+        limits: Limits,
     ) -> Self {
         let window = limits.zstd_window_log;
         let (full, filled) = sync_channel(BUFFERS);
@@ -70,7 +64,7 @@ impl<'a> Tar<'a> {
             }
         });
         let hasher = Hasher::new(layer.diff_id.algorithm());
-        Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, hasher }
+        Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, holes: 0, hasher }
     }
 
     /// The digest of the layer's blob, for messages.
@@ -130,22 +124,32 @@ impl<'a> Tar<'a> {
         })
     }
 
+    /// What the layer may cost.
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Counts `n` bytes of holes like inflated ones: they are about to be hashed or written.
+    pub(super) fn count_holes(&mut self, n: u64) -> Result<()> {
+        self.holes = self.holes.saturating_add(n);
+        self.check_limits()
+    }
+
     fn check_limits(&self) -> Result<()> {
-        let ratio = self.seen / self.layer.descriptor.size.max(1);
-        let (what, limit) = if self.seen > self.limits.inflated {
-            ("inflated bytes", self.limits.inflated)
-        } else if self.seen > RATIO_FROM && ratio > self.limits.ratio {
-            ("inflated bytes for each compressed one", self.limits.ratio)
-        } else {
-            return Ok(());
-        };
-        Err(Error::Limit { layer: self.blob().clone(), what, limit })
+        let inflated = self.seen.saturating_add(self.holes);
+        let within = self.limits.check_inflated(inflated, self.layer.descriptor.size);
+        within.map_err(|source| Error::Limit { layer: self.blob().clone(), source })
     }
 
     fn read_error(&self, e: io::Error) -> Error {
-        match e.downcast::<VerifyError>() {
-            Ok(v) => Error::Store(v.into()),
-            Err(source) => Error::Read { layer: self.blob().clone(), source },
+        let layer = self.blob().clone();
+        let e = match e.downcast::<VerifyError>() {
+            Ok(v) => return Error::Store(v.into()),
+            Err(e) => e,
+        };
+        match e.downcast::<Exceeded>() {
+            Ok(source) => Error::Limit { layer, source },
+            Err(source) => Error::Read { layer, source },
         }
     }
 }

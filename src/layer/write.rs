@@ -8,8 +8,9 @@
 
 use super::archive::{Archive, Piece};
 use super::node::{self, Owners, is_whiteout, opaque};
-use super::{Error, Limits, Result, sparse, stream::Tar};
+use super::{Error, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
+use crate::store::Limits;
 use crate::sys::{Call, dir::Dir, signal, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
 use rustix::fs::{FileType, Stat};
@@ -412,7 +413,7 @@ impl<'a, W: Write> Tree<'a, W> {
 pub fn rewrite<W: Write>(
     source: impl Read + Send,
     layer: &Layer,
-    limits: &Limits,
+    limits: Limits,
     out: &mut TarWriter<W>,
     rename: &dyn Fn(&TreePath) -> Option<TreePath>,
 ) -> Result<()> {
@@ -428,6 +429,7 @@ pub fn rewrite<W: Write>(
             }
             out.entry(&new, &kind, &meta, size).map_err(Error::Output)?;
             if kind == Kind::File {
+                archive.count_holes(size)?;
                 let mut at = 0;
                 archive.content(|offset, bytes| {
                     let filled = out.zeros(offset - at).and_then(|()| out.write_all(bytes));

@@ -4,12 +4,13 @@ use super::certs::Certificates;
 use super::http::{self, NoSuchName};
 use super::retry::retry_after;
 use super::{Error, Options, Result};
+use crate::error::cause;
+use crate::store::{Exceeded, Limit};
 use reqwest::blocking;
 use reqwest::{StatusCode, Url};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::error::Error as StdError;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +27,7 @@ const ERROR_BODY: u64 = 64 << 10;
 pub(super) struct Client {
     tls_verify: bool,
     stall: Duration,
+    document: u64,
     made: Mutex<BTreeMap<For, blocking::Client>>,
 }
 
@@ -40,7 +42,8 @@ enum For {
 
 impl Client {
     pub(super) fn new(options: &Options) -> Self {
-        Self { tls_verify: options.tls_verify, stall: options.stall, made: Mutex::default() }
+        let Options { tls_verify, stall, document, .. } = *options;
+        Self { tls_verify, stall, document, made: Mutex::default() }
     }
 
     /// A request to `url`, by the client for it.
@@ -77,7 +80,8 @@ impl Client {
     pub(super) fn answer(&self, url: &Url, sent: reqwest::Result<blocking::Response>) -> Result<Answer> {
         let host = host_port(url);
         let response = sent.map_err(|e| self.transport_error(host.clone(), e.without_url()))?;
-        Ok(Answer { response, host, stall: self.stall, window: Instant::now(), came: 0 })
+        let (stall, document) = (self.stall, self.document);
+        Ok(Answer { response, host, stall, document, window: Instant::now(), came: 0 })
     }
 
     fn build(&self, url: &Url, certificates: Option<Certificates>) -> Result<blocking::Client> {
@@ -98,36 +102,15 @@ impl Client {
         if source.is_timeout() && !source.is_connect() {
             return Error::Stalled { host, stall: self.stall };
         }
-        if find_cause::<NoSuchName>(&source).is_some() {
+        if cause::<NoSuchName>(&source).is_some() {
             return Error::NoSuchHost { host };
         }
-        match find_cause(&source) {
+        match cause(&source) {
             Some(rustls::Error::InvalidCertificate(_)) => Error::Untrusted { host, source },
             Some(rustls::Error::InvalidMessage(_)) => Error::NoTls { host, source },
             _ => Error::Unreachable { host, source },
         }
     }
-}
-
-/// The cause of type `E` among the causes of `e`.
-fn find_cause<E: StdError + 'static>(e: &reqwest::Error) -> Option<&E> {
-    let mut at: Option<&(dyn StdError + 'static)> = Some(e);
-    while let Some(e) = at {
-        // An io::Error shows what its content was caused by, never its content.
-        let inner = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let found = match inner {
-            Some(inner) => inner.downcast_ref(),
-            None => e.downcast_ref(),
-        };
-        if found.is_some() {
-            return found;
-        }
-        at = match inner {
-            Some(inner) => Some(inner),
-            None => e.source(),
-        };
-    }
-    None
 }
 
 /// The folder's name in `certs.d`: the port is in it unless it is the scheme's own.
@@ -157,6 +140,7 @@ pub(super) struct Answer {
     response: blocking::Response,
     host: String,
     stall: Duration,
+    document: u64,
     window: Instant,
     came: u64,
 }
@@ -219,6 +203,17 @@ impl Answer {
                 n => bytes.extend_from_slice(&buf[..n]),
             }
         }
+    }
+
+    /// The whole body, which is a document: a manifest, a page of a list.
+    pub(super) fn document(self, what: &str) -> Result<Vec<u8>> {
+        let most = self.document;
+        self.read_all(most, what).map_err(|e| match e {
+            Error::TooLarge { host, what, .. } => {
+                Error::Document { host, what, source: Exceeded { limit: Limit::Document, most } }
+            }
+            other => other,
+        })
     }
 
     /// The failure that this answer is. The body's first message becomes part of it, as one

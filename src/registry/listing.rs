@@ -1,14 +1,13 @@
 //! What a registry has: tags, referrers, its catalogue, and what its search finds.
 //!
 //! Lists come in pages that a Link header chains (distribution-spec, "Listing tags"). A page
-//! holds at most [`MAX_DOCUMENT`] bytes, and the next one must be of the same origin.
+//! has at most [`Options::document`] bytes, and the next one must be of the same origin.
 
 use super::client::Answer;
 use super::connection::{Connection, retried};
 use super::remote::Remote;
 use super::{Error, Options, Result};
 use crate::oci::{Descriptor, Digest, Document, media_type};
-use crate::store::MAX_DOCUMENT;
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
@@ -214,7 +213,7 @@ fn index_pages(connection: &Connection, url: Url) -> Result<Vec<Descriptor>> {
         let Some(url) = next.take() else { break };
         let answer = get(connection, &url)?;
         next = next_page(connection, &answer)?;
-        let bytes = answer.read_all(MAX_DOCUMENT, "referrers")?;
+        let bytes = answer.document("referrers")?;
         if let Document::Index(index) = Document::parse(&bytes, media_type::INDEX)? {
             found.extend(index.manifests);
         }
@@ -255,7 +254,7 @@ fn json<T: for<'a> Deserialize<'a>>(
     answer: Answer,
     what: &'static str,
 ) -> Result<T> {
-    let bytes = answer.read_all(MAX_DOCUMENT, what)?;
+    let bytes = answer.document(what)?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Json { host: connection.host(), what, source })
 }
 

@@ -22,7 +22,7 @@
 //!   for `registry.gitlab.com`, see `auth`). A redirect never carries them elsewhere.
 //!   A realm on another site is asked without them.
 //! - **Redirects**: at most ten, never from https to http.
-//! - **Sizes**: documents [`crate::store::MAX_DOCUMENT`], token answers 1 MiB, blobs what their
+//! - **Sizes**: documents [`Options::document`], token answers 1 MiB, blobs what their
 //!   descriptor says. Every byte is hashed before it gets its name.
 //! - **Time**: an answer or a body that makes no progress for [`Options::stall`] is given up.
 //!   What may pass (resets, truncation, 429, 5xx) is tried five times without progress, with
@@ -79,11 +79,19 @@ pub struct Options {
     pub stall: Duration,
     /// Over how many connections a large blob is fetched.
     pub connections: usize,
+    /// How many bytes a document may have, a manifest or a page of a list.
+    pub document: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { credentials: None, tls_verify: true, stall: Duration::from_secs(30), connections: 1 }
+        Self {
+            credentials: None,
+            tls_verify: true,
+            stall: Duration::from_secs(30),
+            connections: 1,
+            document: store::Limits::default().document,
+        }
     }
 }
 
@@ -227,6 +235,16 @@ pub enum Error {
         size: u64,
         /// The server's size in bytes.
         got: u64,
+    },
+    /// A document above [`Options::document`].
+    #[error("{host}, {what}: {source}")]
+    Document {
+        /// Host and port.
+        host: String,
+        /// For what.
+        what: String,
+        /// The limit.
+        source: store::Exceeded,
     },
     /// More bytes than are read.
     #[error("{host} sent more than {limit} bytes for {what}")]
@@ -386,9 +404,11 @@ impl Error {
             Self::Content { source, .. } => content_kind(source),
             Self::Client(_) | Self::Tls { .. } => Kind::Internal,
             Self::Unauthorized { .. } | Self::Blocked { .. } => Kind::Privilege,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Digest { .. } | Self::Json { .. } => {
-                Kind::Integrity
-            }
+            Self::Length { .. }
+            | Self::TooLarge { .. }
+            | Self::Document { .. }
+            | Self::Digest { .. }
+            | Self::Json { .. } => Kind::Integrity,
             Self::NoImage { .. } | Self::NoRepository { .. } => Kind::Missing,
             Self::Helper { .. }
             | Self::CredentialsFile { .. }

@@ -6,7 +6,6 @@ use super::places::Places;
 use super::ranges::{self, Ranges};
 use super::{Error, Options, Result};
 use crate::oci::{Descriptor, Digest, Hasher, Reference, media_type};
-use crate::store::MAX_DOCUMENT;
 use reqwest::StatusCode;
 use std::io::Read;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ impl Remote {
     /// where the reference has a digest.
     ///
     /// # Errors
-    /// [`Error::NoImage`], [`Error::Digest`], [`Error::TooLarge`], and those of the network.
+    /// [`Error::NoImage`], [`Error::Digest`], [`Error::Document`], and those of the network.
     pub fn root(&self) -> Result<(Descriptor, Vec<u8>)> {
         let name = match self.reference.digest() {
             Some(digest) => digest.to_string(),
@@ -92,7 +91,7 @@ impl Remote {
         let result = retried(|| {
             let answer = self.places.get("manifests", name, Some(&accept), None)?;
             let media = answer.header("content-type").unwrap_or_default().to_string();
-            Ok((media, answer.read_all(MAX_DOCUMENT, "a manifest")?))
+            Ok((media, answer.document("a manifest")?))
         });
         result.map_err(|e| self.no_image(e))
     }

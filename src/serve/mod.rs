@@ -28,7 +28,7 @@
 //! are swept by the next command. There is no smallest chunk, hence no `OCI-Chunk-Min-Length`.
 //!
 //! Limits: [`MAX_CONNECTIONS`] at once, 1024 uploads open, manifests of
-//! [`store::MAX_DOCUMENT`]; a connection that brings or takes nothing for
+//! [`store::Limits::document`]; a connection that brings or takes nothing for
 //! [`STALL`] is dropped. HTTP/1.1 only. File work is on blocking threads; a blob is sent in
 //! pieces, whatever its size.
 

@@ -8,7 +8,6 @@ use super::route::chunk;
 use super::router::{App, Params, blocking};
 use super::uploads::{self, Uploads, Writing};
 use crate::oci::{Algorithm, Descriptor, Digest, Document, Hasher, media_type};
-use crate::store::MAX_DOCUMENT;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::Response;
@@ -152,8 +151,9 @@ pub async fn manifest(
 ) -> Answer {
     let declared = headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
     let declared = declared.split(';').next().unwrap_or_default().trim().to_string();
-    let Some(bytes) = body::whole(body, MAX_DOCUMENT).await? else {
-        return Err(Refusal::new(Code::SizeInvalid, format!("a manifest has at most {MAX_DOCUMENT} bytes"))
+    let most = app.store.limits().document;
+    let Some(bytes) = body::whole(body, most).await? else {
+        return Err(Refusal::new(Code::SizeInvalid, format!("a manifest has at most {most} bytes"))
             .status(StatusCode::PAYLOAD_TOO_LARGE));
     };
     blocking(move || store_manifest(&app, &place, &reference, &declared, &bytes)).await

@@ -85,7 +85,7 @@ pub fn mount_backing(root: &Path) -> Result<()> {
     let backing: Backing = io_error(
         "read",
         &path,
-        serde_json::from_reader((&file).take(super::MAX_DOCUMENT)).map_err(Into::into),
+        serde_json::from_reader((&file).take(super::Limits::default().document)).map_err(Into::into),
     )?;
     let image = &backing.btrfs_image;
     io_error("open", image, File::open(image))?;

@@ -4,19 +4,19 @@
 //! to manifests, a manifest to its configuration, its layers and its subject; a referrer, which
 //! names a subject, stays by an entry of its own. Manifests of an index that are not there are
 //! no fault: one platform was pulled. A document that is damaged stops the plan, since it is
-//! unknown what it leads to.
+//! unknown what it leads to, and so does one above the limit of documents, which is not read.
 //!
 //! [`Store::survey`] looks without a lock, for a plan to show; [`Store::pruning`] holds the
 //! lock until the value goes, and must be planned anew. Names go first, then documents and the
 //! rest, so that a process killed in between leaves only blobs that nothing names.
 
-use super::{Entry, Error, MAX_DOCUMENT, Result, Store, io_error, list};
+use super::{Entry, Error, Result, Store, io_error, list};
 use crate::oci::{Descriptor, Digest, Image, Name, Platform};
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -157,18 +157,26 @@ impl Store {
     /// What the document `digest` leads to; none where it is not there or is no document.
     pub(super) fn links(&self, digest: &Digest) -> Result<Option<Links>> {
         let path = self.blob_path(digest);
-        let size = match fs::metadata(&path) {
-            Ok(m) if m.len() <= MAX_DOCUMENT => m.len(),
-            Ok(_) => return Ok(None),
+        let mut file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return io_error("stat", &path, Err(e)),
+            file => io_error("open", &path, file)?,
         };
-        let bytes = self.document(&Descriptor::new("", digest.clone(), size))?;
-        if bytes.first() != Some(&b'{') {
+        // What is named may be a layer of any size.
+        if !io_error("read", &path, may_be_object(&mut file))? {
             return Ok(None);
         }
+        let size = io_error("stat", &path, file.metadata())?.len();
+        let bytes = self.document(&Descriptor::new("", digest.clone(), size))?;
         Ok(serde_json::from_slice(&bytes).ok())
     }
+}
+
+/// Whether what begins so may be an object in JSON: a brace, maybe after space.
+fn may_be_object(start: &mut impl Read) -> io::Result<bool> {
+    let mut bytes = [0; 512];
+    let n = start.read(&mut bytes)?;
+    let first = bytes[..n].iter().find(|b| !b.is_ascii_whitespace());
+    Ok(first.map_or(n == bytes.len(), |b| *b == b'{'))
 }
 
 /// What a document leads to; fields of manifests and indexes alike, since what is kept for an
@@ -241,7 +249,7 @@ impl Survey {
     /// The manifests and indexes that these lead to, themselves included, where they are there.
     ///
     /// # Errors
-    /// Those of [`Store::document`].
+    /// Those of [`Store::document`], [`Error::TooLarge`] too.
     pub fn documents(&self, roots: impl IntoIterator<Item = Digest>) -> Result<HashSet<Digest>> {
         let mut seen = HashSet::new();
         let mut todo: Vec<Digest> = roots.into_iter().collect();
@@ -259,7 +267,7 @@ impl Survey {
     /// what they lead to.
     ///
     /// # Errors
-    /// [`Error::Verify`] where a document is damaged, [`Error::Io`].
+    /// [`Error::Verify`] where a document is damaged, [`Error::TooLarge`], [`Error::Io`].
     pub fn plan(&self, scope: Scope, drop: impl Fn(&Entry) -> bool, keep: &[Digest]) -> Result<Plan> {
         let (gone, stay): (Vec<&Entry>, Vec<&Entry>) = self.entries.iter().partition(|e| drop(e));
         let links = |d: &Digest| self.store.links(d);

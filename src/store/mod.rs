@@ -40,6 +40,7 @@ mod hashed;
 mod incoming;
 mod index;
 mod lease;
+mod limits;
 mod nameless;
 mod scratch;
 mod shadow;
@@ -53,6 +54,7 @@ pub use gc::{Plan, Scope, Survey, Waste};
 pub use hashed::Hashed;
 pub use index::Entry;
 pub use lease::Lease;
+pub use limits::{Exceeded, Guarded, Limit, Limits};
 pub use scratch::Scratch;
 pub use summary::Summary;
 pub use usage::Usage;
@@ -65,10 +67,6 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The largest manifest, index or configuration that is read, in bytes
-/// (distribution-spec: registries should accept 4 MiB).
-pub const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// How many indexes may lie in one another before one is taken for hostile.
 pub const MAX_INDEX_DEPTH: usize = 4;
@@ -137,13 +135,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A document is larger than [`MAX_DOCUMENT`].
-    #[error("document {digest} has {size} bytes, the limit is {MAX_DOCUMENT}")]
+    /// A document is larger than [`Limits::document`].
+    #[error("document {digest} has {size} bytes, the limit is {}", source.most)]
     TooLarge {
         /// Which blob.
         digest: Digest,
         /// Its size in bytes.
         size: u64,
+        /// The limit.
+        source: Exceeded,
     },
     /// A syscall failed.
     #[error(transparent)]
@@ -220,6 +220,7 @@ impl Area {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    limits: Limits,
     /// What this handle waits for; none for most.
     incoming: Option<Arc<incoming::Incoming>>,
 }
@@ -233,7 +234,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         io_error("create", root, fs::create_dir_all(root))?;
         let root = &io_error("resolve", root, root.canonicalize())?;
-        let store = Self { root: root.clone(), incoming: None };
+        let store = Self { root: root.clone(), limits: Limits::default(), incoming: None };
         let is_layout = store.check_layout()?;
         for dir in ["blobs/sha256", "shipimg/ingest", "shipimg/tmp"] {
             let dir = root.join(dir);
@@ -287,6 +288,19 @@ impl Store {
         &self.root
     }
 
+    /// The same store, whose images are read within `limits`.
+    #[must_use]
+    pub const fn within(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What images may cost that are read by this handle.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The folder of `area`, made where missing.
     ///
     /// # Errors
@@ -321,9 +335,12 @@ impl Store {
     /// # Errors
     /// [`Error::TooLarge`], [`Error::NoBlob`], [`Error::Verify`], [`Error::Io`].
     pub fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        if descriptor.size > MAX_DOCUMENT {
-            return Err(Error::TooLarge { digest: descriptor.digest.clone(), size: descriptor.size });
-        }
+        let Descriptor { digest, size, .. } = descriptor;
+        self.limits.check_document(*size).map_err(|source| Error::TooLarge {
+            digest: digest.clone(),
+            size: *size,
+            source,
+        })?;
         let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size).unwrap_or(0));
         let path = self.blob_path(&descriptor.digest);
         self.blob(descriptor)?.read_to_end(&mut bytes).map_err(|e| blob::unwrap_verify("read", &path, e))?;

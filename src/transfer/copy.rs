@@ -122,7 +122,7 @@ impl<'a> Job<'a> {
         store: &'a Store,
         watch: Watch<'a>,
     ) -> Result<Self> {
-        let mut selection = select(source, &|d| sink.known(d), &options.platforms)?;
+        let mut selection = select(source, &|d| sink.known(d), &options.platforms, store.limits())?;
         let mut work = Work::new(store);
         rewrite::rewrite(&mut selection, source, sink.wants_oci(), options.coding, &mut work, watch)?;
         Ok(Self { source, sink, selection, work, options, watch, stop: AtomicBool::new(false) })

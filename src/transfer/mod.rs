@@ -37,7 +37,7 @@ pub use stored::{FromStore, ToStore};
 
 use crate::error::Kind;
 use crate::oci::{self, Descriptor, Digest, Platform};
-use crate::store::VerifyError;
+use crate::store::{Exceeded, VerifyError};
 use crate::{archive, layer, registry, store};
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -62,7 +62,7 @@ pub enum Error {
         source: VerifyError,
     },
     /// A document that is too large to be read.
-    #[error("{name}: {digest} has {size} bytes, the limit of a document is {limit}")]
+    #[error("{name}: {digest} has {size} bytes, the limit of a document is {}", source.most)]
     TooLarge {
         /// The image.
         name: String,
@@ -70,8 +70,8 @@ pub enum Error {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
-        /// The limit in bytes.
-        limit: u64,
+        /// The limit.
+        source: Exceeded,
     },
     /// The image is not made for the platform.
     #[error("{name} has nothing for platform {platform}, only for {}", available.join(", "))]

@@ -3,9 +3,9 @@
 
 use super::select::{Blob, From, Selection};
 use super::{Content, Error, Event, Result, Source, Watch, stored};
-use crate::layer::{self, Coding, Decoder, Encoder, Limits};
+use crate::layer::{self, Coding, Decoder, Encoder};
 use crate::oci::{Compression, Descriptor, Digest, Document, Manifest, media_type};
-use crate::store::{Scratch, Store, Verified};
+use crate::store::{Exceeded, Limits, Scratch, Store, Verified};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -26,10 +26,14 @@ impl<'a> Work<'a> {
         stored::open_blob(self.own.as_ref().map_or(self.store, |(store, _)| store), descriptor, from)
     }
 
+    const fn limits(&self) -> &Limits {
+        self.store.limits()
+    }
+
     fn make(&mut self) -> Result<&Store> {
         if self.own.is_none() {
             let scratch = self.store.scratch_aside()?;
-            self.own = Some((Store::open(scratch.path())?, scratch));
+            self.own = Some((Store::open(scratch.path())?.within(*self.limits()), scratch));
         }
         Ok(self.own.as_ref().map_or(self.store, |(store, _)| store))
     }
@@ -75,18 +79,18 @@ fn recompress(
     watch: Watch<'_>,
 ) -> Result<Blob> {
     let name = source.name();
-    let failed = |e: io::Error| Error::of_io(&name, "compress a layer", e);
+    let failed = |e: io::Error| match e.downcast::<Exceeded>() {
+        Ok(source) => layer::Error::Limit { layer: layer.digest.clone(), source }.into(),
+        Err(e) => Error::of_io(&name, "compress a layer", e),
+    };
     let from = layer.layer_compression().map_err(|source| Error::Document { name: name.clone(), source })?;
     let blob = Verified::new(source.blob(layer, 0, watch)?, layer);
-    let limits = Limits::default();
-    let mut tar = Decoder::new(blob, from, limits.zstd_window_log).map_err(failed)?;
+    let limits = *work.limits();
+    let tar = Decoder::new(blob, from, limits.zstd_window_log).map_err(failed)?;
+    let mut tar = limits.guard(tar, layer.size);
     let written = work.make()?.put_with(coding.media_type(layer), |out| {
         let mut encoder = Encoder::new(out, coding)?;
-        let seen = io::copy(&mut (&mut tar).take(limits.inflated + 1), &mut encoder)?;
-        if seen > limits.inflated {
-            let (layer, what) = (layer.digest.clone(), "inflated bytes");
-            return Err(io::Error::other(layer::Error::Limit { layer, what, limit: limits.inflated }));
-        }
+        io::copy(&mut tar, &mut encoder)?;
         encoder.finish().map(drop)
     });
     let written = match written {

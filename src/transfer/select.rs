@@ -2,7 +2,7 @@
 
 use super::{Content, Error, Platforms, Result, Source};
 use crate::oci::{self, Descriptor, Digest, Document, Image, Index, Manifest, Platform};
-use crate::store::{MAX_DOCUMENT, MAX_INDEX_DEPTH, Verified};
+use crate::store::{Limits, MAX_INDEX_DEPTH, Verified};
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -44,8 +44,8 @@ type Known<'a> = &'a dyn Fn(&Descriptor) -> Result<Option<Vec<u8>>>;
 ///
 /// # Errors
 /// Those of the source; [`Error::NoPlatform`], and [`Error::Document`] where it is no image.
-pub fn look(source: &dyn Source, platforms: &Platforms) -> Result<(Image, Vec<u8>)> {
-    select(source, &|_| Ok(None), platforms)?.image(source)
+pub fn look(source: &dyn Source, platforms: &Platforms, limits: &Limits) -> Result<(Image, Vec<u8>)> {
+    select(source, &|_| Ok(None), platforms, limits)?.image(source)
 }
 
 impl Selection {
@@ -75,10 +75,16 @@ pub(super) fn nothing(source: &dyn Source) -> Error {
 }
 
 /// Reads the documents of `source` for the wanted platforms.
-pub(super) fn select(source: &dyn Source, known: Known<'_>, platforms: &Platforms) -> Result<Selection> {
+pub(super) fn select(
+    source: &dyn Source,
+    known: Known<'_>,
+    platforms: &Platforms,
+    limits: &Limits,
+) -> Result<Selection> {
     let mut walk = Walk {
         source,
         known,
+        limits,
         name: source.name(),
         seen: BTreeSet::new(),
         selection: Selection { documents: Vec::new(), blobs: Vec::new() },
@@ -95,6 +101,7 @@ pub(super) fn select(source: &dyn Source, known: Known<'_>, platforms: &Platform
 struct Walk<'a> {
     source: &'a dyn Source,
     known: Known<'a>,
+    limits: &'a Limits,
     name: String,
     seen: BTreeSet<Digest>,
     selection: Selection,
@@ -199,11 +206,10 @@ impl Walk<'_> {
     }
 
     fn check_size(&self, descriptor: &Descriptor) -> Result<()> {
-        if descriptor.size <= MAX_DOCUMENT {
-            return Ok(());
-        }
-        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-        Err(Error::TooLarge { name: self.name.clone(), digest, size, limit: MAX_DOCUMENT })
+        self.limits.check_document(descriptor.size).map_err(|source| {
+            let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+            Error::TooLarge { name: self.name.clone(), digest, size, source }
+        })
     }
 
     fn parse(&self, content: &Content) -> Result<Document> {

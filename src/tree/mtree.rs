@@ -224,7 +224,7 @@ impl Reader {
     fn line(&mut self, line: &[u8]) -> Result<(), String> {
         let line = line.trim_ascii();
         if let Some(more) = line.strip_prefix(MORE) {
-            return self.more(&words(more));
+            return self.more(&words(more)?);
         }
         let (first, rest) = match line.iter().position(u8::is_ascii_whitespace) {
             Some(at) => (&line[..at], &line[at..]),
@@ -233,7 +233,7 @@ impl Reader {
         match first {
             b"" => Ok(()),
             b"/set" => {
-                self.set.extend(words(rest));
+                self.set.extend(words(rest)?);
                 Ok(())
             }
             b"/unset" => {
@@ -263,7 +263,7 @@ impl Reader {
         let path = path.map_err(|e| e.to_string())?;
         self.rooted = true;
         let mut all = self.set.clone();
-        all.extend(words(rest));
+        all.extend(words(rest)?);
         let node = node(&all)?;
         if node.kind == Kind::Directory && !full {
             self.dir = path.clone();
@@ -286,18 +286,40 @@ impl Reader {
         if let Some(same) = words.get(&b"same"[..]) {
             node.same = Some(TreePath::parse_link(&decode(same)?).map_err(|e| e.to_string())?);
         }
-        node.meta.xattrs.extend(xattrs(words)?);
+        for (name, value) in xattrs(words)? {
+            add(&mut node.meta.xattrs, name, value)?;
+        }
         Ok(())
     }
 }
 
-fn words(text: &[u8]) -> Words {
-    let words = text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let pair = |w: &[u8]| match w.iter().position(|&b| b == b'=') {
-        Some(at) => (w[..at].to_vec(), w[at + 1..].to_vec()),
-        None => (w.to_vec(), Vec::new()),
-    };
-    words.map(pair).collect()
+/// The words of one line, by key; of other keys than attributes the last of a kind counts.
+fn words(text: &[u8]) -> Result<Words, String> {
+    let mut found = Words::new();
+    for word in text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()) {
+        let (key, value) = match word.iter().position(|&b| b == b'=') {
+            Some(at) => (&word[..at], &word[at + 1..]),
+            None => (word, &b""[..]),
+        };
+        if found.insert(key.to_vec(), value.to_vec()).is_some() && attribute(key).is_some() {
+            return Err(format!("{} is given twice for one file", key.escape_ascii()));
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the attribute that the key stands for, encoded.
+fn attribute(key: &[u8]) -> Option<&[u8]> {
+    [&b"xattr."[..], b"xattrs."].iter().find_map(|p| key.strip_prefix(*p))
+}
+
+/// Adds an attribute; a file has each once.
+fn add(all: &mut Attributes, name: Vec<u8>, value: Vec<u8>) -> Result<(), String> {
+    if all.iter().any(|(n, _)| *n == name) {
+        return Err(format!("attribute {} is given twice for one file", name.escape_ascii()));
+    }
+    all.push((name, value));
+    Ok(())
 }
 
 /// Attributes, name and value.
@@ -306,11 +328,9 @@ type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 fn xattrs(words: &Words) -> Result<Attributes, String> {
     let mut found = Vec::new();
     for (key, value) in words {
-        let Some(name) = [&b"xattr."[..], b"xattrs."].iter().find_map(|p| key.strip_prefix(*p)) else {
-            continue;
-        };
+        let Some(name) = attribute(key) else { continue };
         let value = BASE64.decode(value).map_err(|e| format!("attribute {}: {e}", name.escape_ascii()))?;
-        found.push((decode(name)?, value));
+        add(&mut found, decode(name)?, value)?;
     }
     Ok(found)
 }
@@ -448,6 +468,27 @@ mod tests {
         assert_eq!(get("d").meta.xattrs, [(b"user.note".to_vec(), b"a=b c".to_vec())]);
         assert_eq!(get("d/e").kind, Kind::Symlink(b"x y".to_vec()));
         assert_eq!((get("a b").meta.mode, get("z").meta.mode), (0o664, 0));
+    }
+
+    /// As `#:` lines, on the file's own line, by either keyword, and however the name is encoded.
+    #[test]
+    fn an_attribute_is_given_once() {
+        for text in [
+            &b"./a xattr.user.x=YQ== xattr.user.x=Yg=="[..],
+            b"./a xattr.user.x=YQ== xattr.user.x=YQ==",
+            b"./a xattr.user.x=YQ== xattrs.user.x=Yg==",
+            b"./a xattr.user.x=YQ== xattr.user\\056x=Yg==",
+            b"./a xattr.user.x=YQ==\n#: xattr.user.x=Yg==",
+            b"./a\n#: xattr.user.x=YQ==\n#: xattr.user.x=Yg==",
+        ] {
+            let refused = Manifest::parse(text).unwrap_err();
+            assert!(refused.reason.ends_with("user.x is given twice for one file"), "{refused}");
+        }
+        let text = b"/set xattr.user.x=YQ==\n./a xattr.user.x=Yg==\n./b xattr.user.y=Yg==\n";
+        let tree = Manifest::parse(text).unwrap().tree;
+        let values = |p: &[u8]| tree[&TreePath::parse_link(p).unwrap()].meta.xattrs.clone();
+        assert_eq!(values(b"a"), [(b"user.x".to_vec(), b"b".to_vec())]);
+        assert_eq!(values(b"b").len(), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::common::layout::{Blob, Layout, Tar, sha256};
 use crate::common::{TestStore, collect, describe, need_root, ok};
 use crate::unpack;
 use serde_json::{Value, json};
+use shipimg::store::Limits;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -607,7 +608,9 @@ fn several_threads_read_and_write() {
     };
     for kind in [Kind::OciArchive, Kind::DockerArchive, Kind::Oci, Kind::Dir] {
         let path = lab.at(&format!("threads.{kind}"));
-        let writer = Writer::create(kind, &Target::Path(path.clone().into()), scratch.path(), 0).unwrap();
+        let writer =
+            Writer::create(kind, &Target::Path(path.clone().into()), scratch.path(), 0, Limits::default())
+                .unwrap();
         std::thread::scope(|scope| {
             for blob in parsed.layers.iter().chain([&parsed.config]).cycle().take(12) {
                 let (reader, writer) = (&reader, &writer);
@@ -636,7 +639,9 @@ fn archives_are_sources_and_sinks() {
         let path = lab.at(&format!("copied.{kind}"));
         let again = lab.at(&format!("again.{kind}"));
         for path in [&path, &again] {
-            let writer = Writer::create(kind, &Target::Path(path.into()), scratch.path(), 0).unwrap();
+            let writer =
+                Writer::create(kind, &Target::Path(path.into()), scratch.path(), 0, Limits::default())
+                    .unwrap();
             let source = FromStore::new(&store, store.find(&NAME.parse().unwrap()).unwrap());
             let sink = ToArchive::new(&writer, vec![NAME.into()]);
             transfer::copy(&source, &sink, &transfer::Options::default(), &store, &|_| ()).unwrap();

@@ -110,7 +110,7 @@ fn content_that_is_not_what_it_is_called() {
         refused(&Tar::new().file("manifest.json", json.as_bytes()).finish(), "manifest.json: ");
     }
     let large = vec![b' '; (4 << 20) + 1];
-    refused(&Tar::new().file("manifest.json", &large).finish(), "more than 4194304 bytes of JSON");
+    refused(&Tar::new().file("manifest.json", &large).finish(), "more than 4194304 bytes of a document");
     Case::new(&Tar::new().file("manifest.json", b"[]").finish()).refused(2, "has no images", &[]);
 }
 
@@ -202,12 +202,12 @@ fn bombs() {
     }
     let gzip = z.finish().unwrap();
     let limit = ["--max-inflated", "1048576"];
-    Case::new(&gzip).refused(9, "it inflates to more than 1048576 bytes", &limit);
+    Case::new(&gzip).refused(9, "more than 1048576 inflated bytes", &limit);
     let zstd = zstd::encode_all(&vec![0; 64 << 20][..], 3).unwrap();
-    Case::new(&zstd).refused(9, "it inflates to more than 1048576 bytes", &limit);
+    Case::new(&zstd).refused(9, "more than 1048576 inflated bytes", &limit);
     // And as a layer.
     let layer = one(|a| a.file("l.tar", &gzip), "l.tar");
-    Case::new(&layer).refused(9, "it inflates to more than 1048576 bytes", &limit);
+    Case::new(&layer).refused(9, "more than 1048576 inflated bytes", &limit);
 }
 
 #[test]

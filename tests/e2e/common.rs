@@ -12,6 +12,7 @@ pub mod serve;
 pub mod server;
 pub mod tls;
 pub mod user;
+pub mod ways;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};

@@ -85,61 +85,6 @@ fn gzip(tar: Tar) -> Blob {
     Blob::gzip(&tar.finish())
 }
 
-#[test]
-fn refused_by_every_driver() {
-    need_root();
-    let link = || Tar::new().symlink("link", "../../../../../canary");
-    let lower = || gzip(Tar::new().dir("d/").file("d/low", b"low"));
-    let cases: Vec<(Vec<Blob>, &str)> = vec![
-        (vec![gzip(Tar::new().file("../../canary/new", b"x"))], "name with a .. component"),
-        (vec![gzip(Tar::new().file("/etc/new", b"x"))], "absolute name"),
-        (vec![gzip(Tar::new().symlink("./", "/etc"))], "the root has to be a directory"),
-        (vec![gzip(link().file("link/new", b"x"))], "/link is not a directory"),
-        (vec![lower(), gzip(link().file("link/.wh.file", b""))], "/link is not a directory"),
-        (vec![gzip(Tar::new().link("l", "/etc/passwd"))], "hard link to /etc/passwd, which does not exist"),
-        (vec![lower(), gzip(Tar::new().link("l", "../canary/file"))], "name with a .. component"),
-        (vec![lower(), gzip(Tar::new().link("l", "nothing"))], "hard link to /nothing"),
-        (vec![lower(), gzip(Tar::new().link("l", "d"))], "hard link to the directory /d"),
-        (vec![lower(), gzip(Tar::new().file(".wh..", b""))], "whiteout of no file"),
-        (vec![lower(), gzip(Tar::new().entry(T::Char, "w", 0o600, "", b""))], "means a whiteout"),
-        (
-            vec![lower(), gzip(Tar::new().pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")]).dir("d/"))],
-            "attribute trusted.overlay.opaque is overlayfs' own",
-        ),
-        (vec![gzip(Tar::new().pax(&[("size", b"0")]).file("a", &[b'x'; 512]))], "PAX size 0 contradicts"),
-        (vec![Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
-        (vec![lower(), Blob { diff_id: sha256(b"other"), ..lower() }], "its tar has digest sha256:"),
-    ];
-    for (of_user, (driver, btrfs)) in [false, true].into_iter().flat_map(|u| DRIVERS.map(|d| (u, d))) {
-        let case = Case { of_user, ..Case::new(btrfs) };
-        for (i, (layers, text)) in cases.iter().enumerate() {
-            // Layers that are fine would be published first, and rightly: only lowest ones are
-            // looked at for that.
-            let name = format!("case{i}:x");
-            case.add(&name, layers);
-            if layers.len() == 1 || driver == "copy" {
-                case.refused(&name, driver, text);
-                continue;
-            }
-            let out = case.create(&name, driver);
-            let shown = describe("shipimg", &[&name, driver], &out);
-            assert_eq!(out.status.code(), Some(9), "{shown}");
-            assert!(String::from_utf8_lossy(&out.stderr).contains(text), "wanted {text:?}: {shown}");
-            assert!(!case.store().join("shipimg/bundles/b").exists());
-            let layers = case.store().join("shipimg/layers");
-            let published: Vec<_> = fs::read_dir(&layers)
-                .into_iter()
-                .flatten()
-                .map(|e| e.unwrap().file_name().into_string().unwrap())
-                .filter(|n| n != "lock")
-                .collect();
-            // The lower one, alike in all cases, at most.
-            assert!(published.len() <= 1, "{published:?}");
-            let _ = shipimg::sys::dir::remove(&layers);
-        }
-    }
-}
-
 /// Links of a lower layer: the same tree from every driver, nothing through them.
 #[test]
 fn links_of_a_lower_layer_stay_inside() {
@@ -233,40 +178,112 @@ fn large(size: usize) -> Blob {
     Blob::gzip(&Tar::new().file("large", &data).finish())
 }
 
-#[test]
-fn a_disk_that_is_full_or_read_only() {
-    need_root();
-    let ground = Ground::new(false);
-    let store = ground.path();
-    ok("mount", &["-t", "tmpfs", "-o", "size=8m", "tmpfs", store.to_str().unwrap()]);
-    Layout::new(&store).add("large:x", &[large(5 << 20)], &serde_json::json!({}));
-    for driver in ["copy", "overlay"] {
-        let out = create(&store, "large:x", driver);
-        let shown = describe("shipimg", &[driver], &out);
-        assert_eq!(out.status.code(), Some(1), "{shown}");
-        assert!(String::from_utf8_lossy(&out.stderr).contains("No space left on device"), "{shown}");
-        nothing_published(&store);
+impl Case {
+    /// On a filesystem of this size, which the store fills; options as for tmpfs.
+    fn on_tmpfs(of_user: bool, options: &str) -> Self {
+        let case = Self { of_user, ..Self::new(false) };
+        ok("mount", &["-t", "tmpfs", "-o", options, "tmpfs", case.store().to_str().unwrap()]);
+        Layout::new(&case.store());
+        case
     }
-    // No inodes.
-    ok("mount", &["-o", "remount,size=64m,nr_inodes=40", store.to_str().unwrap()]);
-    let many = (0..100).fold(Tar::new(), |t, i| t.file(&format!("f{i}"), b""));
-    Layout::at(&store).add("many:x", &[gzip(many)], &serde_json::json!({}));
-    let out = create(&store, "many:x", "overlay");
-    assert_eq!(out.status.code(), Some(1), "{}", describe("shipimg", &["many"], &out));
-    nothing_published(&store);
 
-    ok("mount", &["-o", "remount,ro", store.to_str().unwrap()]);
-    let read = |args: &[&str]| collect(Command::new(bin()).arg("--root").arg(&store).args(args));
-    for args in [&["images"][..], &["inspect", "many:x"]] {
-        let out = read(args);
-        assert!(out.status.success(), "{}", describe("shipimg", args, &out));
+    /// It must fail with this exit code and text, and leave nothing.
+    fn fails(&self, image: &str, driver: &str, code: i32, text: &str) {
+        let out = self.create(image, driver);
+        let shown = describe("shipimg", &[if self.of_user { "user" } else { "root" }, driver], &out);
+        assert_eq!(out.status.code(), Some(code), "{shown}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains(text), "wanted {text:?}: {shown}");
+        nothing_published(&self.store());
     }
-    let target = ground.path().with_file_name("unpacked");
-    let out = read(&["unpack", "many:x", target.to_str().unwrap()]);
-    assert!(out.status.success(), "{}", describe("shipimg", &["unpack"], &out));
-    for driver in ["copy", "overlay"] {
-        let out = create(&store, "many:x", driver);
-        assert_eq!(out.status.code(), Some(8), "{}", describe("shipimg", &[driver], &out));
-        assert!(String::from_utf8_lossy(&out.stderr).contains("Read-only file system"));
+
+    fn works(&self, image: &str, driver: &str) {
+        let out = self.create(image, driver);
+        assert!(out.status.success(), "{}", describe("shipimg", &[driver], &out));
+    }
+}
+
+/// The drivers, by root and by an ordinary user.
+fn by_all() -> impl Iterator<Item = (bool, &'static str, bool)> {
+    [false, true].into_iter().flat_map(|of_user| DRIVERS.map(|(driver, btrfs)| (of_user, driver, btrfs)))
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    need_root();
+    let blob = || large(6 << 20);
+    for (of_user, driver, btrfs) in by_all() {
+        let full = "No space left on device";
+        if !btrfs {
+            let case = Case::on_tmpfs(of_user, "size=8m");
+            case.add("large:x", &[blob()]);
+            case.fails("large:x", driver, 1, full);
+            ok("mount", &["-o", "remount,size=32m", case.store().to_str().unwrap()]);
+            case.works("large:x", driver);
+            continue;
+        }
+        let case = Case { of_user, ..Case::new(true) };
+        case.add("large:x", &[blob()]);
+        let filler = case.ground.path().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &vec![1; 1 << 20]).is_ok() {}
+        file.sync_all().unwrap();
+        case.fails("large:x", driver, 1, full);
+    }
+}
+
+/// btrfs has no number of inodes that could be used up.
+#[test]
+fn no_inodes_left() {
+    need_root();
+    for (of_user, driver, _) in by_all().filter(|(_, _, btrfs)| !btrfs) {
+        let case = Case::on_tmpfs(of_user, "size=8m,nr_inodes=60");
+        case.add("many:x", &[gzip((0..100).fold(Tar::new(), |t, i| t.file(&format!("f{i}"), b"")))]);
+        case.fails("many:x", driver, 1, "No space left on device");
+        ok("mount", &["-o", "remount,nr_inodes=1000", case.store().to_str().unwrap()]);
+        case.works("many:x", driver);
+    }
+}
+
+#[test]
+fn a_store_that_may_only_be_read() {
+    need_root();
+    for (of_user, driver, btrfs) in by_all() {
+        let case =
+            if btrfs { Case { of_user, ..Case::new(true) } } else { Case::on_tmpfs(of_user, "size=8m") };
+        case.add("few:x", &[gzip(Tar::new().file("a", b"a"))]);
+        if of_user {
+            give_to_stranger(&case.ground.path());
+        }
+        let mounted = if btrfs { case.ground.path() } else { case.store() };
+        ok("mount", &["-o", "remount,ro", mounted.to_str().unwrap()]);
+        let command = || if of_user { stranger() } else { Command::new(bin()) };
+        let target = tempfile::tempdir_in("/var/tmp").unwrap();
+        give_to_stranger(target.path());
+        let out = target.path().join("out");
+        for args in [&["images"][..], &["inspect", "few:x"], &["unpack", "few:x", out.to_str().unwrap()]] {
+            let out = collect(command().arg("--root").arg(case.store()).args(args).current_dir("/"));
+            assert!(out.status.success(), "{}", describe("shipimg", args, &out));
+        }
+        assert_eq!(fs::read(out.join("rootfs/a")).unwrap(), b"a");
+        let out = create_by(command(), &case.store(), "few:x", driver);
+        let shown = describe("shipimg", &[driver], &out);
+        assert_eq!(out.status.code(), Some(8), "{shown}");
+        assert!(shown.contains("Read-only file system"), "{shown}");
+        nothing_published(&case.store());
+    }
+}
+
+/// A store of somebody else's, by an ordinary user.
+#[test]
+fn a_store_without_permission() {
+    need_root();
+    for (driver, btrfs) in DRIVERS {
+        let case = Case::new(btrfs);
+        case.add("few:x", &[gzip(Tar::new().file("a", b"a"))]);
+        let out = create_by(stranger(), &case.store(), "few:x", driver);
+        let shown = describe("shipimg", &[driver], &out);
+        assert_eq!(out.status.code(), Some(8), "{shown}");
+        assert!(shown.contains("Permission denied"), "{shown}");
+        nothing_published(&case.store());
     }
 }

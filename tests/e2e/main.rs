@@ -33,6 +33,7 @@ mod hostile_layers;
 mod hostile_run;
 mod hostile_transfer;
 mod killed;
+mod limits;
 mod mkimg;
 mod output;
 mod owners;

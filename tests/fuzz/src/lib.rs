@@ -2,9 +2,9 @@
 
 pub mod seeds;
 
-use shipimg::layer::{Contents, Limits, Options, apply_layer, extract_layer, scan, unpack};
+use shipimg::layer::{Contents, Options, apply_layer, extract_layer, scan, unpack};
 use shipimg::oci::{Descriptor, Digest, Image, Layer, media_type};
-use shipimg::store::Store;
+use shipimg::store::{Limits, Store};
 use shipimg::sys::{dir, mount, overlay::Overlay};
 use shipimg::tree::{Kind, Tree, TreePath};
 use std::fs;
@@ -112,7 +112,7 @@ impl Ground {
         fs::create_dir_all(top.join("canary/dir")).unwrap();
         fs::create_dir_all(top.join("jail/ground")).unwrap();
         fs::write(top.join("canary/file"), "alive").unwrap();
-        let store = Store::open(&top.join("jail/store")).unwrap();
+        let store = Store::open(&top.join("jail/store")).unwrap().within(limits());
         let mut ground = Self { top, store, canary: Vec::new() };
         ground.canary = ground.look();
         ground
@@ -151,7 +151,6 @@ impl Ground {
         let image = self.image(input);
         let contents = input.has(flag::CONTENTS).then(|| Arc::new(Contents::default()));
         let options = Options {
-            limits: limits(),
             parallel: Some(1),
             keep_dirlinks: input.has(flag::DIRLINKS),
             contents,
