@@ -7,7 +7,7 @@ use super::import::source_date;
 use super::{Context, Result};
 use crate::layer::{self, Coding, Options as Unpacking, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
-use crate::rootfs::Parent;
+use crate::rootfs::parent;
 use crate::store::{Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
 use crate::tree::mtree::{Malformed, Manifest};
@@ -203,8 +203,8 @@ impl Work {
     ) -> Result<()> {
         let delta = if let Some(known) = known {
             against_manifest(root, known)?
-        } else if let Some(parent) = Parent::find(&self.store, &self.image)? {
-            let (found, _, new) = against(root, parent.path(), true)?;
+        } else if let Some(base) = parent(&self.store, &self.image)? {
+            let (found, _, new) = against(root, &base, true)?;
             Delta::of(&found, &new)
         } else {
             let scratch = self.store.scratch()?;

@@ -74,36 +74,15 @@ fn subvolume(area: &Path, layer: &Layer) -> PathBuf {
     area.join(format!("{}btrfs-{}", prefix(), layer.chain_id.hex()))
 }
 
-/// The read-only files of an image that its bundles are snapshots of. They are not pruned while
-/// this is held, nor are other layers made.
-pub struct Parent {
-    path: PathBuf,
-    _lock: LayersLock,
-}
-
-impl Parent {
-    /// The subvolume of `image` in `store`, for the ids of this process; none where the store is
-    /// not on btrfs, no bundle was made of the image by this driver, or the layers were pruned.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn find(store: &Store, image: &Image) -> Result<Option<Self>> {
-        let Some(top) = image.layers.last() else { return Ok(None) };
-        let area = store.area(Area::Layers)?;
-        let path = subvolume(&area, top);
-        if !btrfs::is_subvolume(&path)? {
-            return Ok(None);
-        }
-        let lock = LayersLock::take(&area)?;
-        // It may have been pruned while this waited.
-        Ok(btrfs::is_subvolume(&path)?.then_some(Self { path, _lock: lock }))
-    }
-
-    /// Where the files are.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+/// The subvolume with the files of `image` in `store`, for the ids of this process; none where
+/// this driver has not unpacked the image or the layers were pruned. A lease on the image keeps it.
+///
+/// # Errors
+/// [`Error::Sys`].
+pub fn parent(store: &Store, image: &Image) -> Result<Option<PathBuf>> {
+    let area = store.root().join("shipimg").join(Area::Layers.name());
+    let Some(path) = image.layers.last().map(|top| subvolume(&area, top)) else { return Ok(None) };
+    Ok(btrfs::is_subvolume(&path)?.then_some(path))
 }
 
 /// The subvolume with all layers of `image`; makes what is missing.
