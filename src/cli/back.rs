@@ -7,6 +7,7 @@ use super::import::source_date;
 use super::{Context, Result};
 use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, Record, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
+use crate::rootfs::parent;
 use crate::store::{Exceeded, Lease, Store};
 use crate::tree::diff::{Change, Delta, changes};
 use crate::tree::mtree::{Malformed, Manifest};
@@ -238,6 +239,9 @@ impl Work {
         };
         let (delta, owners) = if let Some(found) = found {
             found
+        } else if let Some(base) = parent(&self.store, &self.image)? {
+            let (found, old, new) = against((root, None), (&base, None), true)?;
+            (Delta::of(&found, &new), Owners::of(&old))
         } else {
             let scratch = self.store.scratch()?;
             let base = scratch.path().join("rootfs");

@@ -74,6 +74,17 @@ fn subvolume(area: &Path, layer: &Layer) -> PathBuf {
     area.join(format!("{}btrfs-{}", prefix(), layer.chain_id.hex()))
 }
 
+/// The subvolume with the files of `image` in `store`, for the ids of this process; none where
+/// this driver has not unpacked the image or the layers were pruned. A lease on the image keeps it.
+///
+/// # Errors
+/// [`Error::Sys`].
+pub fn parent(store: &Store, image: &Image) -> Result<Option<PathBuf>> {
+    let area = store.root().join("shipimg").join(Area::Layers.name());
+    let Some(path) = image.layers.last().map(|top| subvolume(&area, top)) else { return Ok(None) };
+    Ok(btrfs::is_subvolume(&path)?.then_some(path))
+}
+
 /// The subvolume with all layers of `image`; makes what is missing.
 fn chain(store: &Store, area: &Path, image: &Image) -> Result<PathBuf> {
     let top = image.layers.last().map(|l| subvolume(area, l)).unwrap_or_default();

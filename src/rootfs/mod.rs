@@ -38,6 +38,7 @@ mod image;
 mod overlay;
 mod stale;
 
+pub use btrfs::parent;
 pub use stale::{Stale, stale};
 
 use crate::error::Kind;

@@ -362,3 +362,39 @@ fn a_new_store_needs_an_empty_folder() {
     let stderr = store.fails(2, &["store", "init"]);
     assert!(stderr.contains("make a store in ") && stderr.contains("not empty"), "{stderr}");
 }
+
+/// The layer is the same whether the image's subvolume is compared with or the image is unpacked.
+#[test]
+fn a_commit_compares_with_the_subvolume() {
+    let ground = Ground::new(true);
+    let root = ground.path().join("store");
+    let tar = Tar::new().dir("./").dir("d/").dir("e/").dir("gone/").dir("turned/").file("turned/x", b"x");
+    let names = ["gone/x", "d/moved", "d/linked", "d/same", "d/mode", "d/xattr", "d/short", "d/unlinked"];
+    let tar = names.iter().fold(tar, |tar, name| tar.file(name, b"before"));
+    Layout::new(&root).add("x:0", &[Blob::tar(&tar.finish())], &serde_json::json!({}));
+    let run = |args: &[&str]| {
+        let mut command = Command::new(crate::common::bin());
+        command.env("SOURCE_DATE_EPOCH", "1800000000");
+        let out = crate::common::collect(command.arg("--root").arg(&root).args(args));
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    run(&["bundle", "create", "x:0", "b", "--driver", "btrfs"]);
+    let script = "rm -r gone turned d/unlinked; echo > turned; mv d/moved e/; ln d/linked e/link; \
+        touch -r d/same time; printf behind > d/same; truncate -s 6 d/same; touch -r time d/same; rm time; \
+        chmod 4755 d/mode; setfattr -n user.a -v b d/xattr; truncate -s 2 d/short; \
+        mkdir -p new/deep; truncate -s 1M new/deep/holes; echo x >> new/deep/holes; ln -s x new/link";
+    let rootfs = root.join("shipimg/bundles/b/rootfs");
+    ok("sh", &["-c", &format!("cd {} && {script}", rootfs.display())]);
+    let by_subvolume = run(&["commit", "b", "docker.io/library/y:0"]);
+
+    let layers = root.join("shipimg/layers");
+    let layer = fs::read_dir(&layers).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_dir()).unwrap();
+    // What is compared with is the subvolume: what is only in it, the layer deletes.
+    ok("btrfs", &["property", "set", layer.to_str().unwrap(), "ro", "false"]);
+    fs::write(layer.join("only-here"), "").unwrap();
+    assert_ne!(run(&["commit", "b", "docker.io/library/y:0"]), by_subvolume);
+    ok("btrfs", &["subvolume", "delete", layer.to_str().unwrap()]);
+    assert_eq!(run(&["commit", "b", "docker.io/library/y:0"]), by_subvolume, "unpacked");
+    run(&["bundle", "delete", "b"]);
+}
