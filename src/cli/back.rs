@@ -194,7 +194,7 @@ impl Work {
         let (limits, lease) = (*self.store.limits(), &self.lease);
         let (blob, diff_id) = match options.compression {
             None if compression != Compression::None => {
-                layer::keep_layer(&self.store, lease, &mut file, compression)?
+                layer::keep_layer(&self.store, lease, &mut file, path, compression)?
             }
             coding => {
                 let tar = Decoder::new(file, compression, limits.zstd_window_log).map_err(read)?;

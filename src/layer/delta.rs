@@ -148,6 +148,7 @@ pub fn keep_layer(
     store: &Store,
     lease: &Lease,
     file: &mut impl io::Read,
+    path: &Path,
     compression: Compression,
 ) -> Result<(Descriptor, Digest)> {
     let coding = Coding { compression, ..Coding::default() };
@@ -159,7 +160,7 @@ pub fn keep_layer(
     let mut tar = limits.guard(tar, blob.size);
     let mut sum = Hashed::new(io::sink());
     io::copy(&mut tar, &mut sum).map_err(|e| match e.downcast::<Exceeded>() {
-        Ok(source) => Error::Limit { layer: blob.digest.clone(), source },
+        Ok(source) => Error::File { path: path.to_path_buf(), source },
         Err(e) => read(e),
     })?;
     let (_, diff_id, _) = sum.finish();

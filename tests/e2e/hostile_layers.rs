@@ -142,10 +142,10 @@ fn special_files() {
         bytes
     };
     t.tars(&[dev(T::Char, 0, 0)]).refused("entry /dev: a character device 0/0 means a whiteout");
-    let root = t.tars(&[dev(T::Char, 1, 3)]).works_for_root(8, "Operation not permitted");
+    let root = t.tars(&[dev(T::Char, 1, 3)]).works();
     let meta = fs::symlink_metadata(root.join("dev")).unwrap();
     assert!(meta.file_type().is_char_device() && meta.rdev() == 0x103 && meta.mode() & 0o777 == 0o640);
-    let root = t.tars(&[dev(T::Block, 7, 300)]).works_for_root(8, "Operation not permitted");
+    let root = t.tars(&[dev(T::Block, 7, 300)]).works();
     assert!(fs::symlink_metadata(root.join("dev")).unwrap().file_type().is_block_device());
     let root = one(
         &t,
@@ -255,7 +255,7 @@ fn framing() {
     // PAX records belong to the next entry, over a GNU long name in between, and to no later one.
     let name = "n".repeat(150);
     let owned = Tar::new().pax(&[("uid", b"4294967294")]).file(&name, b"x").file("b", b"");
-    let root = one(&t, owned).works_for_root(1, "fchown(4294967294, 0)");
+    let root = one(&t, owned).works();
     assert_eq!(fs::metadata(root.join(&name)).unwrap().uid(), u32::MAX - 1);
     assert_eq!(fs::metadata(root.join("b")).unwrap().uid(), 0);
     let mut base256 = raw("big", b"\x80\0\0\0\0\0\0\0\0\0\0\x05", b'0');

@@ -177,17 +177,17 @@ impl<'a> Case<'a> {
 
     /// It must fail by all ways with integrity's exit code and this text, and leave nothing.
     pub fn refused(&self, text: &str) {
-        ways().for_each(|way| self.refused_by(way, 9, text));
+        ways().for_each(|way| self.refused_by(way, text));
     }
 
-    fn refused_by(&self, way: Way, code: i32, text: &str) {
+    fn refused_by(&self, way: Way, text: &str) {
         self.table.clean(way);
         let home = self.table.home(way);
         let before = unpacked(&home);
         let out = self.run(way);
         let shown = describe("shipimg", &[&self.name, way.how], &out);
         let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(code), "{way:?}, {text}: {shown}");
+        assert_eq!(out.status.code(), Some(9), "{way:?}, {text}: {shown}");
         assert!(stderr.starts_with("error: ") && stderr.contains(text), "wanted {text:?}: {shown}");
         self.table.unharmed();
         assert_eq!(names(&home), ["canary", "store"], "{way:?}: {shown}");
@@ -202,21 +202,11 @@ impl<'a> Case<'a> {
         assert!(!mounts.contains(&format!("{}/", home.display())), "{way:?}: {mounts}");
     }
 
-    /// It must work by all of root's ways; the user's fail with this code and text.
-    pub fn works_for_root(self, code: i32, text: &str) -> Root<'a> {
-        ways().filter(|w| w.user).for_each(|way| self.refused_by(way, code, text));
-        self.works_by(ways().filter(|w| !w.user))
-    }
-
     /// It must work by all ways, and root's give the same files, and so do the user's.
     pub fn works(self) -> Root<'a> {
-        self.works_by(ways())
-    }
-
-    fn works_by(self, ways: impl Iterator<Item = Way>) -> Root<'a> {
         let mut first: BTreeMap<bool, (Way, Tree)> = BTreeMap::new();
         let mut said = String::new();
-        for way in ways {
+        for way in ways() {
             self.table.clean(way);
             let out = self.run(way);
             assert!(out.status.success(), "{way:?}: {}", describe("shipimg", &[&self.name], &out));
