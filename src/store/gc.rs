@@ -161,13 +161,15 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => io_error("open", &path, file)?,
         };
-        // What is named may be a layer of any size.
-        if !io_error("read", &path, may_be_object(&mut file))? {
+        let size = io_error("stat", &path, file.metadata())?.len();
+        // What is held may be a layer of any size.
+        if self.limits().check_document(size).is_err() && !io_error("read", &path, may_be_object(&mut file))?
+        {
             return Ok(None);
         }
-        let size = io_error("stat", &path, file.metadata())?.len();
         let bytes = self.document(&Descriptor::new("", digest.clone(), size))?;
-        Ok(serde_json::from_slice(&bytes).ok())
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        Ok(is_object.then(|| serde_json::from_slice(&bytes).ok()).flatten())
     }
 }
 

@@ -149,7 +149,7 @@ fn documents_that_are_two_things_or_none() {
     Liar::default().say("manifests/1", "text/html", "{\"schemaVersion\": 2}").refused(7, &["text/html"]);
     Liar::default()
         .say("manifests/1", MANIFEST, &" ".repeat(5 << 20))
-        .refused(9, &["more than 4194304 bytes for a manifest"]);
+        .refused(9, &["a manifest: more than 4194304 bytes of a document"]);
 }
 
 #[test]

@@ -210,9 +210,9 @@ fn deep_and_many() {
     let dir = shipimg::sys::dir::Dir::open(&root.join("")).unwrap();
     let bottom = dir.below(deep.as_ref()).unwrap();
     assert_eq!(bottom.list().unwrap().len(), 2);
-    let many = (0..2_000).fold(Tar::new(), |tar, i| tar.file(&format!("many/{i}"), b""));
+    let many = (0..500).fold(Tar::new(), |tar, i| tar.file(&format!("many/{i}"), b""));
     let root = one(&t, many).works();
-    assert_eq!(fs::read_dir(root.join("many")).unwrap().count(), 2_000);
+    assert_eq!(fs::read_dir(root.join("many")).unwrap().count(), 500);
 }
 
 /// A header of a regular file with anything in its fields.
