@@ -5,6 +5,7 @@ use crate::common::bundle::{Bundle, version_2};
 use crate::common::{TestStore, bin, collect, ok};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
@@ -170,13 +171,13 @@ fn events_until_the_end() {
     b.start();
     let mut events = b.store.command();
     events.args(["events", "--interval", "100ms", &b.id]).stdout(Stdio::piped());
-    let events = events.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    let mut events = events.spawn().unwrap();
+    let mut out = BufReader::new(events.stdout.take().unwrap()).lines();
+    let mut lines = vec![out.next().unwrap().unwrap()];
     fs::write(b.rootfs().join("go"), "").unwrap();
-    let out = events.wait_with_output().unwrap();
-    assert!(out.status.success());
-    let lines: Vec<Value> =
-        String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    lines.extend(out.map(Result::unwrap));
+    assert!(events.wait().unwrap().success());
+    let lines: Vec<Value> = lines.iter().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(lines.iter().filter(|e| e["type"] == "stats").count() >= 2, "{lines:?}");
     assert!(lines.iter().any(|e| *e == json!({"type": "oom", "id": b.id})), "{lines:?}");
 }
