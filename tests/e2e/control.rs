@@ -5,8 +5,7 @@ use crate::common::bundle::{Bundle, version_2};
 use crate::common::{TestStore, bin, collect, ok};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
