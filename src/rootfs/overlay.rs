@@ -17,6 +17,8 @@ use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, mount, userns};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -143,11 +145,11 @@ fn lowers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
         }
         return Ok(vec![empty]);
     }
-    let mut found: Vec<_> = image.layers.iter().map(|l| find(&area, l)).collect();
+    let mut found = find(&area, &image.layers)?;
     if found.iter().any(Option::is_none) {
         let _lock = LayersLock::take(&area)?;
         // Another process may have extracted them while this one waited.
-        found = image.layers.iter().map(|l| find(&area, l)).collect();
+        found = find(&area, &image.layers)?;
         extract(store, &area, &image.layers, &mut found)?;
     }
     Ok(found.into_iter().flatten().rev().collect())
@@ -162,11 +164,18 @@ fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
     layers
 }
 
-/// Where the layer lies, if it does.
-fn find(area: &Path, layer: &Layer) -> Option<PathBuf> {
-    // By chain id first: that is the better fit, where there is one.
-    let names = [format!("chain-{}", layer.chain_id.hex()), format!("diff-{}", layer.diff_id.hex())];
-    names.into_iter().map(|n| area.join(prefix().to_string() + &n).join("fs")).find(|p| p.exists())
+/// Where each layer lies, if it does.
+fn find(area: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>> {
+    let names: HashSet<OsString> = Dir::open(area)?.list()?.into_iter().map(|(name, _)| name).collect();
+    let prefix = prefix();
+    let place = |layer: &Layer| {
+        // By chain id first: that is the better fit, where there is one.
+        [format!("{prefix}chain-{}", layer.chain_id.hex()), format!("{prefix}diff-{}", layer.diff_id.hex())]
+            .into_iter()
+            .find(|name| names.contains(OsStr::new(name)))
+            .map(|name| area.join(name).join("fs"))
+    };
+    Ok(layers.iter().map(place).collect())
 }
 
 /// Extracts the layers that are missing in `found`, several at once, and publishes them in order.
