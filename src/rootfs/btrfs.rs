@@ -8,7 +8,7 @@ use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Options, copy_tree};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
-use crate::sys::workspace::Workspace;
+use crate::sys::workspace::{Workspace, sweep};
 use crate::sys::{Call, btrfs, dir, mount};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -89,6 +89,7 @@ pub fn parent(store: &Store, image: &Image) -> Result<Option<PathBuf>> {
 fn chain(store: &Store, area: &Path, image: &Image) -> Result<PathBuf> {
     let top = image.layers.last().map(|l| subvolume(area, l)).unwrap_or_default();
     let _lock = LayersLock::take(area)?;
+    sweep(area)?;
     let present = image.layers.iter().rposition(|l| subvolume(area, l).exists()).map_or(0, |i| i + 1);
     let mut parent = present.checked_sub(1).map(|i| subvolume(area, &image.layers[i]));
     for layer in &image.layers[present..] {

@@ -13,7 +13,7 @@ use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
 use crate::sys::overlay::MAX_LOWERS;
-use crate::sys::workspace::Workspace;
+use crate::sys::workspace::{Workspace, sweep};
 use crate::sys::{self, Call, mount, userns};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -164,9 +164,9 @@ fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
     layers
 }
 
-/// Where each layer lies, if it does.
+/// Where each layer lies, if it does. What killed processes have left goes, also where all are there.
 fn find(area: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>> {
-    let names: HashSet<OsString> = Dir::open(area)?.list()?.into_iter().map(|(name, _)| name).collect();
+    let names: HashSet<OsString> = sweep(area)?.list()?.into_iter().map(|(name, _)| name).collect();
     let prefix = prefix();
     let place = |layer: &Layer| {
         // By chain id first: that is the better fit, where there is one.

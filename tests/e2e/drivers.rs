@@ -156,6 +156,25 @@ fn a_second_container_copies_nothing() {
     two.remove(&bundles[1]).unwrap();
 }
 
+/// Killed after its last layer was published, a command leaves a folder that the next one takes
+/// away, though nothing is to be extracted.
+#[test]
+fn what_was_left_beside_the_layers_goes() {
+    for driver in [DriverKind::Overlay, DriverKind::Btrfs] {
+        let ground = Ground::new(driver == DriverKind::Btrfs);
+        let (store, image) = many(&ground.path().join("store"), 3);
+        let bundle = |name: &str| {
+            let path = ground.path().join(name);
+            create(&store, driver, &Source::Image(&image), &path).remove(&path).unwrap();
+        };
+        bundle("one");
+        let left = ground.path().join("store/shipimg/layers/.shipimg-left/0/fs");
+        fs::create_dir_all(&left).unwrap();
+        bundle("two");
+        assert!(!left.exists(), "{driver}");
+    }
+}
+
 /// An erofs image with a file `f`.
 fn erofs(dir: &Path) -> std::path::PathBuf {
     let (tree, file) = (dir.join("tree"), dir.join("image.erofs"));
