@@ -1,5 +1,6 @@
 //! `shipimg list`: the containers, as a table or as JSON.
 
+use super::table::Format;
 use super::{Context, Result};
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,15 +14,6 @@ pub struct Args {
     /// Names only
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 impl Args {

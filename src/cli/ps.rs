@@ -1,5 +1,6 @@
 //! `shipimg ps`: the processes of a container, as the host sees them.
 
+use super::table::Format;
 use super::{Context, Result};
 use crate::sys::program;
 use std::io::Write;
@@ -16,15 +17,6 @@ pub struct Args {
     /// Options of the host's ps(1); its output needs a column PID
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "-ef", value_name = "OPTION")]
     options: Vec<String>,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// What ps(1) says of them
-    Table,
-    /// Their ids
-    Json,
 }
 
 impl Args {

@@ -68,6 +68,21 @@ pub fn describe<A: AsRef<OsStr>>(program: &str, args: &[A], out: &Output) -> Str
     )
 }
 
+/// The standard output of shipimg, which did `out` and must have succeeded.
+pub fn succeeded<A: AsRef<OsStr>>(args: &[A], out: &Output) -> String {
+    assert!(out.status.success(), "{}", describe("shipimg", args, out));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// The standard error of shipimg, which did `out` and must have failed with exit code `code` and
+/// one `error: ` line.
+pub fn failed<A: AsRef<OsStr>>(code: i32, args: &[A], out: &Output) -> String {
+    assert_eq!(out.status.code(), Some(code), "{}", describe("shipimg", args, out));
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(stderr.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{stderr}");
+    stderr
+}
+
 /// A store that is gone with the value.
 pub struct TestStore {
     dir: tempfile::TempDir,
@@ -103,18 +118,12 @@ impl TestStore {
 
     /// Runs shipimg, which must succeed; gives its standard output.
     pub fn ok<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
-        let out = self.output(args);
-        assert!(out.status.success(), "{}", describe("shipimg", args, &out));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        succeeded(args, &self.output(args))
     }
 
     /// Runs shipimg, which must fail with exit code `code` and one `error: ` line; gives standard error.
     pub fn fails<A: AsRef<OsStr>>(&self, code: i32, args: &[A]) -> String {
-        let out = self.output(args);
-        assert_eq!(out.status.code(), Some(code), "{}", describe("shipimg", args, &out));
-        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(stderr.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{stderr}");
-        stderr
+        failed(code, args, &self.output(args))
     }
 }
 

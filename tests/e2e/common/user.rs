@@ -1,6 +1,6 @@
 //! Ordinary users, freshly made: a home of their own, subordinate ids or none.
 
-use super::{bin, collect, describe, need_root, ok, unmount_below};
+use super::{bin, collect, failed, need_root, ok, succeeded, unmount_below};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::IntoRawFd;
@@ -134,18 +134,12 @@ impl User {
 
     /// Runs shipimg, which must succeed; gives its standard output.
     pub fn ok<A: AsRef<OsStr>>(&self, args: &[A]) -> String {
-        let out = self.output(args);
-        assert!(out.status.success(), "{}", describe("shipimg", args, &out));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        succeeded(args, &self.output(args))
     }
 
     /// Runs shipimg, which must fail with exit code `code` and one `error: ` line; gives standard error.
     pub fn fails<A: AsRef<OsStr>>(&self, code: i32, args: &[A]) -> String {
-        let out = self.output(args);
-        assert_eq!(out.status.code(), Some(code), "{}", describe("shipimg", args, &out));
-        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(stderr.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{stderr}");
-        stderr
+        failed(code, args, &self.output(args))
     }
 
     /// Runs `change` while nobody else changes the files with users.
