@@ -1,5 +1,6 @@
 //! What the caller asks of a container on top of what its image says.
 
+use super::health::HealthChange;
 use super::limits::{HostDevice, Limits};
 use super::seccomp::Seccomp;
 use super::{Error, Result, mount};
@@ -19,6 +20,10 @@ const NETNS: &str = "/run/netns";
 pub const NETWORK_ANNOTATION: &str = "org.shipimg.network";
 /// The annotation by which the runner is asked for an init process of its own.
 pub const INIT_ANNOTATION: &str = "org.shipimg.init";
+/// The annotation by which the runner is asked for health checks: a [`crate::oci::Health`] as JSON.
+pub const HEALTH_ANNOTATION: &str = "org.shipimg.healthcheck";
+/// The annotation that says by which signal a container is asked to end (image-spec, conversion.md).
+pub const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
 
 /// The network of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -124,6 +129,10 @@ pub struct Settings {
     pub annotations: Vec<(String, String)>,
     /// An init process that reaps and passes signals on.
     pub init: bool,
+    /// Other health checks than the image's.
+    pub health: HealthChange,
+    /// The signal by which it is asked to end, instead of the image's.
+    pub stop_signal: Option<String>,
     /// A terminal, with a prompt that names the container.
     pub terminal: bool,
 }
@@ -148,6 +157,10 @@ impl Settings {
         annotations.extend(self.annotations.iter().cloned());
         if self.init {
             annotations.insert(INIT_ANNOTATION.to_string(), "true".to_string());
+        }
+        self.health.apply(&mut annotations)?;
+        if let Some(signal) = &self.stop_signal {
+            annotations.insert(STOP_SIGNAL_ANNOTATION.to_string(), signal.clone());
         }
         if !annotations.is_empty() {
             spec.set_annotations(Some(annotations));

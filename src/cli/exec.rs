@@ -87,6 +87,7 @@ impl Args {
             pid_file: self.pid_file,
             preserve_fds: self.preserve_fds,
             detach: self.detach,
+            timeout: None,
         };
         let container = context.runtime()?.get(&id)?;
         let exit = exec.run(&container)?;

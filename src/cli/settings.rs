@@ -1,9 +1,12 @@
 //! The options of a container, the same for `bundle create` and `run`.
 
+use super::events::interval;
 use super::{Error, Result};
-use crate::bundle::{self, Caps, HostDevice, Limits, Net, Seccomp, Settings};
+use crate::bundle::{self, Caps, HealthChange, HostDevice, Limits, Net, Seccomp, Settings};
+use crate::sys::signal;
 use oci_spec::runtime::{Mount, PosixRlimit};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Options that change what the image says.
 #[derive(Debug, Default, PartialEq, clap::Args)]
@@ -93,6 +96,58 @@ pub struct Overrides {
     /// Run an init process that reaps zombies and passes signals on
     #[arg(long)]
     init: bool,
+    /// The signal by which `stop` asks the program to end
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<String>,
+    #[command(flatten)]
+    checks: Checks,
+}
+
+/// Options of health checks.
+#[derive(Debug, Default, PartialEq, clap::Args)]
+struct Checks {
+    /// Check the container's health by this line for its /bin/sh
+    #[arg(long, value_name = "LINE", conflicts_with = "no_healthcheck")]
+    health_cmd: Option<String>,
+    /// Time from one check to the next, as 30s
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_interval: Option<Duration>,
+    /// After which a check has failed
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_timeout: Option<Duration>,
+    /// In which failures do not count
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_start_period: Option<Duration>,
+    /// Time from one check to the next in the start period
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_start_interval: Option<Duration>,
+    /// How many failures in a row make it unhealthy
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    health_retries: Option<u32>,
+    /// Check nothing, whatever the image says
+    #[arg(long)]
+    no_healthcheck: bool,
+}
+
+impl Checks {
+    fn change(&self) -> HealthChange {
+        let line = self.health_cmd.as_ref().map(|line| vec!["CMD-SHELL".to_string(), line.clone()]);
+        HealthChange {
+            test: if self.no_healthcheck { Some(vec!["NONE".to_string()]) } else { line },
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            start_period: self.health_start_period,
+            start_interval: self.health_start_interval,
+            retries: self.health_retries,
+        }
+    }
+}
+
+fn signal(text: &str) -> std::result::Result<String, String> {
+    signal::parse(text)
+        .filter(|n| *n > 0)
+        .map(|_| text.to_string())
+        .ok_or_else(|| "unknown signal".to_string())
 }
 
 /// An environment variable as a process has it; none where it is the caller's and not set.
@@ -232,6 +287,8 @@ impl Overrides {
             oom_score_adj: self.oom_score_adj,
             annotations: self.annotation.clone(),
             init: self.init,
+            health: self.checks.change(),
+            stop_signal: self.stop_signal.clone(),
             terminal,
         };
         for option in &self.security_opt {

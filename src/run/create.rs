@@ -1,13 +1,16 @@
 //! `create` and `run`: from a bundle to a process that waits for its start, and on.
 
 use super::cgroup::{self, Cgroup};
+use super::health::{self, Check};
 use super::init::{Init, has_runtime_hooks};
-use super::lifecycle::{Container, Lock, Runtime, end};
+use super::keeper::Streams;
+use super::lifecycle::{Container, Lock, Reserved, Runtime, end};
 use super::namespaces::{self, Plan};
 use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag, decode};
-use super::terminal::{self, Exit};
+use super::terminal::{Exit, Relay};
+use super::watch::{self, Duty};
 use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
@@ -55,8 +58,76 @@ pub struct Launch {
 #[derive(Debug)]
 struct Running {
     container: Container,
-    lock: Lock,
+    lock: Option<Lock>,
     child: Child,
+}
+
+/// How a container is made.
+#[derive(Default)]
+struct Manner {
+    /// Whether it ends with this process.
+    tied: bool,
+    /// Whether this process, or whoever finds it gone, takes it away at the end.
+    remove: bool,
+    /// Its standard streams, instead of this process's.
+    streams: Option<Streams>,
+    /// Takes the driving end of its terminal.
+    console: Option<OwnedFd>,
+}
+
+/// A container whose program has begun.
+pub struct Begun {
+    running: Running,
+    signals: Signals,
+    /// The driving end of its terminal.
+    pub master: Option<OwnedFd>,
+    cgroups: Vec<PathBuf>,
+    remove: bool,
+}
+
+impl Begun {
+    /// The container.
+    pub fn container(&self) -> &Container {
+        &self.running.container
+    }
+
+    /// Waits for its end, for `limit` at most; then it is killed.
+    ///
+    /// # Errors
+    /// As [`watch::wait`].
+    pub fn wait(&self, limit: Option<Duration>, duties: &mut [&mut dyn Duty]) -> Result<Exit> {
+        let end = limit.map(|limit| Instant::now() + limit);
+        watch::wait(self.running.child.pidfd.as_fd(), &self.signals, end, duties)
+    }
+
+    /// Deletes it, or remembers how it ended; ends it where that could not be waited for.
+    ///
+    /// # Errors
+    /// That of `result`; what could not be taken away.
+    pub fn close(self, result: Result<Exit>) -> Result<Exit> {
+        let exit = match result {
+            Ok(exit) => exit,
+            Err(e) => return Err(self.abandon(e)),
+        };
+        let (container, lock) = (&self.running.container, &self.running.lock);
+        match lock {
+            Some(lock) if self.remove => container.destroy(lock)?,
+            _ => container.ended(exit)?,
+        }
+        Ok(exit)
+    }
+
+    /// Ends and deletes it, for `reason`.
+    pub fn abandon(self, reason: Error) -> Error {
+        let Running { container, lock, child } = self.running;
+        let ended = end(container.id(), &child.pidfd, &self.cgroups);
+        let _ = watch::reap(child.pidfd.as_fd());
+        let gone = ended.and_then(|()| lock.map_or(Ok(()), |lock| container.destroy(&lock)));
+        if let Err(e) = gone {
+            tracing::warn!("{e}");
+        }
+        reason
+    }
 }
 
 /// The two ends of how init is told to start and how it tells what went wrong.
@@ -66,8 +137,9 @@ struct Gate {
 }
 
 /// Everything known before anything is made.
-struct Prepared {
-    spec: Spec,
+pub(super) struct Prepared {
+    /// config.json, with what is asked for beside it.
+    pub spec: Spec,
     text: Vec<u8>,
     bundle: PathBuf,
     rootfs: PathBuf,
@@ -82,7 +154,7 @@ impl Launch {
     /// # Errors
     /// What is wrong with the bundle, or the call that failed; nothing is left then.
     pub fn create(&self, runtime: &Runtime) -> Result<Container> {
-        let prepared = self.prepare(runtime)?;
+        let prepared = self.prepare(runtime, false)?;
         let terminal = prepared.program.spec().terminal;
         let invalid = |reason: &str| {
             Err(Error::Invalid { field: "process.terminal".into(), reason: reason.to_string() })
@@ -93,7 +165,8 @@ impl Launch {
             (None, false) => None,
             (Some(path), true) => Some(io_error("connect to", path, UnixStream::connect(path))?.into()),
         };
-        Ok(self.launch(runtime, &prepared, false, console, None)?.container)
+        let manner = Manner { console, ..Manner::default() };
+        Ok(self.launch(runtime, &prepared, None, manner, None)?.container)
     }
 
     /// Creates the container, starts it, waits for its end and deletes it, unless `keep`.
@@ -101,11 +174,35 @@ impl Launch {
     ///
     /// # Errors
     /// As [`Self::create`] and [`Container::start`].
-    pub fn run(&self, runtime: &Runtime, keep: bool) -> Result<Exit> {
-        let prepared = self.prepare(runtime)?;
+    pub fn run(&self, runtime: &Runtime, place: Option<Reserved>, keep: bool) -> Result<Exit> {
+        let prepared = self.prepare(runtime, place.is_some())?;
+        let mut begun = self.begin(runtime, &prepared, place, None, !keep)?;
+        let master = begun.master.take();
+        let result = (|| {
+            let mut relay = master.map(Relay::new).transpose()?;
+            let mut health = Check::of(begun.container(), health::of_spec(&prepared.spec)?)?;
+            let mut duties: Vec<&mut dyn Duty> = Vec::new();
+            duties.extend(relay.as_mut().map(|d| d as &mut dyn Duty));
+            duties.extend(health.as_mut().map(|d| d as &mut dyn Duty));
+            begun.wait(self.timeout, &mut duties)
+        })();
+        begun.close(result)
+    }
+
+    /// Creates the container and lets its program begin, as a child of this process, with which
+    /// it ends.
+    pub(super) fn begin(
+        &self,
+        runtime: &Runtime,
+        prepared: &Prepared,
+        place: Option<Reserved>,
+        streams: Option<Streams>,
+        remove: bool,
+    ) -> Result<Begun> {
         if prepared.spec.process.is_none() {
             return Err(Error::Invalid { field: "process".into(), reason: "missing".into() });
         }
+        health::of_spec(&prepared.spec)?;
         let signals = Signals::take()?;
         let (start_read, start_write) = pipe()?;
         let (report_read, report_write) = pipe()?;
@@ -118,28 +215,25 @@ impl Launch {
             (console, inbox) = (Some(a), Some(b));
         }
         let gate = Gate { start: start_read, report: report_write };
-        let running = self.launch(runtime, &prepared, true, console, Some(gate))?;
+        let manner = Manner { tied: true, remove, streams, console };
+        let running = self.launch(runtime, prepared, place, manner, Some(gate))?;
+        let mut begun = Begun { running, signals, master: None, cgroups: prepared.cgroup.paths(), remove };
         let result = (|| {
-            let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
+            begun.master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
             rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;
             drop(start_write);
             let report = read_all(&report_read)?;
             if !report.is_empty() {
                 return Err(decode(&report));
             }
-            let state = running.container.state()?.document(Status::Running);
+            let state = begun.container().state()?.document(Status::Running);
             hooks::run_all("poststart", &prepared.spec.hooks.poststart, &state);
-            let end = self.timeout.map(|t| Instant::now() + t);
-            terminal::wait(running.child.pidfd.as_fd(), &signals, master, end)
+            Ok(())
         })();
-        if result.is_err() {
-            end(&self.id, &running.child.pidfd, &prepared.cgroup.paths())?;
-            let _ = terminal::reap(running.child.pidfd.as_fd());
+        match result {
+            Ok(()) => Ok(begun),
+            Err(e) => Err(begun.abandon(e)),
         }
-        if !keep || result.is_err() {
-            running.container.destroy(&running.lock)?;
-        }
-        result
     }
 
     /// Has another runtime run the bundle, in this process's place; signals are passed on to it.
@@ -159,7 +253,7 @@ impl Launch {
         let child = io_error("execute", runtime, command.spawn())?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
         let pidfd = pid.and_then(|p| pidfd_open(p, PidfdFlags::empty())).call(|| "pidfd_open".to_string())?;
-        terminal::wait(pidfd.as_fd(), &signals, None, None)
+        watch::wait(pidfd.as_fd(), &signals, None, &mut [])
     }
 
     /// The config.json that counts, with the program and the terminal that are asked for.
@@ -190,10 +284,13 @@ impl Launch {
         Ok((path, text))
     }
 
-    fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
+    /// Reads and checks everything; `reserved` says that the container has its place already.
+    pub(super) fn prepare(&self, runtime: &Runtime, reserved: bool) -> Result<Prepared> {
         state::check_preserved(self.preserve_fds)?;
         state::check_id(&self.id)?;
-        runtime.vacant(&self.id)?;
+        if !reserved {
+            runtime.vacant(&self.id)?;
+        }
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
         let (path, text) = self.config()?;
         let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
@@ -231,36 +328,40 @@ impl Launch {
         &self,
         runtime: &Runtime,
         prepared: &Prepared,
-        owned: bool,
-        console: Option<OwnedFd>,
+        place: Option<Reserved>,
+        manner: Manner,
         gate: Option<Gate>,
     ) -> Result<Running> {
-        let (container, lock) = runtime.reserve(&self.id)?;
+        let (container, lock) = place.map_or_else(|| runtime.reserve(&self.id), Ok)?.taken();
         let mut state = State {
             id: self.id.clone(),
             bundle: prepared.bundle.clone(),
             rootfs: prepared.rootfs.clone(),
             created: state::now(),
             complete: false,
-            owned,
+            owned: manner.remove,
             process: None,
+            keeper: None,
+            exit: None,
+            finished: None,
+            health: None,
             cgroups: prepared.cgroup.paths(),
             own_cgroups: prepared.cgroup.new_paths(),
             unit: prepared.cgroup.unit().map(|unit| unit.name.clone()),
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
-        let result = self.make(&container, prepared, &mut state, console.as_ref(), gate, &mut child);
+        let result = self.make(&container, prepared, &mut state, &manner, gate, &mut child);
         // The receiver is to notice where init has not sent anything.
-        drop(console);
+        drop(manner);
         match (result, child) {
             (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
             (result, child) => {
                 if let Some(child) = child {
                     end(&self.id, &child.pidfd, &state.cgroups)?;
-                    let _ = terminal::reap(child.pidfd.as_fd());
+                    let _ = watch::reap(child.pidfd.as_fd());
                 }
-                if let Err(e) = container.destroy(&lock) {
+                if let Err(e) = lock.map_or(Ok(()), |lock| container.destroy(&lock)) {
                     tracing::warn!("{e}");
                 }
                 let gone =
@@ -275,7 +376,7 @@ impl Launch {
         container: &Container,
         p: &Prepared,
         state: &mut State,
-        console: Option<&OwnedFd>,
+        manner: &Manner,
         gate: Option<Gate>,
         made: &mut Option<Child>,
     ) -> Result<()> {
@@ -298,17 +399,19 @@ impl Launch {
             rootfs: &p.rootfs,
             cgroup: &p.cgroup,
             program: &p.program,
-            console,
+            streams: manner.streams.as_ref(),
+            console: manner.console.as_ref(),
             start: &gate.start,
             report: &gate.report,
             state: &document,
-            owned: state.owned,
+            tied: manner.tied,
             no_pivot: self.no_pivot,
             keep_keyring: self.no_new_keyring,
         };
         let group = if unit.is_none() { p.cgroup.open_v2()? } else { None };
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
-        keep.extend(console.map(AsRawFd::as_raw_fd));
+        keep.extend(manner.console.as_ref().map(AsRawFd::as_raw_fd));
+        keep.extend(manner.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
@@ -398,7 +501,7 @@ fn fork(
     // Its end must be noticed.
     drop(theirs);
     let answer = ours.expect(Tag::Pid);
-    terminal::reap(helper.pidfd.as_fd())?;
+    watch::reap(helper.pidfd.as_fd())?;
     let pid = answer?.try_into().map_or(0, i32::from_ne_bytes);
     let known = Pid::from_raw(pid).ok_or(Errno::SRCH);
     let pidfd =
@@ -413,7 +516,8 @@ pub fn id_of(bundle: &Path) -> String {
     real.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+/// The ends of a new pipe, to read and to write.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2".to_string())?)
 }
 

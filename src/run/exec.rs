@@ -11,7 +11,8 @@ use super::process::Program;
 use super::spec::{self, Spec};
 use super::state::{self, Status};
 use super::sync::{Channel, Tag};
-use super::terminal::{self, Exit};
+use super::terminal::{Exit, Relay};
+use super::watch::{self, Duty};
 use super::{Error, Result, io_error, namespaces};
 use crate::bundle::users::{self, Ids};
 use crate::sys::Call;
@@ -25,6 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What to execute and how.
 #[derive(Debug, Default, Clone)]
@@ -59,6 +61,8 @@ pub struct Exec {
     pub preserve_fds: u32,
     /// Do not wait for its end.
     pub detach: bool,
+    /// After which it is killed.
+    pub timeout: Option<Duration>,
 }
 
 impl Exec {
@@ -110,14 +114,17 @@ impl Exec {
         let begun = self.begin(&ours, &state.cgroups, &program, &child);
         if let Err(e) = begun {
             end(container.id(), &child.pidfd, &[])?;
-            let _ = terminal::reap(child.pidfd.as_fd());
+            let _ = watch::reap(child.pidfd.as_fd());
             return Err(e);
         }
         if self.detach {
             return Ok(None);
         }
         let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
-        terminal::wait(child.pidfd.as_fd(), &signals, master, None).map(Some)
+        let mut relay = master.map(Relay::new).transpose()?;
+        let mut duties: Vec<&mut dyn Duty> = relay.iter_mut().map(|r| r as &mut dyn Duty).collect();
+        let end = self.timeout.map(|t| Instant::now() + t);
+        watch::wait(child.pidfd.as_fd(), &signals, end, &mut duties).map(Some)
     }
 
     /// Lets the process go on once it is in its groups; waits until it has become the program.

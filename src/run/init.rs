@@ -25,6 +25,8 @@ pub struct Init<'a> {
     pub cgroup: &'a Cgroup,
     /// What it becomes.
     pub program: &'a Program,
+    /// Its standard streams, instead of those of the process that made it.
+    pub streams: Option<&'a [OwnedFd; 3]>,
     /// Takes the driving end of its terminal.
     pub console: Option<&'a OwnedFd>,
     /// A byte comes when it is to start.
@@ -34,7 +36,7 @@ pub struct Init<'a> {
     /// The state for hooks, but for what changes.
     pub state: &'a serde_json::Value,
     /// Whether it ends with the process that made it.
-    pub owned: bool,
+    pub tied: bool,
     /// Whether `/` is moved over instead of pivoted.
     pub no_pivot: bool,
     /// Whether it keeps the caller's session keyring.
@@ -107,9 +109,10 @@ impl Init<'_> {
             rustix::process::chroot(self.rootfs).call(|| format!("chroot({})", self.rootfs.display()))?;
             rustix::process::chdir("/").call(|| "chdir(/)".to_string())?;
             self.host_terminal()?;
+            self.attach(None)?;
         }
         self.program.drop_privileges()?;
-        if self.owned {
+        if self.tied {
             // After the change of ids, which would take it back.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
                 .call(|| "prctl(PR_SET_PDEATHSIG)".to_string())?;
@@ -195,6 +198,11 @@ impl Init<'_> {
     }
 
     fn attach(&self, terminal: Option<Pty>) -> Result<()> {
+        if let Some([stdin, stdout, stderr]) = self.streams {
+            rustix::stdio::dup2_stdin(stdin).call(|| "dup2(0)".to_string())?;
+            rustix::stdio::dup2_stdout(stdout).call(|| "dup2(1)".to_string())?;
+            rustix::stdio::dup2_stderr(stderr).call(|| "dup2(2)".to_string())?;
+        }
         let Some(pty) = terminal else { return Ok(()) };
         hand_over(&pty, self.console, self.program.spec().console_size.as_ref())
     }

@@ -27,6 +27,7 @@
 //! It will not: resolve user names of config.json, write into the root beyond mount points and devices,
 //! run a program of the container's outside of it.
 
+mod attach;
 mod caps;
 mod cgroup;
 mod check;
@@ -35,9 +36,12 @@ mod create;
 mod devices;
 mod exec;
 mod features;
+mod health;
 mod hooks;
 mod init;
+mod keeper;
 mod lifecycle;
+mod log;
 mod mounts;
 mod namespaces;
 mod network;
@@ -51,12 +55,17 @@ mod state;
 mod sync;
 mod sysctl;
 mod terminal;
+mod watch;
 mod why;
 
+pub use attach::Left;
 pub use create::{Launch, id_of};
 pub use exec::Exec;
 pub use features::features;
-pub use lifecycle::{Container, Runtime};
+pub use health::{Report, Wellness};
+pub use keeper::Keep;
+pub use lifecycle::{Container, Reserved, Runtime};
+pub use log::{Bounds, Entry, Query, Stream};
 pub use reaper::reap_if_asked;
 pub use state::{State, Status};
 pub use terminal::Exit;
@@ -193,9 +202,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A user that the container does not know.
+    /// Its bundle, or a user that it does not know.
     #[error(transparent)]
-    User(#[from] bundle::Error),
+    Bundle(#[from] bundle::Error),
 }
 
 /// Result of the runner.
@@ -222,7 +231,7 @@ impl Error {
             Self::Timeout { .. } | Self::Hook { .. } => Kind::Internal,
             Self::Sys(e) => e.kind(),
             Self::Store(e) => e.kind(),
-            Self::User(e) => e.kind(),
+            Self::Bundle(e) => e.kind(),
         }
     }
 

@@ -127,11 +127,11 @@ fn is_single() -> Result<bool> {
     Ok(folder.st_nlink <= 3)
 }
 
-/// Closes the descriptors from `first` on that are not in `keep`.
+/// Closes the descriptors after the standard streams that are not in `keep`.
 fn close_all_but(keep: &[i32], mut first: u32) {
     let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
     numbers.sort_unstable();
-    for end in numbers.into_iter().filter(|n| *n >= first).chain([u32::MAX]).collect::<Vec<_>>() {
+    for end in numbers.into_iter().filter(|n| *n > 2).chain([u32::MAX]).collect::<Vec<_>>() {
         if end > first {
             // SAFETY: what is closed belongs to values that the child does not use, as the
             // documentation of `CloneOptions::keep` demands.
@@ -225,6 +225,25 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 pub fn keep_on_exec(number: i32) -> bool {
     // SAFETY: F_SETFD changes a flag of a descriptor, or fails where there is none.
     unsafe { libc::fcntl(number, libc::F_SETFD, 0) == 0 }
+}
+
+/// Closes the descriptors after the standard streams that this program was executed with: those of its own
+/// making have a flag that an execve closes them by, these have not.
+///
+/// # Errors
+/// The failed opendir(3) call.
+pub fn close_inherited() -> Result<()> {
+    let folder = std::fs::read_dir("/proc/self/fd").call(|| "opendir(/proc/self/fd)".to_string())?;
+    let numbers = folder.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|n| *n > 2).collect::<Vec<_>>() {
+        // SAFETY: F_GETFD reads a flag; what is closed has no owner in this program.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) == 0 {
+                libc::close(number);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the descriptor `number` is open.

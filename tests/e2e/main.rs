@@ -18,6 +18,7 @@ mod callers;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod detached;
 mod doctor;
 mod drivers;
 mod faults;
