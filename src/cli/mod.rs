@@ -20,6 +20,7 @@ mod bundle;
 mod commit;
 mod config;
 mod copy;
+mod cp;
 mod create;
 mod delete;
 mod df;
@@ -185,6 +186,8 @@ enum Command {
     Start(start::Args),
     /// Execute a program in a running container
     Exec(exec::Args),
+    /// Copy files into a container or out of it
+    Cp(cp::Args),
     /// Show the state of a container
     State(state::Args),
     /// List containers
@@ -245,6 +248,7 @@ impl Command {
             | C::Unshare(_) => Place::Users,
             C::Export(args) if args.reads_files() => Place::Users,
             C::Exec(args) => Place::Container(args.container()),
+            C::Cp(args) => args.container().map_or(Place::Here, Place::Container),
             C::Delete(args) => args.container().map_or(Place::Users, Place::Container),
             _ => Place::Here,
         }
@@ -298,6 +302,7 @@ impl Command {
             Self::Create(args) => args.run(context),
             Self::Start(args) => args.run(context),
             Self::Exec(args) => args.run(context),
+            Self::Cp(args) => args.run(context),
             Self::State(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Ps(args) => args.run(context),
