@@ -156,7 +156,7 @@ impl Place<'_> {
             if kind != Kind::Directory {
                 return refuse(&path, Reason::Root);
             }
-            return self.describe(path, meta);
+            return if self.keeps_owners() { self.describe(path, meta) } else { Ok(()) };
         };
         match kind {
             Kind::Socket => return self.leave_out(&path, "a socket"),
@@ -185,6 +185,10 @@ impl Place<'_> {
                 finish_file(&file, &meta).map_err(failed)?;
             }
             _ => drop(node::make(&at.own, new, &kind, &meta).map_err(failed)?),
+        }
+        // To rename over what is mounted elsewhere only would take that away.
+        if at.dir.is_mount_point(name).map_err(failed)? {
+            return refuse(&path, Reason::MountPoint);
         }
         match at.publish(name) {
             Err(e) if e.errno() == Some(Errno::ISDIR) => refuse(&path, Reason::IsDirectory),

@@ -128,6 +128,9 @@ pub enum Reason {
     /// A directory has the name of something else.
     #[error("it is no directory, and there is a directory of that name")]
     IsDirectory,
+    /// Something is mounted on what would be replaced.
+    #[error("it is a mount point")]
+    MountPoint,
     /// An owner that there cannot be.
     #[error("no id {0} is mapped in the user namespace")]
     Unmapped(u32),
@@ -144,7 +147,7 @@ pub enum Reason {
 pub enum Origin {
     /// The layer whose blob has this digest.
     Layer(Digest),
-    /// A stream that is no layer.
+    /// Files that are copied.
     Stream,
 }
 
@@ -158,7 +161,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Layer(digest) => write!(f, "layer {digest}"),
-            Self::Stream => f.write_str("tar"),
+            Self::Stream => f.write_str("copy"),
         }
     }
 }

@@ -359,6 +359,9 @@ impl<'a, W: Write> Tree<'a, W> {
         }
         let (mut kind, mut meta) = node::read(dir, name, stat)?;
         if kind == Kind::Socket {
+            if self.options.live {
+                tracing::warn!("a socket is left out: {path}");
+            }
             return Ok(());
         }
         if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {

@@ -147,6 +147,19 @@ impl Dir {
         Ok(self.opened(self.resolve(Path::new(name), OPEN_DIR | OFlags::NOFOLLOW, how)?, Path::new(name)))
     }
 
+    /// Whether something is mounted on `name`, as seen from where this directory was opened.
+    ///
+    /// # Errors
+    /// The failed openat2 call.
+    pub fn is_mount_point(&self, name: &OsStr) -> Result<bool> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+        match resolve_below(&self.fd, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW, how) {
+            Err(Errno::XDEV) => Ok(true),
+            Ok(_) | Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e).call(|| self.name("openat2", name)),
+        }
+    }
+
     /// As [`Dir::child_here`], for removal: a directory that its owner may not read or change,
     /// as overlayfs' `work/work` and some of layers are, is opened up first.
     fn child_to_clear(&self, name: &OsStr) -> Result<Self> {

@@ -1,12 +1,11 @@
 //! Hostile roots and bundles: nothing outside of the root is touched or seen.
 
-use crate::common::bundle::{Bundle, version_2};
+use crate::common::bundle::{Bundle, version_2, while_swapping};
 use crate::common::output;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn links_in_place_of_proc_sys_and_dev() {
@@ -207,28 +206,6 @@ fn a_new_session_and_keyring() {
     let b = Bundle::new("cut -d' ' -f5,6 /proc/self/stat; cat /proc/keys | wc -l");
     // Process group and session are those of pid 1.
     assert!(b.run(0).starts_with("1 1\n"));
-}
-
-/// Exchanges the names `a` and `b` in `dir` over and over while `work` is done.
-fn while_swapping(dir: &Path, a: &str, b: &str, work: impl FnOnce()) {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    let dir = fs::File::open(dir).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                rustix::fs::renameat_with(&dir, a, &dir, b, flags).unwrap();
-            }
-        });
-        let _stop = Stop(&stop);
-        work();
-    });
 }
 
 #[test]
