@@ -1,6 +1,7 @@
 //! Hostile roots and bundles: nothing outside of the root is touched or seen.
 
 use crate::common::bundle::{Bundle, version_2, while_swapping};
+use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::output;
 use serde_json::json;
 use std::fs;
@@ -130,6 +131,50 @@ fn nothing_of_the_host_is_seen() {
         fields[3].starts_with(&*b.store.path().to_string_lossy()) && fields[4] != "/"
     });
     assert_eq!(foreign.count(), 0, "{text}");
+}
+
+#[test]
+fn an_overlay_does_not_tell_where_its_layers_are() {
+    let b = Bundle::new("true");
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let layer = Tar::new()
+        .dir("bin/")
+        .entry(tar::EntryType::Regular, "bin/busybox", 0o755, "", &busybox)
+        .dir("proc/");
+    let upper = Tar::new().file("etc/upper", b"");
+    let layers = [Blob::gzip(&layer.finish()), Blob::gzip(&upper.finish())];
+    let dir = tempfile::tempdir().unwrap();
+    Layout::new(dir.path()).add("x:0", &layers, &json!({}));
+    b.store.ok(&["copy", "-q", &format!("oci:{}:x:0", dir.path().display()), "store:localhost/x:0"]);
+    let store = b.store.path().to_str().unwrap();
+    let check = |text: &str| {
+        let root = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap();
+        assert!(root.contains(" - overlay overlay ") && root.contains("upperdir="), "{text}");
+        assert!(!text.contains(store), "{text}");
+    };
+    let show = ["/bin/busybox", "cat", "/proc/self/mountinfo"];
+    check(&b.store.ok(&[&["run", "--driver", "overlay", "localhost/x:0", "--"], &show[..]].concat()));
+    b.store.ok(&[
+        "bundle",
+        "create",
+        "--driver",
+        "overlay",
+        "localhost/x:0",
+        &b.id,
+        "--",
+        "/bin/busybox",
+        "sleep",
+        "60",
+    ]);
+    let out = b.detached(&["create", &b.id]);
+    assert!(out.status.success(), "{out:?}");
+    b.store.ok(&["start", &b.id]);
+    check(&b.store.ok(&[&["exec", &b.id], &show[..]].concat()));
+    let out = b.dir.join("out");
+    b.store.ok(&["cp", &format!("{}:/proc/1/mountinfo", b.id), out.to_str().unwrap()]);
+    check(&fs::read_to_string(out).unwrap());
+    b.store.ok(&["delete", "--force", &b.id]);
+    b.store.ok(&["bundle", "delete", &b.id]);
 }
 
 #[test]
