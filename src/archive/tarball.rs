@@ -143,7 +143,7 @@ impl Tarball {
                 self.layer(descriptor, &mut inflated).map_err(|e| match e {
                     // It is not the archive's fault.
                     Error::Limit { source, .. } => {
-                        layer::Error::Limit { layer: descriptor.digest.clone(), source }.into()
+                        layer::Error::Limit { layer: (&descriptor.digest).into(), source }.into()
                     }
                     e => e,
                 })

@@ -108,7 +108,7 @@ fn now() -> String {
 
 /// How trees are written.
 pub fn write_options(owners: Option<Arc<Owners>>) -> WriteOptions {
-    WriteOptions { latest: source_date(), owners }
+    WriteOptions { latest: source_date(), owners, ..WriteOptions::default() }
 }
 
 /// What is known of a directory as it was.

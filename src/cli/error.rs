@@ -24,6 +24,8 @@ pub enum Error {
     Import(#[from] super::import::Error),
     /// The arguments of `export`.
     Export(#[from] super::export::Error),
+    /// The arguments of `cp`.
+    Cp(#[from] super::cp::Error),
     /// An image made of another.
     Back(#[from] super::back::Error),
     /// A root filesystem.
@@ -78,9 +80,12 @@ impl Error {
             Self::Sys(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
-            Self::NotEmpty(_) | Self::Usage(_) | Self::Refusal(_) | Self::Import(_) | Self::Export(_) => {
-                Kind::Input
-            }
+            Self::NotEmpty(_)
+            | Self::Usage(_)
+            | Self::Refusal(_)
+            | Self::Import(_)
+            | Self::Export(_)
+            | Self::Cp(_) => Kind::Input,
             Self::Back(e) => match e {
                 super::back::Error::NoImage(_) => Kind::Unsupported,
                 _ => Kind::Input,
@@ -114,13 +119,19 @@ impl Error {
     /// that is not worth a message.
     #[must_use]
     pub fn is_unread(&self) -> bool {
+        let unread = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+        if let Self::Run(run::Error::Layer(e)) = self
+            && let layer::Error::Output(e) = &**e
+        {
+            return unread(e);
+        }
         let (Self::Output(e)
         | Self::Archive(archive::Error::Write { source: e, .. })
         | Self::Transfer(transfer::Error::Archive(archive::Error::Write { source: e, .. }))) = self
         else {
             return false;
         };
-        e.kind() == std::io::ErrorKind::BrokenPipe
+        unread(e)
     }
 
     /// The output of a failed program, shown below the error; empty for most.

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn an_exceeded_limit_is_found_however_deep() {
         let exceeded = Exceeded { limit: Limit::Depth, most: 7 };
-        let (layer, path) = (crate::oci::Digest::of(b""), crate::tree::TreePath::root());
+        let (layer, path) = (layer::Origin::Stream, crate::tree::TreePath::root());
         let reason = layer::Reason::Depth(exceeded);
         let deep = Error::from(rootfs::Error::from(layer::Error::Entry { layer, path, reason }));
         let read = Error::Output(std::io::Error::other(exceeded));

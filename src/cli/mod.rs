@@ -21,6 +21,7 @@ mod bundle;
 mod commit;
 mod config;
 mod copy;
+mod cp;
 mod create;
 mod delete;
 mod df;
@@ -189,6 +190,8 @@ enum Command {
     Start(start::Args),
     /// Execute a program in a running container
     Exec(exec::Args),
+    /// Copy files into a container or out of it
+    Cp(cp::Args),
     /// Show the state of a container
     State(state::Args),
     /// List containers
@@ -262,6 +265,7 @@ impl Command {
             C::Attach(args) => Place::Container(&args.id),
             C::Kill(args) => Place::Container(&args.id),
             C::Stop(args) => args.container().map_or(Place::Here, Place::Container),
+            C::Cp(args) => args.container().map_or(Place::Here, Place::Container),
             C::Delete(args) => args.container().map_or(Place::Users, Place::Container),
             _ => Place::Here,
         }
@@ -315,6 +319,7 @@ impl Command {
             Self::Create(args) => args.run(context),
             Self::Start(args) => args.run(context),
             Self::Exec(args) => args.run(context),
+            Self::Cp(args) => args.run(context),
             Self::State(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Ps(args) => args.run(context),

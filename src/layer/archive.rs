@@ -14,7 +14,7 @@
 
 use super::pax::{self, Records};
 use super::stream::Tar;
-use super::{Error, Reason, Result};
+use super::{Error, Origin, Reason, Result};
 use crate::store::Limit;
 use crate::tree::{Entry, Kind, Meta, Name, Time, TreePath};
 use std::borrow::Cow;
@@ -112,7 +112,7 @@ impl<'a> Archive<'a> {
     }
 
     fn malformed<T>(&self, reason: Malformed) -> Result<T> {
-        Err(Error::Archive { layer: self.tar.blob().clone(), offset: self.tar.position(), reason })
+        Err(Error::Archive { layer: self.tar.origin(), offset: self.tar.position(), reason })
     }
 
     fn check<T>(&self, result: std::result::Result<T, Malformed>) -> Result<T> {
@@ -123,7 +123,7 @@ impl<'a> Archive<'a> {
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
         let Some(entry) = self.read_entry()? else { return Ok(None) };
         self.entries += 1;
-        let layer = || self.tar.blob().clone();
+        let layer = || self.tar.origin();
         let limits = self.tar.limits();
         let counted = Limit::Entries.check(self.entries, limits.entries);
         counted.map_err(|source| Error::Limit { layer: layer(), source })?;
@@ -226,12 +226,14 @@ impl<'a> Archive<'a> {
         let sparse_name = pax.sparse.name.clone();
         let raw: Cow<[u8]> =
             name.or(sparse_name).or(pax.path).map_or_else(|| header.path_bytes(), Cow::Owned);
-        let refused = |reason| Error::Name {
-            layer: self.tar.blob().clone(),
-            name: raw.escape_ascii().to_string(),
-            reason,
+        let refused =
+            |reason| Error::Name { layer: self.tar.origin(), name: raw.escape_ascii().to_string(), reason };
+        // Names of whiteouts mean something in layers alone.
+        let parsed = match self.tar.origin() {
+            Origin::Layer(_) => Name::parse(&raw),
+            Origin::Stream => TreePath::parse(&raw).map(Name::Entry),
         };
-        let parsed = Name::parse(&raw).map_err(refused)?;
+        let parsed = parsed.map_err(refused)?;
         let target = link
             .or(pax.linkpath)
             .or_else(|| header.link_name_bytes().map(Cow::into_owned))

@@ -10,6 +10,7 @@ use crate::sys::Call;
 use crate::sys::dir::Dir;
 use crate::tree::TreePath;
 use crate::tree::diff::Delta;
+use rustix::fs::FileType;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -89,18 +90,37 @@ pub fn write_inserted<W: Write>(
     options: &WriteOptions,
 ) -> Result<u64> {
     let meta = source.symlink_metadata().call(|| format!("lstat({})", source.display()))?;
-    let mut tree = Tree::new(out, options);
     if meta.is_dir() {
-        tree.walk(&Dir::open(source)?, target, Form::Plain)?;
+        let entries = write_at(&Dir::open(source)?, OsStr::new("."), target, out, options)?;
+        let mut tree = Tree::new(out, options);
         if opaque {
             tree.empty(target)?;
         }
-    } else {
-        let parent = source.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (dir, name) = (Dir::open(parent)?, source.file_name().unwrap_or_default());
-        if let Some(stat) = dir.stat(name)? {
-            tree.node(&dir, name, target, &stat)?;
+        return Ok(entries + tree.entries);
+    }
+    let parent = source.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    write_at(&Dir::open(parent)?, source.file_name().unwrap_or_default(), target, out, options)
+}
+
+/// Writes the file or directory `name` of `dir` with all that is in it as `target`. Links are
+/// written, not followed.
+///
+/// # Errors
+/// As [`write_delta`].
+pub fn write_at<W: Write>(
+    dir: &Dir,
+    name: &OsStr,
+    target: &TreePath,
+    out: &mut TarWriter<W>,
+    options: &WriteOptions,
+) -> Result<u64> {
+    let mut tree = Tree::new(out, options);
+    match dir.stat(name)? {
+        Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            tree.walk(&dir.child(name)?, target, Form::Plain)?;
         }
+        Some(stat) => tree.node(dir, name, target, &stat)?,
+        None => {}
     }
     Ok(tree.entries)
 }
@@ -154,7 +174,7 @@ pub fn keep_layer(
     let coding = Coding { compression, ..Coding::default() };
     let media_type = coding.media_type(&Descriptor::of(media_type::LAYER, b""));
     let blob = lease.put_with(media_type, |out| io::copy(file, out).map(drop))?;
-    let read = |source| Error::Read { layer: blob.digest.clone(), source };
+    let read = |source| Error::Read { layer: (&blob.digest).into(), source };
     let limits = store.limits();
     let tar = Decoder::new(store.blob(&blob)?, compression, limits.zstd_window_log).map_err(read)?;
     let mut tar = limits.guard(tar, blob.size);
@@ -173,7 +193,7 @@ pub fn keep_layer(
 /// Any [`Error`].
 pub fn check_layer(store: &Store, layer: &Layer) -> Result<()> {
     let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
-    let read = |source| Error::Read { layer: layer.descriptor.digest.clone(), source };
+    let read = |source| Error::Read { layer: (&layer.descriptor.digest).into(), source };
     let limits = *store.limits();
     let blob = store.blob(&layer.descriptor)?;
     let tar = Decoder::new(blob, compression, limits.zstd_window_log).map_err(read)?;

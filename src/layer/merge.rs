@@ -74,11 +74,11 @@ impl Settle<'_> {
     }
 
     fn fail(&self, path: &TreePath, source: sys::Error) -> Error {
-        Error::Make { layer: self.layer.clone(), path: path.clone(), source }
+        Error::Make { layer: self.layer.into(), path: path.clone(), source }
     }
 
     fn refuse<T>(&self, path: &TreePath, reason: Reason) -> Result<T> {
-        Err(Error::Entry { layer: self.layer.clone(), path: path.clone(), reason })
+        Err(Error::Entry { layer: self.layer.into(), path: path.clone(), reason })
     }
 
     /// What is below at `path`, behind no link.

@@ -22,6 +22,7 @@ mod codec;
 mod contents;
 mod copy;
 mod delta;
+mod into;
 mod merge;
 mod node;
 mod pax;
@@ -37,9 +38,10 @@ pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
 pub use contents::Contents;
 pub use copy::{copy_meta, copy_tree};
 pub use delta::{
-    check_layer, compression_of, keep_layer, store_layer, write_delta, write_inserted, write_upper,
+    check_layer, compression_of, keep_layer, store_layer, write_at, write_delta, write_inserted, write_upper,
     write_whiteout,
 };
+pub use into::{Owner, Placing, copy_into, place};
 pub use node::Owners;
 pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};
@@ -66,7 +68,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::{io, thread};
+use std::{fmt, io, thread};
 use stream::Tar;
 
 /// How to unpack; what a layer may cost says the store, [`Store::limits`].
@@ -123,9 +125,45 @@ pub enum Reason {
     /// A hard link to a file that is in no layer.
     #[error("hard link to {0}, which does not exist")]
     LinkToNothing(TreePath),
+    /// A directory has the name of something else.
+    #[error("it is no directory, and there is a directory of that name")]
+    IsDirectory,
+    /// Something is mounted on what would be replaced.
+    #[error("it is a mount point")]
+    MountPoint,
+    /// An owner that there cannot be.
+    #[error("no id {0} is mapped in the user namespace")]
+    Unmapped(u32),
+    /// A directory that was made is another one at the end.
+    #[error("somebody put another directory in its place")]
+    Replaced,
     /// A directory was moved away at the same time.
     #[error("it leads out of the root")]
     Escapes,
+}
+
+/// What the bytes of a tar are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The layer whose blob has this digest.
+    Layer(Digest),
+    /// Files that are copied.
+    Stream,
+}
+
+impl From<&Digest> for Origin {
+    fn from(digest: &Digest) -> Self {
+        Self::Layer(digest.clone())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Layer(digest) => write!(f, "layer {digest}"),
+            Self::Stream => f.write_str("copy"),
+        }
+    }
 }
 
 /// What goes wrong with a layer.
@@ -138,48 +176,48 @@ pub enum Error {
     #[error(transparent)]
     MediaType(oci::Error),
     /// The compressed stream cannot be read.
-    #[error("layer {layer}: {source}")]
+    #[error("{layer}: {source}")]
     Read {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// What the decompressor says.
         source: io::Error,
     },
     /// The tar has another digest than the image's configuration says.
-    #[error("layer {layer}: its tar has digest {got}, the configuration says {want}")]
+    #[error("{layer}: its tar has digest {got}, the configuration says {want}")]
     DiffId {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// The diff id of the configuration.
         want: Digest,
         /// The digest of the tar.
         got: Digest,
     },
     /// The tar is malformed.
-    #[error("layer {layer}: at byte {offset} of its tar: {reason}")]
+    #[error("{layer}: at byte {offset} of its tar: {reason}")]
     Archive {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// Where reading stopped.
         offset: u64,
         /// What is wrong.
         reason: Malformed,
     },
     /// An entry's name is refused.
-    #[error("layer {layer}: entry \"{name}\": {reason}")]
+    #[error("{layer}: entry \"{name}\": {reason}")]
     Name {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// The name, escaped.
         name: String,
         /// Why.
         reason: Refusal,
     },
     /// An entry is refused.
-    #[error("layer {layer}: entry {path}: {reason}")]
+    #[error("{layer}: entry {path}: {reason}")]
     Entry {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// The entry.
         path: TreePath,
         /// Why.
@@ -187,20 +225,20 @@ pub enum Error {
         reason: Reason,
     },
     /// An entry could not be made.
-    #[error("layer {layer}: entry {path}: {source}")]
+    #[error("{layer}: entry {path}: {source}")]
     Make {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// The entry.
         path: TreePath,
         /// The failed call.
         source: sys::Error,
     },
     /// A limit is exceeded.
-    #[error("layer {layer}: {source}")]
+    #[error("{layer}: {source}")]
     Limit {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
         /// Which.
         source: Exceeded,
     },
@@ -213,13 +251,13 @@ pub enum Error {
         source: Exceeded,
     },
     /// The process was asked to end.
-    #[error("layer {layer}: interrupted")]
+    #[error("{layer}: interrupted")]
     Interrupted {
-        /// Digest of the blob.
-        layer: Digest,
+        /// Of what.
+        layer: Origin,
     },
-    /// No layer can hold a file.
-    #[error("{path} cannot be in a layer: {reason}")]
+    /// No tar can hold a file.
+    #[error("{path} cannot be in a tar: {reason}")]
     Unwritable {
         /// The file.
         path: TreePath,
@@ -352,7 +390,7 @@ fn settle_lowest(layer: &Digest, staged: &Staged) -> Result<()> {
         None => Ok(()),
         Some((path, target)) => {
             let reason = Reason::LinkToNothing(target.clone());
-            Err(Error::Entry { layer: layer.clone(), path: path.clone(), reason })
+            Err(Error::Entry { layer: layer.into(), path: path.clone(), reason })
         }
     }
 }

@@ -119,7 +119,7 @@ impl<'a> Stage<'a> {
     }
 
     fn refuse<T>(&self, path: &TreePath, reason: Reason) -> Result<T> {
-        Err(Error::Entry { layer: self.layer.clone(), path: path.clone(), reason })
+        Err(Error::Entry { layer: self.layer.into(), path: path.clone(), reason })
     }
 
     fn add(&mut self, entry: Entry, archive: &mut Archive) -> Result<()> {
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     }
 
     fn sys(&self, path: &TreePath, source: sys::Error) -> Error {
-        Error::Make { layer: self.layer.clone(), path: path.clone(), source }
+        Error::Make { layer: self.layer.into(), path: path.clone(), source }
     }
 
     fn write(&self, file: &std::fs::File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {

@@ -7,8 +7,8 @@
 //! made of a layer may be published before `finish` has agreed.
 
 use super::codec::Decoder;
-use super::{Error, Result};
-use crate::oci::{Compression, Digest, Hasher, Layer};
+use super::{Error, Origin, Result};
+use crate::oci::{Compression, Hasher, Layer};
 use crate::store::{Exceeded, Limits, Store, VerifyError};
 use crate::sys::signal;
 use std::io::{self, Read};
@@ -24,7 +24,8 @@ const BUFFERS: usize = 4;
 
 /// The bytes of a layer's tar, in order.
 pub(super) struct Tar<'a> {
-    layer: &'a Layer,
+    /// None of a stream that is no layer.
+    layer: Option<&'a Layer>,
     limits: Limits,
     filled: Receiver<io::Result<Vec<u8>>>,
     empty: Sender<Vec<u8>>,
@@ -33,22 +34,22 @@ pub(super) struct Tar<'a> {
     seen: u64,
     /// Bytes of holes that are read as zeros.
     holes: u64,
-    hasher: Hasher,
+    hasher: Option<Hasher>,
 }
 
 impl<'a> Tar<'a> {
     /// Opens the blob of `layer` and starts to inflate it on a thread of `scope`.
     pub(super) fn open<'s>(scope: &'s Scope<'s, '_>, store: &Store, layer: &'a Layer) -> Result<Self> {
         let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
-        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, layer, *store.limits()))
+        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, Some(layer), *store.limits()))
     }
 
-    /// Starts to inflate `blob`, which is called `layer` in errors, on a thread of `scope`.
+    /// Starts to inflate `blob`, which is `layer` or nothing that is known, on a thread of `scope`.
     pub(super) fn over<'s>(
         scope: &'s Scope<'s, '_>,
         blob: impl Read + Send + 's,
         compression: Compression,
-        layer: &'a Layer,
+        layer: Option<&'a Layer>,
         limits: Limits,
     ) -> Self {
         let window = limits.zstd_window_log;
@@ -63,20 +64,20 @@ impl<'a> Tar<'a> {
                 let _ = full.send(Err(e));
             }
         });
-        let hasher = Hasher::new(layer.diff_id.algorithm());
+        let hasher = layer.map(|l| Hasher::new(l.diff_id.algorithm()));
         Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, holes: 0, hasher }
     }
 
-    /// The digest of the layer's blob, for messages.
-    pub(super) fn blob(&self) -> &Digest {
-        &self.layer.descriptor.digest
+    /// What this is, for messages.
+    pub(super) fn origin(&self) -> Origin {
+        self.layer.map_or(Origin::Stream, |l| (&l.descriptor.digest).into())
     }
 
     /// The next bytes, at least one; empty at the end.
     pub(super) fn fill(&mut self) -> Result<&[u8]> {
         if self.at == self.buffer.len() {
             if signal::pending().is_some() {
-                return Err(Error::Interrupted { layer: self.blob().clone() });
+                return Err(Error::Interrupted { layer: self.origin() });
             }
             let used = std::mem::take(&mut self.buffer);
             self.at = 0;
@@ -88,7 +89,9 @@ impl<'a> Tar<'a> {
                 self.buffer = next.map_err(|e| self.read_error(e))?;
                 self.seen += self.buffer.len() as u64;
                 self.check_limits()?;
-                self.hasher.update(&self.buffer);
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(&self.buffer);
+                }
             }
         }
         Ok(&self.buffer[self.at..])
@@ -113,15 +116,12 @@ impl<'a> Tar<'a> {
             }
             self.consume(n);
         }
-        let got = self.hasher.finish();
-        if got == self.layer.diff_id {
+        let (Some(layer), Some(hasher)) = (self.layer, self.hasher) else { return Ok(self.seen) };
+        let got = hasher.finish();
+        if got == layer.diff_id {
             return Ok(self.seen);
         }
-        Err(Error::DiffId {
-            layer: self.layer.descriptor.digest.clone(),
-            want: self.layer.diff_id.clone(),
-            got,
-        })
+        Err(Error::DiffId { layer: (&layer.descriptor.digest).into(), want: layer.diff_id.clone(), got })
     }
 
     /// What the layer may cost.
@@ -137,12 +137,16 @@ impl<'a> Tar<'a> {
 
     fn check_limits(&self) -> Result<()> {
         let inflated = self.seen.saturating_add(self.holes);
-        let within = self.limits.check_inflated(inflated, self.layer.descriptor.size);
-        within.map_err(|source| Error::Limit { layer: self.blob().clone(), source })
+        let within = {
+            // How much a stream has when it is compressed shows at its end only.
+            let compressed = self.layer.map_or(u64::MAX, |l| l.descriptor.size);
+            self.limits.check_inflated(inflated, compressed)
+        };
+        within.map_err(|source| Error::Limit { layer: self.origin(), source })
     }
 
     fn read_error(&self, e: io::Error) -> Error {
-        let layer = self.blob().clone();
+        let layer = self.origin();
         let e = match e.downcast::<VerifyError>() {
             Ok(v) => return Error::Store(v.into()),
             Err(e) => e,

@@ -11,7 +11,7 @@ use super::node::{self, Owners, is_whiteout, opaque};
 use super::{Error, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::store::Limits;
-use crate::sys::{Call, dir::Dir, signal, xattr};
+use crate::sys::{Call, dir::Dir, signal, userns::UserIds, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
@@ -242,7 +242,15 @@ pub struct WriteOptions {
     pub latest: Option<i64>,
     /// The owners that files could not be given, nor be recorded on them.
     pub owners: Option<Arc<Owners>>,
+    /// Of a system that runs: filesystems mounted below are entered, but for the kernel's own, and
+    /// of the kernel's files is written what they hold when they are read, up to [`MAX_KERNELS`].
+    pub live: bool,
+    /// The user namespace whose ids are written.
+    pub ids: Option<UserIds>,
 }
+
+/// The most bytes of a file of which the kernel does not tell the size.
+pub const MAX_KERNELS: u64 = 16 << 20;
 
 /// Writes all that is in the directory `dir`, and itself as `./`, to `out` as a tar. Links are
 /// written, never followed; sockets and other filesystems mounted below are left out, holes stay
@@ -302,7 +310,9 @@ impl<'a, W: Write> Tree<'a, W> {
                     continue;
                 }
                 tree.node(&dir, &name, &written, &stat)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == device {
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                    && (stat.st_dev == device || tree.options.live && !dir.child(&name)?.is_kernels()?)
+                {
                     if form == Form::Upper {
                         tree.opaque(&dir.child(&name)?, &written, form)?;
                     }
@@ -349,6 +359,9 @@ impl<'a, W: Write> Tree<'a, W> {
         }
         let (mut kind, mut meta) = node::read(dir, name, stat)?;
         if kind == Kind::Socket {
+            if self.options.live {
+                tracing::warn!("a socket is left out: {path}");
+            }
             return Ok(());
         }
         if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {
@@ -365,15 +378,27 @@ impl<'a, W: Write> Tree<'a, W> {
             }
         }
         meta.xattrs.retain(|(n, _)| !node::is_dropped(n) && !node::is_overlay(n));
+        if let Some(ids) = &self.options.ids {
+            (meta.uid, meta.gid) = ids.inside(meta.uid, meta.gid);
+        }
         if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
             meta.mtime = Time { seconds: latest, nanos: 0 };
         }
         self.entries += 1;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
         if kind != Kind::File {
             return self.out.entry(path, &kind, &meta, 0).map_err(Error::Output);
         }
-        let (file, place) = (dir.file(name)?, dir.path().join(name));
+        let Some((file, stat)) = dir.regular(name)? else {
+            return Err(Error::Unwritable {
+                path: path.clone(),
+                reason: "it was replaced while it was read",
+            });
+        };
+        if self.options.live && dir.is_kernels()? {
+            return self.kernels(&file, path, &meta);
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let place = dir.path().join(name);
         let whole = [(0, size)];
         let pieces = sparse::pieces(&file, size)?;
         match &pieces {
@@ -382,6 +407,17 @@ impl<'a, W: Write> Tree<'a, W> {
         }
         .map_err(Error::Output)?;
         self.content(&file, pieces.as_deref().unwrap_or(&whole), &place)
+    }
+
+    /// A file whose size is known when it has been read.
+    fn kernels(&mut self, file: &std::fs::File, path: &TreePath, meta: &Meta) -> Result<()> {
+        let mut text = Vec::new();
+        file.take(MAX_KERNELS + 1).read_to_end(&mut text).call(|| format!("read({path})"))?;
+        if text.len() as u64 > MAX_KERNELS {
+            return Err(Error::Unwritable { path: path.clone(), reason: "it has no size and no end" });
+        }
+        let begun = self.out.entry(path, &Kind::File, meta, text.len() as u64);
+        begun.and_then(|()| self.out.write_all(&text)).map_err(Error::Output)
     }
 
     fn content(&mut self, file: &std::fs::File, pieces: &[Piece], path: &Path) -> Result<()> {
@@ -418,13 +454,13 @@ pub fn rewrite<W: Write>(
     rename: &dyn Fn(&TreePath) -> Option<TreePath>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        let mut archive = Archive::new(Tar::over(scope, source, Compression::None, layer, limits));
+        let mut archive = Archive::new(Tar::over(scope, source, Compression::None, Some(layer), limits));
         while let Some(Entry { name, mut kind, meta, size }) = archive.next()? {
             let Name::Entry(path) = name else { continue };
             let Some(new) = rename(&path).filter(|_| kind != Kind::Socket) else { continue };
             if let Kind::Link(target) = &kind {
                 let reason = super::Reason::LinkToNothing(target.clone());
-                let missing = || Error::Entry { layer: layer.descriptor.digest.clone(), path, reason };
+                let missing = || Error::Entry { layer: (&layer.descriptor.digest).into(), path, reason };
                 kind = Kind::Link(rename(target).ok_or_else(missing)?);
             }
             out.entry(&new, &kind, &meta, size).map_err(Error::Output)?;

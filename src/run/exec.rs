@@ -198,7 +198,7 @@ impl Exec {
 }
 
 /// The container's root, as its first process has it.
-fn root_of(state: &state::State) -> Result<Root> {
+pub(super) fn root_of(state: &state::State) -> Result<Root> {
     let path = format!("/proc/{}/root", state.process.as_ref().map_or(0, |p| p.pid));
     let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     Ok(Root::new(fd.call(|| format!("open({path})"))?))

@@ -32,6 +32,7 @@ mod caps;
 mod cgroup;
 mod check;
 mod control;
+mod copy;
 mod create;
 mod devices;
 mod exec;
@@ -59,6 +60,7 @@ mod watch;
 mod why;
 
 pub use attach::Left;
+pub use copy::Copy;
 pub use create::{Launch, id_of};
 pub use exec::Exec;
 pub use features::features;
@@ -71,7 +73,7 @@ pub use state::{State, Status};
 pub use terminal::Exit;
 
 use crate::error::Kind;
-use crate::{bundle, store, sys};
+use crate::{bundle, layer, store, sys};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -196,6 +198,17 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// Something is not copied.
+    #[error("{}: {reason}", path.display())]
+    Copy {
+        /// From or to where.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Files that are copied.
+    #[error(transparent)]
+    Layer(Box<layer::Error>),
     /// A syscall failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -209,6 +222,12 @@ pub enum Error {
 
 /// Result of the runner.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<layer::Error> for Error {
+    fn from(e: layer::Error) -> Self {
+        Self::Layer(Box::new(e))
+    }
+}
 
 impl Error {
     /// The kind of failure.
@@ -226,9 +245,11 @@ impl Error {
             | Self::State { .. }
             | Self::NotRunning { .. }
             | Self::NotStopped { .. }
+            | Self::Copy { .. }
             | Self::Exec { .. } => Kind::Input,
             Self::Init { kind, .. } => *kind,
             Self::Timeout { .. } | Self::Hook { .. } => Kind::Internal,
+            Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Bundle(e) => e.kind(),

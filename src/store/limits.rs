@@ -81,6 +81,13 @@ impl Limit {
 }
 
 impl Limits {
+    /// None but those of the hardware: for what the user has at hand.
+    #[must_use]
+    pub fn none() -> Self {
+        let most = u64::MAX;
+        Self { inflated: most, entries: most, depth: usize::MAX, ..Self::default() }
+    }
+
     /// Whether `compressed` bytes may inflate to `inflated`.
     ///
     /// # Errors

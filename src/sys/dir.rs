@@ -25,6 +25,26 @@ const MAX_DISTURBED: u32 = 100;
 
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// Filesystems whose files are the kernel's own words: cgroup, cgroup2, proc, sysfs, devpts, mqueue,
+/// debugfs, tracefs, securityfs, bpf, configfs, pstore, `binfmt_misc`, selinuxfs, efivarfs (`magic.h`).
+const KERNELS: [fs::FsWord; 15] = [
+    0x27_e0eb,
+    0x6367_7270,
+    0x9fa0,
+    0x6265_6572,
+    0x1cd1,
+    0x1980_0202,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6265_6570,
+    0x6165_676c,
+    0x4249_4e4d,
+    0xf97c_ff8c,
+    0xde5e_81e4,
+];
+
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir {
@@ -38,6 +58,13 @@ pub type Listed = (OsString, FileType);
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl From<(OwnedFd, PathBuf)> for Dir {
+    /// `fd` is open on a directory, for reading; the path is for messages.
+    fn from((fd, path): (OwnedFd, PathBuf)) -> Self {
+        Self { fd, path }
     }
 }
 
@@ -120,6 +147,19 @@ impl Dir {
         Ok(self.opened(self.resolve(Path::new(name), OPEN_DIR | OFlags::NOFOLLOW, how)?, Path::new(name)))
     }
 
+    /// Whether something is mounted on `name`, as seen from where this directory was opened.
+    ///
+    /// # Errors
+    /// The failed openat2 call.
+    pub fn is_mount_point(&self, name: &OsStr) -> Result<bool> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+        match resolve_below(&self.fd, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW, how) {
+            Err(Errno::XDEV) => Ok(true),
+            Ok(_) | Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e).call(|| self.name("openat2", name)),
+        }
+    }
+
     /// As [`Dir::child_here`], for removal: a directory that its owner may not read or change,
     /// as overlayfs' `work/work` and some of layers are, is opened up first.
     fn child_to_clear(&self, name: &OsStr) -> Result<Self> {
@@ -157,6 +197,34 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name, flags, Mode::empty()).call(|| self.name("openat", name))?;
         Ok(File::from(fd))
+    }
+
+    /// Opens a regular file for reading; none where `name` is something else. What it is is found
+    /// by a descriptor that opens nothing (open(2), `O_PATH`): a device may act when it is opened.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn regular(&self, name: &OsStr) -> Result<Option<(File, Stat)>> {
+        let call = || self.name("openat", name);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty()).call(call)?;
+        let stat = fs::fstat(&fd).call(call)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fs::open(super::xattr::proc_fd(fd.as_fd()), flags, Mode::empty()).call(call)?;
+        Ok(Some((File::from(file), stat)))
+    }
+
+    /// Whether the files here are the kernel's own words, in procfs, sysfs and their like: what
+    /// they hold is made when they are read, and their sizes say nothing of it.
+    ///
+    /// # Errors
+    /// The failed fstatfs call.
+    pub fn is_kernels(&self) -> Result<bool> {
+        let kind = fs::fstatfs(&self.fd).call(|| self.name("fstatfs", OsStr::new("")))?.f_type;
+        Ok(KERNELS.contains(&kind))
     }
 
     /// Makes a directory of mode 0700.

@@ -1,8 +1,11 @@
 //! Overlay mounts by the new mount API (fsopen(2)), by mount(2) on kernels before 6.7.
 //!
 //! The new way names each lower directory by itself (`lowerdir+`), up to [`MAX_LOWERS`]. The
-//! old one takes all of them as one string of a page at most: some 25 to 50, as long as
-//! their paths are.
+//! old one takes all of them as one string of a page at most: some 200.
+//!
+//! Every directory is named by its descriptor, `/proc/self/fd/N`: what overlayfs is told stands in
+//! `/proc/PID/mountinfo` for all who see the mount, and a container need not read where the host
+//! keeps its files. Such names are short and have nothing in them to escape, too.
 
 use super::{Call, Result, userns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -13,12 +16,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use sys_mount::MountFlags;
-
-/// The longest string that fsconfig(2) takes, in bytes.
-const MAX_STRING: usize = 255;
 
 /// The most that mount(2) takes as data, in bytes.
 const MAX_DATA: usize = 4095;
@@ -70,18 +69,22 @@ impl Overlay<'_> {
 
     fn mount_by_fd(&self, target: &Path) -> Result<()> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)".to_string())?;
-        let mut open = Vec::new();
-        set(&fs, "source", Path::new(&self.source()?), &mut open)?;
+        let set = |key: &str, value: &str| {
+            fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig(overlay, {key}, {value})"))
+        };
+        // It is looked up at once: the descriptor need not stay open.
+        let set_dir = |key: &str, path: &Path| set(key, &open(path)?.1);
+        set("source", &self.source()?)?;
         for lower in self.lowers {
-            set(&fs, "lowerdir+", lower, &mut open)?;
+            set_dir("lowerdir+", lower)?;
         }
         if let Some((upper, work)) = self.upper {
-            set(&fs, "upperdir", upper, &mut open)?;
-            set(&fs, "workdir", work, &mut open)?;
+            set_dir("upperdir", upper)?;
+            set_dir("workdir", work)?;
         }
         let (options, userxattr) = options();
         for (key, value) in options {
-            set(&fs, key, Path::new(value), &mut open)?;
+            set(key, value)?;
         }
         for (flag, wanted) in [("userxattr", userxattr), ("volatile", self.volatile)] {
             if wanted {
@@ -98,34 +101,25 @@ impl Overlay<'_> {
     }
 
     fn mount_by_data(&self, target: &Path) -> Result<()> {
-        let mut data = b"lowerdir=".to_vec();
-        for (i, lower) in self.lowers.iter().enumerate() {
-            if i > 0 {
-                data.push(b':');
-            }
-            escape(lower, &mut data);
-        }
-        for (key, path) in self.upper.iter().flat_map(|(u, w)| [(",upperdir=", u), (",workdir=", w)]) {
-            data.extend_from_slice(key.as_bytes());
-            escape(path, &mut data);
-        }
+        let open = |paths: &[PathBuf]| paths.iter().map(|p| open(p)).collect::<Result<Vec<_>>>();
+        let lowers = open(self.lowers)?;
+        let upper = self.upper.map(|(u, w)| open(&[u.into(), w.into()])).transpose()?.unwrap_or_default();
+        let names: Vec<&str> = lowers.iter().map(|(_, name)| name.as_str()).collect();
         let (options, userxattr) = options();
-        for (key, value) in options {
-            data.extend_from_slice(format!(",{key}={value}").as_bytes());
-        }
-        for (flag, wanted) in [(",userxattr", userxattr), (",volatile", self.volatile)] {
-            if wanted {
-                data.extend_from_slice(flag.as_bytes());
-            }
-        }
+        let mut all = vec![format!("lowerdir={}", names.join(":"))];
+        all.extend(
+            ["upperdir", "workdir"].iter().zip(&upper).map(|(key, (_, name))| format!("{key}={name}")),
+        );
+        all.extend(options.iter().map(|(key, value)| format!("{key}={value}")));
+        let flags = [("userxattr", userxattr), ("volatile", self.volatile)];
+        all.extend(flags.iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| (*flag).to_string()));
+        let data = all.join(",");
         if data.len() > MAX_DATA {
             let call = || format!("mount(overlay, {}) with {} lowers", target.display(), self.lowers.len());
             return Err(Errno::TOOBIG).call(call);
         }
         let flags = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
-        let text = String::from_utf8(data).map_err(|_| Errno::ILSEQ);
-        let text = text.call(|| format!("mount(overlay, {})", target.display()))?;
-        super::mount::Mount::new(Path::new(&self.source()?), target, "overlay", flags, &text)?.keep();
+        super::mount::Mount::new(Path::new(&self.source()?), target, "overlay", flags, &data)?.keep();
         Ok(())
     }
 
@@ -157,29 +151,12 @@ pub fn user_of(upper: &Path) -> Result<Option<i32>> {
     Ok(pids.into_iter().find(|pid| mounts(pid).contains(&mark)))
 }
 
-/// Sets one parameter; a path that is too long, or has a backslash, which overlayfs takes for
-/// an escape in some parameters only, goes by its descriptor, kept in `open`.
-fn set(fs: &OwnedFd, key: &str, value: &Path, open: &mut Vec<OwnedFd>) -> Result<()> {
-    let call = || format!("fsconfig(overlay, {key}, {})", value.display());
-    let text = value.as_os_str().as_bytes();
-    if text.len() <= MAX_STRING && !text.contains(&b'\\') {
-        return fsconfig_set_string(fs.as_fd(), key, value).call(call);
-    }
+/// Opens a directory; gives the name by which this process may call it as long as that is open.
+fn open(path: &Path) -> Result<(OwnedFd, String)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(value, flags, Mode::empty()).call(call)?;
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    open.push(fd);
-    fsconfig_set_string(fs.as_fd(), key, path).call(call)
-}
-
-/// Colons, commas and backslashes mean something in mount data.
-fn escape(path: &Path, data: &mut Vec<u8>) {
-    for &b in path.as_os_str().as_bytes() {
-        if matches!(b, b':' | b',' | b'\\') {
-            data.push(b'\\');
-        }
-        data.push(b);
-    }
+    let fd = rustix::fs::open(path, flags, Mode::empty()).call(|| format!("open({})", path.display()))?;
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok((fd, name))
 }
 
 #[cfg(test)]
@@ -219,6 +196,7 @@ mod tests {
             assert!(lowest);
             let options = options.lines().find(|l| l.contains(target.to_str().unwrap())).unwrap();
             assert_eq!(options.contains("volatile"), i == 1, "{options}");
+            assert_eq!(options.matches(tmp.path().to_str().unwrap()).count(), 1, "only where: {options}");
             wrote.unwrap();
             assert!(upper.join("new").exists() && !target.join("f").exists());
         }
@@ -226,7 +204,7 @@ mod tests {
 
     #[test]
     fn old_kernels_take_some_lowers() {
-        let lowers: Vec<PathBuf> = (0..MAX_LOWERS).map(|i| format!("/nowhere/{i}").into()).collect();
+        let lowers = vec![PathBuf::from("/"); MAX_LOWERS];
         let overlay = Overlay { lowers: &lowers, upper: None, volatile: false };
         let e = overlay.mount_by_data(Path::new("/nowhere/target")).unwrap_err();
         assert_eq!(e.errno(), Some(Errno::TOOBIG), "{e}");

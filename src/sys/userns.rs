@@ -88,7 +88,7 @@ pub fn ids() -> Ids {
     if inode("/proc/self/ns/user").is_ok_and(|i| i == FIRST) {
         return Ids::Host;
     }
-    let count: u64 = map().iter().map(|(.., count)| u64::from(*count)).sum();
+    let count: u64 = map("/proc/self/uid_map").iter().map(|(.., count)| u64::from(*count)).sum();
     if count == 1 { Ids::Single } else { Ids::Mapped }
 }
 
@@ -96,14 +96,79 @@ pub fn ids() -> Ids {
 #[must_use]
 pub fn outer_uid() -> u32 {
     let uid = geteuid().as_raw();
-    let outer =
-        map().into_iter().find(|(inner, _, count)| uid.checked_sub(*inner).is_some_and(|n| n < *count));
+    let outer = map("/proc/self/uid_map")
+        .into_iter()
+        .find(|(inner, _, count)| uid.checked_sub(*inner).is_some_and(|n| n < *count));
     outer.map_or(uid, |(inner, outer, _)| outer + (uid - inner))
 }
 
-/// `/proc/self/uid_map`: id inside, id outside, count.
-fn map() -> Vec<(u32, u32, u32)> {
-    let text = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+/// A map of ids (`user_namespaces(7)`): id inside, id outside, count.
+pub type IdMap = Vec<(u32, u32, u32)>;
+
+/// The ids of another user namespace as this one has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserIds {
+    /// Of users and of groups; none where the namespace is this one.
+    maps: Option<(IdMap, IdMap)>,
+}
+
+impl UserIds {
+    /// What is not mapped (`/proc/sys/kernel/overflowuid`).
+    const OVERFLOW: u32 = 65534;
+
+    /// With these maps of users and groups.
+    #[must_use]
+    pub const fn new(uids: IdMap, gids: IdMap) -> Self {
+        Self { maps: Some((uids, gids)) }
+    }
+
+    /// Of the user namespace in which the process `pid` is.
+    #[must_use]
+    pub fn of(pid: i32) -> Self {
+        if is_shared_with(pid) {
+            return Self::default();
+        }
+        Self::new(map(&format!("/proc/{pid}/uid_map")), map(&format!("/proc/{pid}/gid_map")))
+    }
+
+    /// Whether ids are the same there.
+    #[must_use]
+    pub const fn is_same(&self) -> bool {
+        self.maps.is_none()
+    }
+
+    /// What a user and a group of here are there.
+    #[must_use]
+    pub fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let Some((uids, gids)) = &self.maps else { return (uid, gid) };
+        let find = |map: &IdMap, id: u32| {
+            let mut all = map.iter().filter_map(|(inner, outer, count)| {
+                id.checked_sub(*outer).filter(|n| n < count).map(|n| inner + n)
+            });
+            all.next().unwrap_or(Self::OVERFLOW)
+        };
+        (find(uids, uid), find(gids, gid))
+    }
+
+    /// What a user and a group of there are here.
+    ///
+    /// # Errors
+    /// The id that is not mapped.
+    pub fn outside(&self, uid: u32, gid: u32) -> std::result::Result<(u32, u32), u32> {
+        let Some((uids, gids)) = &self.maps else { return Ok((uid, gid)) };
+        let find = |map: &IdMap, id: u32| {
+            let mut all = map.iter().filter_map(|(inner, outer, count)| {
+                id.checked_sub(*inner).filter(|n| n < count).map(|n| outer + n)
+            });
+            all.next().ok_or(id)
+        };
+        Ok((find(uids, uid)?, find(gids, gid)?))
+    }
+}
+
+/// The map in a file of procfs.
+fn map(file: &str) -> IdMap {
+    let text = fs::read_to_string(file).unwrap_or_default();
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))

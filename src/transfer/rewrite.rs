@@ -80,7 +80,7 @@ fn recompress(
 ) -> Result<Blob> {
     let name = source.name();
     let failed = |e: io::Error| match e.downcast::<Exceeded>() {
-        Ok(source) => layer::Error::Limit { layer: layer.digest.clone(), source }.into(),
+        Ok(source) => layer::Error::Limit { layer: (&layer.digest).into(), source }.into(),
         Err(e) => Error::of_io(&name, "compress a layer", e),
     };
     let from = layer.layer_compression().map_err(|source| Error::Document { name: name.clone(), source })?;

@@ -288,7 +288,7 @@ fn commit_refuses_what_is_elsewhere() {
         ok("mount", &["-t", "overlay", "-o", &options, "overlay", root.to_str().unwrap()]);
         ok("sh", &["-ec", &format!("cd $0; {change}"), root.to_str().unwrap()]);
         let stderr = store.fails(7, &["commit", "b", "docker.io/library/y:1"]);
-        let expected = format!("error: /{odd} cannot be in a layer: overlayfs has its content elsewhere");
+        let expected = format!("error: /{odd} cannot be in a tar: overlayfs has its content elsewhere");
         assert!(stderr.starts_with(&expected), "{stderr}");
         store.ok(&["bundle", "delete", "b"]);
     }

@@ -195,6 +195,62 @@ fn podman_controls() {
     nothing_left(podman.dir.path(), "state", &podman.parent);
 }
 
+/// Copies by podman and by shipimg, in and out of one container, are alike. (Hard links are not among them:
+/// there podman fails.)
+#[test]
+fn podman_copies_the_same() {
+    let podman = Podman::new();
+    let id = podman.ok(&["run", "--detach", IMAGE, "sleep", "600"]).trim().to_string();
+    let make = "mkdir -p from/dir to/d && cd from && echo 1 >file && echo 2 >dir/in && ln -s file link && \
+                ln -s nowhere dir/gone && mkfifo dir/fifo && chmod 1751 dir && \
+                chmod 640 file && chown 7:8 file && touch -h -d '2001-02-03 04:05:06' file link dir/in dir/gone dir/fifo dir && \
+                cd ../to && echo old >f && ln -s d ld && ln -s f lf && touch -h -d '2001-02-03 04:05:06' f ld lf";
+    let list = "cd to && find . ! -type d -exec stat -c '%n %F %a %h %Y' {} + | sort; \
+                find . -type d -exec stat -c '%n %a' {} + | sort; cat $(find . -type f | sort)";
+    let inside =
+        |script: &str| podman.ok(&["exec", &id, "sh", "-c", &format!("mkdir -p /w && cd /w && {script}")]);
+    let host = podman.dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let here = |script: &str| ok("sh", &["-c", &format!("cd {} && {script}", host.display())]);
+    let state = podman.dir.path().join("state");
+    let root = ["--root", state.to_str().unwrap()];
+    let table = [
+        ("file", "new"),
+        ("file", "f"),
+        ("file", "d"),
+        ("file", "ld"),
+        ("file", "no/new"),
+        ("file", "new/"),
+        ("dir", "new"),
+        ("dir", "d"),
+        ("dir/.", "d"),
+        ("dir/.", "new"),
+        ("dir", "f"),
+        ("none", "d"),
+    ];
+    for (from, to) in table {
+        for out in [false, true] {
+            let at = |inner: bool, path: String| {
+                if inner { format!("{id}:/w/{path}") } else { format!("{}/{path}", host.display()) }
+            };
+            let (from, to) = (at(out, format!("from/{from}")), at(!out, format!("to/{to}")));
+            let results = [true, false].map(|by_podman| {
+                let fresh = format!("rm -rf from to; {make}");
+                drop((here(&fresh), inside(&fresh)));
+                let done = if by_podman {
+                    // As for a user who wants no owners.
+                    podman.output(&["cp", "--archive=false", &from, &to])
+                } else {
+                    output(bin(), &[&root[..], &["cp", &from, &to]].concat())
+                };
+                (done.status.success(), if out { here(list) } else { inside(list) })
+            });
+            assert_eq!(results[0], results[1], "{from} {to}");
+        }
+    }
+    podman.ok(&["rm", "--force", "--time", "0", &id]);
+}
+
 /// containerd with folders of its own.
 struct Containerd {
     dir: tempfile::TempDir,

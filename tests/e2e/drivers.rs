@@ -102,21 +102,21 @@ os.execv(sys.argv[1], sys.argv[1:])";
 #[test]
 fn old_kernels_take_few_layers_and_say_so() {
     let store = TestStore::new();
+    many(store.path(), 300);
     many(store.path(), 128);
-    many(store.path(), 5);
-    let args = ["bundle", "create", "--driver", "overlay", "many:128", "big"];
+    let args = ["bundle", "create", "--driver", "overlay", "many:300", "big"];
     let out = on_old_kernel(store.path(), &args);
     let stderr = String::from_utf8_lossy(&out.stderr);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let text = format!(
-        "error: the overlay driver does not work here: 128 layers need a kernel of 6.7 or later \
+        "error: the overlay driver does not work here: 300 layers need a kernel of 6.7 or later \
          (fsconfig lowerdir+), this is {}\n",
         release.trim()
     );
     assert_eq!((out.status.code(), &*stderr), (Some(7), text.as_str()));
-    let out = on_old_kernel(store.path(), &["bundle", "create", "--driver", "overlay", "many:5", "small"]);
+    let out = on_old_kernel(store.path(), &["bundle", "create", "--driver", "overlay", "many:128", "small"]);
     assert!(out.status.success(), "{}", describe("shipimg", &[""], &out));
-    assert_many(&store.path().join("shipimg/bundles/small/rootfs"), 5);
+    assert_many(&store.path().join("shipimg/bundles/small/rootfs"), 128);
     store.ok(&["bundle", "delete", "small"]);
 }
 

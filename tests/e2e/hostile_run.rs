@@ -1,12 +1,12 @@
 //! Hostile roots and bundles: nothing outside of the root is touched or seen.
 
-use crate::common::bundle::{Bundle, version_2};
+use crate::common::bundle::{Bundle, version_2, while_swapping};
+use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::output;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn links_in_place_of_proc_sys_and_dev() {
@@ -134,6 +134,50 @@ fn nothing_of_the_host_is_seen() {
 }
 
 #[test]
+fn an_overlay_does_not_tell_where_its_layers_are() {
+    let b = Bundle::new("true");
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let layer = Tar::new()
+        .dir("bin/")
+        .entry(tar::EntryType::Regular, "bin/busybox", 0o755, "", &busybox)
+        .dir("proc/");
+    let upper = Tar::new().file("etc/upper", b"");
+    let layers = [Blob::gzip(&layer.finish()), Blob::gzip(&upper.finish())];
+    let dir = tempfile::tempdir().unwrap();
+    Layout::new(dir.path()).add("x:0", &layers, &json!({}));
+    b.store.ok(&["copy", "-q", &format!("oci:{}:x:0", dir.path().display()), "store:localhost/x:0"]);
+    let store = b.store.path().to_str().unwrap();
+    let check = |text: &str| {
+        let root = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap();
+        assert!(root.contains(" - overlay overlay ") && root.contains("upperdir="), "{text}");
+        assert!(!text.contains(store), "{text}");
+    };
+    let show = ["/bin/busybox", "cat", "/proc/self/mountinfo"];
+    check(&b.store.ok(&[&["run", "--driver", "overlay", "localhost/x:0", "--"], &show[..]].concat()));
+    b.store.ok(&[
+        "bundle",
+        "create",
+        "--driver",
+        "overlay",
+        "localhost/x:0",
+        &b.id,
+        "--",
+        "/bin/busybox",
+        "sleep",
+        "60",
+    ]);
+    let out = b.detached(&["create", &b.id]);
+    assert!(out.status.success(), "{out:?}");
+    b.store.ok(&["start", &b.id]);
+    check(&b.store.ok(&[&["exec", &b.id], &show[..]].concat()));
+    let out = b.dir.join("out");
+    b.store.ok(&["cp", &format!("{}:/proc/1/mountinfo", b.id), out.to_str().unwrap()]);
+    check(&fs::read_to_string(out).unwrap());
+    b.store.ok(&["delete", "--force", &b.id]);
+    b.store.ok(&["bundle", "delete", &b.id]);
+}
+
+#[test]
 fn names_do_not_lead_out() {
     let b = Bundle::new("true");
     for id in ["../x", "a/b", "..", "", "a\nb", "."] {
@@ -207,28 +251,6 @@ fn a_new_session_and_keyring() {
     let b = Bundle::new("cut -d' ' -f5,6 /proc/self/stat; cat /proc/keys | wc -l");
     // Process group and session are those of pid 1.
     assert!(b.run(0).starts_with("1 1\n"));
-}
-
-/// Exchanges the names `a` and `b` in `dir` over and over while `work` is done.
-fn while_swapping(dir: &Path, a: &str, b: &str, work: impl FnOnce()) {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    let dir = fs::File::open(dir).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                rustix::fs::renameat_with(&dir, a, &dir, b, flags).unwrap();
-            }
-        });
-        let _stop = Stop(&stop);
-        work();
-    });
 }
 
 #[test]

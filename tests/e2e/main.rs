@@ -6,6 +6,7 @@
 mod common;
 mod conformance;
 mod control;
+mod cp;
 
 mod archives;
 mod archives_hostile;

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A store with one bundle in it, and whatever runs from it; gone with the value.
 pub struct Bundle {
@@ -168,4 +169,26 @@ pub fn busybox(rootfs: &Path) {
     for name in super::ok("/bin/busybox", &["--list"]).lines().filter(|n| *n != "busybox") {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
+}
+
+/// Exchanges the names `a` and `b` in `dir` over and over while `work` is done.
+pub fn while_swapping(dir: &Path, a: &str, b: &str, work: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    let dir = fs::File::open(dir).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&dir, a, &dir, b, flags).unwrap();
+            }
+        });
+        let _stop = Stop(&stop);
+        work();
+    });
 }
