@@ -45,6 +45,7 @@ mod log;
 mod login;
 mod logout;
 mod mkimg;
+mod net;
 mod pause;
 mod phases;
 mod progress;

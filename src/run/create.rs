@@ -9,6 +9,7 @@ use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag, decode};
 use super::terminal::{self, Exit};
 use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
+use crate::bundle::Network;
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
 use crate::sys::{Call, pty, systemd};
@@ -74,6 +75,7 @@ struct Prepared {
     program: Program,
     plan: Plan,
     cgroup: Cgroup,
+    network: Network,
 }
 
 impl Launch {
@@ -208,7 +210,7 @@ impl Launch {
             mount.destination = Path::new("/").join(&mount.destination);
         }
         spec.check()?;
-        network::check(&spec)?;
+        let network = network::parse(&spec)?;
         reaper::is_wanted(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
         let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
@@ -224,7 +226,7 @@ impl Launch {
         }
         let name = runtime.group_name(&self.id);
         let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
-        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, network })
     }
 
     fn launch(
@@ -298,6 +300,7 @@ impl Launch {
             rootfs: &p.rootfs,
             cgroup: &p.cgroup,
             program: &p.program,
+            network: &p.network,
             console,
             start: &gate.start,
             report: &gate.report,
@@ -328,7 +331,7 @@ impl Launch {
             let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
-        network::outside(&p.spec, &self.id, pid)?;
+        network::outside(&p.network, &self.id, pid)?;
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;

@@ -5,6 +5,7 @@ use super::process::Program;
 use super::reaper::{self, Reaper};
 use super::sync::{Channel, Tag, encode};
 use super::{Error, Result, cgroup::Cgroup, hooks, namespaces, network, spec, spec::Spec, state, sysctl};
+use crate::bundle::Network;
 use crate::sys::pty::{self, Pty};
 use crate::sys::{Call, mountfd, process};
 use rustix::fd::{AsFd, OwnedFd};
@@ -23,6 +24,8 @@ pub struct Init<'a> {
     pub rootfs: &'a Path,
     /// Its control groups.
     pub cgroup: &'a Cgroup,
+    /// Its network.
+    pub network: &'a Network,
     /// What it becomes.
     pub program: &'a Program,
     /// Takes the driving end of its terminal.
@@ -89,7 +92,7 @@ impl Init<'_> {
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
                 channel.expect(Tag::Grouped)?;
-                network::linked(self.spec)?;
+                network::linked(self.network)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }

@@ -4,26 +4,31 @@
 //! `ve-…` on the host, both up, no addresses. Both ends vanish with the namespace.
 
 use super::{Error, Result, io_error, spec::Spec};
+use crate::bundle::network::{Mode, NETWORK_ANNOTATION, Network};
 use crate::sys::netlink;
 use rustix::fd::AsFd;
 use std::path::Path;
 
-const ANNOTATION: &str = "org.shipimg.network";
 /// How much of the container's id the name of the host's end has, in characters.
 const ID_ROOM: usize = 5;
 
-/// Refuses an annotation that would not be honoured.
+/// What the annotation asks for; refused where it would not be honoured.
 ///
 /// # Errors
-/// [`Error::Invalid`].
-pub fn check(spec: &Spec) -> Result<()> {
-    let reason = match spec.annotations.get(ANNOTATION).map(String::as_str) {
-        None => return Ok(()),
-        Some("private") if spec.new_namespace("network") => return Ok(()),
-        Some("private") => "private needs a new network namespace".to_string(),
-        Some(other) => format!("unknown value {other:?}"),
-    };
-    Err(Error::Invalid { field: format!("annotations.{ANNOTATION}"), reason })
+/// [`Error::Invalid`], [`Error::Unsupported`].
+pub fn parse(spec: &Spec) -> Result<Network> {
+    let Some(text) = spec.annotations.get(NETWORK_ANNOTATION) else { return Ok(Network::default()) };
+    let invalid = |reason| Error::Invalid { field: format!("annotations.{NETWORK_ANNOTATION}"), reason };
+    let network = Network::parse(text).map_err(invalid)?;
+    let needs_own = network.mode != Mode::None || network.netns_name.is_some();
+    if needs_own && !spec.new_namespace("network") {
+        return Err(invalid(format!("{} needs a new network namespace", network.mode)));
+    }
+    match network.mode {
+        Mode::None | Mode::Private => Ok(network),
+        Mode::Container => Err(Error::NoContainer { id: network.container.unwrap_or_default() }),
+        mode => Err(Error::Unsupported { what: format!("the network {mode}") }),
+    }
 }
 
 /// From inside a new network namespace: loopback up.
@@ -38,16 +43,16 @@ pub fn inside(spec: &Spec) -> Result<()> {
 ///
 /// # Errors
 /// The failed ioctl.
-pub fn linked(spec: &Spec) -> Result<()> {
-    if spec.annotations.contains_key(ANNOTATION) { Ok(netlink::set_up("eth0")?) } else { Ok(()) }
+pub fn linked(network: &Network) -> Result<()> {
+    if network.mode == Mode::Private { Ok(netlink::set_up("eth0")?) } else { Ok(()) }
 }
 
 /// From the host: the link to the namespace of `pid`, where the annotation asks for it.
 ///
 /// # Errors
 /// The failed call.
-pub fn outside(spec: &Spec, id: &str, pid: i32) -> Result<()> {
-    if !spec.annotations.contains_key(ANNOTATION) {
+pub fn outside(network: &Network, id: &str, pid: i32) -> Result<()> {
+    if network.mode != Mode::Private {
         return Ok(());
     }
     let path = format!("/proc/{pid}/ns/net");
