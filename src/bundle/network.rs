@@ -235,6 +235,13 @@ impl Subnet {
         (self.base + 2..last).map(Ipv4Addr::from_bits)
     }
 
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let shorter = self.length.min(other.length);
+        Self::around(self.base(), shorter).base == Self::around(other.base(), shorter).base
+    }
+
     /// Whether a container may have `address`.
     #[must_use]
     pub fn has(&self, address: Ipv4Addr) -> bool {
@@ -322,7 +329,7 @@ pub struct Network {
     /// Its address; the next free one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,
-    /// Its interface's address; the kernel's choice where absent.
+    /// Its interface's address; one made of the other where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// The bridge's addresses; those it has, or the default ones, where absent.
@@ -387,6 +394,11 @@ impl Network {
             if given && !fits.contains(&self.mode) {
                 return Err(format!("{option}: the network {} has no use for it", self.mode));
             }
+        }
+        if let Some(host) = self.add_host.iter().find(|h| h.address.is_none())
+            && !matches!(self.mode, Bridge | Pasta)
+        {
+            return Err(format!("--add-host {host}: the network {} has no gateway", self.mode));
         }
         if self.mode == Container && !self.container.as_deref().is_some_and(is_component) {
             return Err("the network container needs the name of one".to_string());
@@ -567,6 +579,13 @@ mod tests {
             assert_eq!(subnet.has(Ipv4Addr::new(192, 168, 7, last)), has, "{last}");
         }
         assert_eq!(Subnet::around(Ipv4Addr::new(10, 129, 3, 4), 16), Subnet::default());
+        for (other, meet) in [("10.129.9.0/24", true), ("10.0.0.0/8", true), ("10.130.0.0/16", false)] {
+            let other: Subnet = other.parse().unwrap();
+            assert_eq!(
+                (Subnet::default().overlaps(&other), other.overlaps(&Subnet::default())),
+                (meet, meet)
+            );
+        }
         for bad in [
             "10.0.0.0",
             "10.0.0.1/24",
@@ -633,6 +652,7 @@ mod tests {
             (r#"{"mode":"container"}"#, "needs the name"),
             (r#"{"mode":"container","container":"../x"}"#, "needs the name"),
             (r#"{"mode":"container","container":"x","dns":["1.1.1.1"]}"#, "--dns"),
+            (r#"{"mode":"none","add_host":["x:host-gateway"]}"#, "no gateway"),
             (r#"{"mode":"bridge","netns_name":"../x"}"#, "../x"),
             (r#"{"mode":"bridge","dns_search":["a\nb"]}"#, "wanted letters"),
             (r#"{"mode":"bridge","publish":[{"container":0}]}"#, "port 0"),

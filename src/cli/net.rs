@@ -20,7 +20,7 @@ pub struct Networking {
     /// Address on the bridge [default: the next free one]
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
-    /// Address of the interface, as 02:42:ac:11:00:02
+    /// Hardware address, as 02:42:ac:11:00:02
     #[arg(long, value_name = "MAC", alias = "mac-address")]
     mac: Option<Mac>,
     /// Addresses of the bridge [default: `SHIPIMG_SUBNET`, else those it has, else 10.129.0.0/16]

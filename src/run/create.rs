@@ -9,7 +9,6 @@ use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag, decode};
 use super::terminal::{self, Exit};
 use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
-use crate::bundle::Network;
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
 use crate::sys::{Call, pty, systemd};
@@ -75,7 +74,7 @@ struct Prepared {
     program: Program,
     plan: Plan,
     cgroup: Cgroup,
-    network: Network,
+    network: network::Plan,
 }
 
 impl Launch {
@@ -210,7 +209,7 @@ impl Launch {
             mount.destination = Path::new("/").join(&mount.destination);
         }
         spec.check()?;
-        let network = network::parse(&spec)?;
+        let network = network::Plan::new(&mut spec, runtime)?;
         reaper::is_wanted(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
         let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
@@ -220,6 +219,7 @@ impl Launch {
         }
         let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
         let plan = Plan::new(&spec)?;
+        network.joined()?;
         let by_systemd = self.systemd_cgroup || runtime.systemd();
         if by_systemd && !systemd::is_there() {
             return Err(Error::Unsupported { what: "cgroup manager systemd".into() });
@@ -249,6 +249,7 @@ impl Launch {
             cgroups: prepared.cgroup.paths(),
             own_cgroups: prepared.cgroup.new_paths(),
             unit: prepared.cgroup.unit().map(|unit| unit.name.clone()),
+            network: None,
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
@@ -290,6 +291,7 @@ impl Launch {
         if unit.is_none() {
             p.cgroup.create(resources)?;
         }
+        let files = p.network.files(&p.spec, &self.id, dir)?;
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
         let (ours, theirs) = Channel::pair()?;
         let document = state.document(Status::Creating);
@@ -301,6 +303,7 @@ impl Launch {
             cgroup: &p.cgroup,
             program: &p.program,
             network: &p.network,
+            files: &files,
             console,
             start: &gate.start,
             report: &gate.report,
@@ -312,6 +315,7 @@ impl Launch {
         let group = if unit.is_none() { p.cgroup.open_v2()? } else { None };
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
         keep.extend(console.map(AsRawFd::as_raw_fd));
+        keep.extend(files.numbers());
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
@@ -331,14 +335,14 @@ impl Launch {
             let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
-        network::outside(&p.network, &self.id, pid)?;
+        let told = p.network.attach(&p.spec, state, dir, pid)?;
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;
             p.cgroup.create(resources)?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
-        ours.send(Tag::Grouped, &[])?;
+        ours.send(Tag::Grouped, &told)?;
         if has_runtime_hooks(&p.spec) {
             ours.expect(Tag::Mounted)?;
             state.write(dir)?;

@@ -5,7 +5,6 @@ use super::process::Program;
 use super::reaper::{self, Reaper};
 use super::sync::{Channel, Tag, encode};
 use super::{Error, Result, cgroup::Cgroup, hooks, namespaces, network, spec, spec::Spec, state, sysctl};
-use crate::bundle::Network;
 use crate::sys::pty::{self, Pty};
 use crate::sys::{Call, mountfd, process};
 use rustix::fd::{AsFd, OwnedFd};
@@ -25,7 +24,9 @@ pub struct Init<'a> {
     /// Its control groups.
     pub cgroup: &'a Cgroup,
     /// Its network.
-    pub network: &'a Network,
+    pub network: &'a network::Plan,
+    /// What is mounted into its `/etc`.
+    pub files: &'a network::Files,
     /// What it becomes.
     pub program: &'a Program,
     /// Takes the driving end of its terminal.
@@ -83,7 +84,7 @@ impl Init<'_> {
         if !self.keep_keyring {
             process::new_session_keyring(&format!("_ses.{}", self.id))?;
         }
-        network::inside(self.spec)?;
+        self.network.begin(self.spec)?;
         namespaces::new_time(self.spec)?;
         let label = self.program.open_label()?;
         let reaper = if reaper::is_wanted(self.spec)? { Some(Reaper::open(self.report)?) } else { None };
@@ -91,8 +92,7 @@ impl Init<'_> {
         let mut waiting = true;
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
-                channel.expect(Tag::Grouped)?;
-                network::linked(self.network)?;
+                self.network.inside(&channel.expect(Tag::Grouped)?)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }
@@ -135,6 +135,7 @@ impl Init<'_> {
         self.names()?;
         sysctl::write(self.spec)?;
         grouped()?;
+        self.files.mount(self.spec, &mounts.root)?;
         self.hooks(channel)?;
         mounts.close_root()?;
         state::close_to_others()?;

@@ -3,7 +3,7 @@
 use super::create::read_all;
 use super::state::{self, State, Status};
 use super::sync::decode;
-use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
+use super::{Error, Result, cgroup, hooks, io_error, network, spec::Spec};
 use crate::store::Area;
 use crate::sys::{Call, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -366,6 +366,7 @@ impl Container {
                 }
                 // Without a pid namespace of its own its other processes go on.
                 empty(&state.cgroups, &state.own_cgroups)?;
+                state.network.as_ref().map_or(Ok(()), network::detach)?;
             }
             Err(e) if is_missing(e) => {}
             Err(_) => {
