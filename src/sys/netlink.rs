@@ -13,7 +13,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -180,6 +181,20 @@ impl Route {
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         message.attributes.push(LinkAttribute::IfAlias(alias.to_string()));
         self.ask(&format!("alias of {name}"), RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Lets a bridge send a frame back by the port that it came from.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn set_hairpin(&self, name: &str) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        ]));
+        self.ask(&format!("hairpin of {name}"), RouteNetlinkMessage::NewLink(message), 0)
     }
 
     /// Sets an interface up.

@@ -35,6 +35,7 @@ mod hostile_transfer;
 mod killed;
 mod limits;
 mod mkimg;
+mod network;
 mod output;
 mod owners;
 mod pull;

@@ -16,6 +16,7 @@ use super::super::{Error, Result, io_error};
 use super::neighbours::{Host, Neighbour};
 use super::{firewall, ports};
 use crate::bundle::network::{Mac, Network, Publish, Subnet};
+use crate::sys;
 use crate::sys::netlink::{Link, Veth};
 use rustix::fd::BorrowedFd;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,7 @@ struct Bridge {
     /// None for one that is half-made.
     subnet: Option<Subnet>,
     forward: bool,
+    is_new: bool,
     members: Vec<Member>,
 }
 
@@ -122,8 +124,11 @@ fn attach_to(
     mut guest: Guest,
     record: &mut dyn FnMut(&Port) -> Result<()>,
 ) -> Result<()> {
+    // First, since without nft nothing is to be made.
+    let rules = firewall::rules()?;
     let (bridge, subnet) = ensure(host, network.subnet)?;
-    let rules = match firewall::rules()? {
+    let rules = match rules {
+        _ if bridge.is_new => Vec::new(),
         Some(rules) => rules,
         None => firewall::make(subnet).map(|()| Vec::new())?,
     };
@@ -151,6 +156,10 @@ fn attach_to(
     host.route().add_veth(&veth)?;
     let name: String = guest.id.chars().take(NAME).collect();
     host.route().set_alias(&guest.veth, &format!("{MARK} {address} {mac} {name}"))?;
+    if !port.publish.is_empty() {
+        // What it sends to its own published port is bridged where br_netfilter is on.
+        host.route().set_hairpin(&guest.veth)?;
+    }
     firewall::change(&guest.veth, address, &port.publish, &stale)?;
     guest.neighbour.address = address;
     host.add(&guest.veth, &guest.neighbour)?;
@@ -232,11 +241,15 @@ fn make(host: &Host, subnet: Subnet) -> Result<(Bridge, Subnet)> {
     route.set_up(BRIDGE)?;
     let end = if forward { " forward" } else { "" };
     route.set_alias(BRIDGE, &format!("{MARK} {subnet}{end}"))?;
-    Ok((Bridge { index, subnet: Some(subnet), forward, members: Vec::new() }, subnet))
+    Ok((Bridge { index, subnet: Some(subnet), forward, is_new: true, members: Vec::new() }, subnet))
 }
 
 fn take_down(host: &Host, bridge: &Bridge) -> Result<()> {
-    firewall::remove()?;
+    match firewall::remove() {
+        // There are no rules then.
+        Err(Error::Sys(sys::Error::NoProgram { .. })) => {}
+        other => other?,
+    }
     if bridge.forward {
         write_setting(FORWARD, "0")?;
     }
@@ -256,7 +269,7 @@ fn find(host: &Host) -> Result<Option<Bridge>> {
     let subnet = words.next().and_then(|word| word.parse().ok());
     let forward = words.next() == Some("forward");
     let members = links.iter().filter(|l| l.bridge == link.index).map(member).collect();
-    Ok(Some(Bridge { index: link.index, subnet, forward, members }))
+    Ok(Some(Bridge { index: link.index, subnet, forward, is_new: false, members }))
 }
 
 fn member(link: &Link) -> Member {
@@ -343,7 +356,8 @@ mod tests {
     #[test]
     fn addresses_are_handed_out_once() {
         let subnet: Subnet = "10.9.0.0/29".parse().unwrap();
-        let mut bridge = Bridge { index: 1, subnet: Some(subnet), forward: false, members: Vec::new() };
+        let mut bridge =
+            Bridge { index: 1, subnet: Some(subnet), forward: false, is_new: true, members: Vec::new() };
         for last in [2, 3, 4, 5, 6] {
             let address = bridge.choose(subnet, None).unwrap();
             assert_eq!(address.octets()[3], last);
