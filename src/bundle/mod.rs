@@ -20,6 +20,7 @@ mod convert;
 mod health;
 mod limits;
 mod mount;
+pub mod network;
 mod seccomp;
 mod settings;
 pub mod spec;
@@ -29,8 +30,9 @@ pub mod users;
 pub use health::HealthChange;
 pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, ulimit};
 pub use mount::{clean, mount, plain, tmpfs, volume};
+pub use network::{Net, Network};
 pub use seccomp::{Seccomp, seccomp};
-pub use settings::{Caps, HEALTH_ANNOTATION, Net, STOP_SIGNAL_ANNOTATION, Settings};
+pub use settings::{Caps, HEALTH_ANNOTATION, STOP_SIGNAL_ANNOTATION, Settings};
 pub use unpacked::{RECORD, Unpacked};
 pub use users::Ids;
 
@@ -86,6 +88,9 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Options of the network that do not go together.
+    #[error("{0}")]
+    Network(String),
     /// The named network namespace is not there.
     #[error("network namespace {0:?} does not exist in /run/netns")]
     NoNetns(String),
@@ -122,7 +127,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::User { .. } | Self::Config { .. } => Kind::Integrity,
-            Self::Name(_) | Self::Exists(_) | Self::Setting { .. } => Kind::Input,
+            Self::Name(_) | Self::Exists(_) | Self::Setting { .. } | Self::Network(_) => Kind::Input,
             Self::Missing(_) | Self::NoNetns(_) => Kind::Missing,
             Self::Spec(_) => Kind::Internal,
             Self::Io { source, .. } => Kind::of_io(source),

@@ -48,6 +48,7 @@ mod login;
 mod logout;
 mod logs;
 mod mkimg;
+mod net;
 mod pause;
 mod phases;
 mod progress;

@@ -138,8 +138,10 @@ impl Args {
 
     fn launch(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
-        if self.runtime.is_some() && self.settings.own_network() {
-            return Err(Usage::Own("--net private").into());
+        if self.runtime.is_some()
+            && let Some(own) = self.settings.own_network()
+        {
+            return Err(Usage::Own(own).into());
         }
         let containers = context.runtime()?;
         let (keep, detach, print, runtime) =

@@ -2,7 +2,7 @@
 
 use super::events::interval;
 use super::{Error, Result};
-use crate::bundle::{self, Caps, HealthChange, HostDevice, Limits, Net, Seccomp, Settings};
+use crate::bundle::{self, Caps, HealthChange, HostDevice, Limits, Seccomp, Settings, network};
 use crate::sys::signal;
 use oci_spec::runtime::{Mount, PosixRlimit};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub struct Overrides {
     #[arg(long, short, value_name = "DIR", value_parser = directory)]
     workdir: Option<PathBuf>,
     /// Host name inside [default: the container's name]
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    #[arg(long, value_name = "NAME", value_parser = network::host_name)]
     hostname: Option<String>,
     /// Mount a path of the host
     #[arg(long, short, value_name = "SRC:DST[:OPTIONS]", value_parser = bundle::volume)]
@@ -44,9 +44,8 @@ pub struct Overrides {
     /// Make the root filesystem writable, which is the default
     #[arg(long, overrides_with = "read_only")]
     rw: bool,
-    /// Network: none, host, private (a veth pair) or ns:NAME (join `/run/netns/NAME`)
-    #[arg(long, value_name = "NET")]
-    net: Option<String>,
+    #[command(flatten)]
+    net: super::net::Networking,
     /// Add capabilities, as `NET_RAW,NET_ADMIN`, or ALL
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     cap_add: Vec<Caps>,
@@ -208,15 +207,6 @@ fn directory(text: &str) -> std::result::Result<PathBuf, String> {
     if text == "/" { Ok("/".into()) } else { bundle::clean(text) }
 }
 
-/// As the kernel and DNS take it.
-fn host_name(text: &str) -> std::result::Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
-        return Err("wanted letters, digits, `-`, `.` and `_`, at most 64".to_string());
-    }
-    Ok(text.to_string())
-}
-
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
@@ -241,9 +231,9 @@ impl Overrides {
         *self != Self::default()
     }
 
-    /// Whether something is asked for that the runner alone does, on what an annotation says.
-    pub fn own_network(&self) -> bool {
-        self.net.as_deref() == Some("private")
+    /// The network that is asked for, where it is one that the runner alone makes.
+    pub fn own_network(&self) -> Option<&'static str> {
+        self.net.own()
     }
 
     /// The settings, with the program and its arguments.
@@ -270,7 +260,8 @@ impl Overrides {
             seccomp: self.seccomp.clone().unwrap_or_default(),
             no_new_privileges: false,
             apparmor: None,
-            net: self.net.as_deref().map_or(Ok(Net::None), str::parse)?,
+            net: self.net.net()?,
+            network: self.net.network()?,
             read_only: self.read_only && !self.rw,
             mounts: [&self.volume[..], &self.mount, &self.tmpfs].concat(),
             devices: self.device.clone(),

@@ -146,6 +146,7 @@ pub(super) struct Prepared {
     program: Program,
     plan: Plan,
     cgroup: Cgroup,
+    network: network::Plan,
 }
 
 impl Launch {
@@ -305,7 +306,7 @@ impl Launch {
             mount.destination = Path::new("/").join(&mount.destination);
         }
         spec.check()?;
-        network::check(&spec)?;
+        let network = network::Plan::new(&mut spec, runtime)?;
         reaper::is_wanted(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
         let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
@@ -315,13 +316,14 @@ impl Launch {
         }
         let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
         let plan = Plan::new(&spec)?;
+        network.joined()?;
         let by_systemd = self.systemd_cgroup || runtime.systemd();
         if by_systemd && !systemd::is_there() {
             return Err(Error::Unsupported { what: "cgroup manager systemd".into() });
         }
         let name = runtime.group_name(&self.id);
         let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
-        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, network })
     }
 
     fn launch(
@@ -348,6 +350,7 @@ impl Launch {
             cgroups: prepared.cgroup.paths(),
             own_cgroups: prepared.cgroup.new_paths(),
             unit: prepared.cgroup.unit().map(|unit| unit.name.clone()),
+            network: None,
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
@@ -389,6 +392,7 @@ impl Launch {
         if unit.is_none() {
             p.cgroup.create(resources)?;
         }
+        let files = p.network.files(&p.spec, &self.id, dir)?;
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
         let (ours, theirs) = Channel::pair()?;
         let document = state.document(Status::Creating);
@@ -401,6 +405,8 @@ impl Launch {
             program: &p.program,
             streams: manner.streams.as_ref(),
             console: manner.console.as_ref(),
+            network: &p.network,
+            files: &files,
             start: &gate.start,
             report: &gate.report,
             state: &document,
@@ -412,6 +418,7 @@ impl Launch {
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
         keep.extend(manner.console.as_ref().map(AsRawFd::as_raw_fd));
         keep.extend(manner.streams.iter().flatten().map(AsRawFd::as_raw_fd));
+        keep.extend(files.numbers());
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
@@ -431,14 +438,14 @@ impl Launch {
             let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
-        network::outside(&p.spec, &self.id, pid)?;
+        let told = p.network.attach(&p.spec, state, dir, pid)?;
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;
             p.cgroup.create(resources)?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
-        ours.send(Tag::Grouped, &[])?;
+        ours.send(Tag::Grouped, &told)?;
         if has_runtime_hooks(&p.spec) {
             ours.expect(Tag::Mounted)?;
             state.write(dir)?;

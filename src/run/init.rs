@@ -23,6 +23,10 @@ pub struct Init<'a> {
     pub rootfs: &'a Path,
     /// Its control groups.
     pub cgroup: &'a Cgroup,
+    /// Its network.
+    pub network: &'a network::Plan,
+    /// What is mounted into its `/etc`.
+    pub files: &'a network::Files,
     /// What it becomes.
     pub program: &'a Program,
     /// Its standard streams, instead of those of the process that made it.
@@ -82,7 +86,7 @@ impl Init<'_> {
         if !self.keep_keyring {
             process::new_session_keyring(&format!("_ses.{}", self.id))?;
         }
-        network::inside(self.spec)?;
+        self.network.begin(self.spec)?;
         namespaces::new_time(self.spec)?;
         let label = self.program.open_label()?;
         let reaper = if reaper::is_wanted(self.spec)? { Some(Reaper::open(self.report)?) } else { None };
@@ -90,8 +94,7 @@ impl Init<'_> {
         let mut waiting = true;
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
-                channel.expect(Tag::Grouped)?;
-                network::linked(self.spec)?;
+                self.network.inside(&channel.expect(Tag::Grouped)?)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }
@@ -135,6 +138,7 @@ impl Init<'_> {
         self.names()?;
         sysctl::write(self.spec)?;
         grouped()?;
+        self.files.mount(self.spec, &mounts.root)?;
         self.hooks(channel)?;
         mounts.close_root()?;
         state::close_to_others()?;

@@ -4,7 +4,7 @@ use super::create::read_all;
 use super::state::{self, State, Status};
 use super::sync::decode;
 use super::terminal::Exit;
-use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
+use super::{Error, Result, cgroup, hooks, io_error, network, spec::Spec};
 use crate::bundle::Bundle;
 use crate::store::Area;
 use crate::sys::{Call, signal};
@@ -423,6 +423,7 @@ impl Container {
                 }
                 // Without a pid namespace of its own its other processes go on.
                 empty(&state.cgroups, &state.own_cgroups)?;
+                state.network.as_ref().map_or(Ok(()), network::detach)?;
             }
             Err(e) if is_missing(e) => {}
             Err(_) => {

@@ -5,6 +5,7 @@
 //!   state.json                      see [`state::State`]; replaced by rename
 //!   config.json                     the bundle's, as it was at `create`
 //!   start, report                   fifos, there until the container is started
+//!   etc/                            files that are mounted into its /etc, see [`network`]
 //! ```
 //!
 //! A launch copies this process once with clone3(2), into all new namespaces at once. The
@@ -140,6 +141,20 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// Something of the network is another's.
+    #[error("{what} is taken by {by}")]
+    Taken {
+        /// What.
+        what: String,
+        /// Whose it is.
+        by: String,
+    },
+    /// The bridge cannot be used as asked for.
+    #[error("bridge shipimg0: {reason}")]
+    Bridge {
+        /// Why.
+        reason: String,
+    },
     /// Its process has ended.
     #[error("container not running: {id}")]
     NotRunning {
@@ -241,6 +256,8 @@ impl Error {
             | Self::Damaged { .. }
             | Self::Invalid { .. }
             | Self::BadId { .. }
+            | Self::Taken { .. }
+            | Self::Bridge { .. }
             | Self::Exists { .. }
             | Self::State { .. }
             | Self::NotRunning { .. }

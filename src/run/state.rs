@@ -124,6 +124,9 @@ pub struct State {
     /// The scope of systemd that they belong to.
     #[serde(default)]
     pub unit: Option<String>,
+    /// What there is of its network outside of it.
+    #[serde(default)]
+    pub network: Option<super::network::Attached>,
     /// Of config.json.
     pub annotations: BTreeMap<String, String>,
 }

@@ -21,7 +21,8 @@ pub enum Tag {
     Pid = b'P',
     /// To init: its user namespace has id maps.
     Mapped = b'm',
-    /// To init: it is in its control groups.
+    /// To init: it is in its control groups, and has its link to the host; with what it is to know
+    /// of that.
     Grouped = b'c',
     /// To the parent: everything is mounted, hooks may run.
     Mounted = b'M',

@@ -37,6 +37,7 @@ mod hostile_transfer;
 mod killed;
 mod limits;
 mod mkimg;
+mod network;
 mod output;
 mod owners;
 mod pull;
