@@ -76,14 +76,7 @@ impl Spec {
         if self.linux.intel_rdt.is_some() {
             return Err(Error::Unsupported { what: "linux.intelRdt".into() });
         }
-        for mount in &self.mounts {
-            if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-                return Err(Error::Unsupported {
-                    what: format!("idmapped mount of {}", mount.destination.display()),
-                });
-            }
-        }
-        Ok(())
+        self.mounts.iter().try_for_each(|mount| super::idmap::check(self, mount))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `create` and `run`: from a bundle to a process that waits for its start, and on.
 
 use super::cgroup::{self, Cgroup};
+use super::idmap::{self, Idmaps};
 use super::init::{Init, has_runtime_hooks};
 use super::lifecycle::{Container, Lock, Runtime, end};
 use super::namespaces::{self, Plan};
@@ -74,6 +75,7 @@ struct Prepared {
     program: Program,
     plan: Plan,
     cgroup: Cgroup,
+    idmaps: Idmaps,
 }
 
 impl Launch {
@@ -224,7 +226,8 @@ impl Launch {
         }
         let name = runtime.group_name(&self.id);
         let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
-        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
+        let idmaps = idmap::prepare(&spec, &bundle)?;
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, idmaps })
     }
 
     fn launch(
@@ -297,6 +300,7 @@ impl Launch {
             bundle: &p.bundle,
             rootfs: &p.rootfs,
             cgroup: &p.cgroup,
+            idmaps: &p.idmaps,
             program: &p.program,
             console,
             start: &gate.start,
@@ -309,6 +313,7 @@ impl Launch {
         let group = if unit.is_none() { p.cgroup.open_v2()? } else { None };
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
         keep.extend(console.map(AsRawFd::as_raw_fd));
+        keep.extend(idmap::numbers(&p.idmaps));
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
@@ -321,7 +326,7 @@ impl Launch {
         let pid = child.pid;
         state.process = Some(ProcessId::of(pid)?);
         if p.spec.new_namespace("user") {
-            namespaces::write_maps(pid, &p.spec)?;
+            namespaces::write_maps(pid, &p.spec.linux.uid_mappings, &p.spec.linux.gid_mappings)?;
             ours.send(Tag::Mapped, &[])?;
         }
         if let Some(adjustment) = p.program.spec().oom_score_adj {

@@ -10,7 +10,7 @@ const HOOKS: [&str; 6] =
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 
 /// Options of mounts, with their recursive forms.
-const OPTIONS: [&str; 52] = [
+const OPTIONS: [&str; 54] = [
     "async",
     "atime",
     "bind",
@@ -18,6 +18,7 @@ const OPTIONS: [&str; 52] = [
     "dev",
     "diratime",
     "exec",
+    "idmap",
     "loud",
     "noatime",
     "nodev",
@@ -37,6 +38,7 @@ const OPTIONS: [&str; 52] = [
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -111,7 +113,7 @@ pub fn features() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}}
+            "mountExtensions": {"idmap": {"enabled": true}}
         },
         "annotations": {"org.shipimg.version": env!("CARGO_PKG_VERSION")},
         "potentiallyUnsafeConfigAnnotations": []

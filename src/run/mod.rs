@@ -36,6 +36,7 @@ mod devices;
 mod exec;
 mod features;
 mod hooks;
+mod idmap;
 mod init;
 mod lifecycle;
 mod mounts;

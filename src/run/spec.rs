@@ -67,7 +67,7 @@ document! {
         source: Option<String>,
         /// As in fstab(5).
         options: Vec<String>,
-        /// Ids of an idmapped mount.
+        /// Ids of an idmapped mount, those of the filesystem as the ones inside.
         uid_mappings: Vec<IdMapping>,
         /// Ids of an idmapped mount.
         gid_mappings: Vec<IdMapping>,

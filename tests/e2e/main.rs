@@ -5,6 +5,9 @@
 
 mod common;
 mod conformance;
+mod conformance_linux;
+mod conformance_mounts;
+mod conformance_process;
 mod control;
 
 mod archives;
