@@ -349,6 +349,9 @@ impl Launch {
             hooks::run("createRuntime", &p.spec.hooks.create_runtime, &document)?;
             ours.send(Tag::Hooked, &[])?;
         }
+        if let Some(agent) = p.program.listener() {
+            agent.send(&ours, child, &state.document(Status::Creating))?;
+        }
         ours.expect(Tag::Ready)?;
         state.complete = true;
         state.write(dir)?;

@@ -9,7 +9,7 @@ use super::init::hand_over;
 use super::lifecycle::{Container, PATIENCE, end};
 use super::process::Program;
 use super::spec::{self, Spec};
-use super::state::{self, Status};
+use super::state::{self, State, Status};
 use super::sync::{Channel, Tag};
 use super::terminal::{self, Exit};
 use super::{Error, Result, io_error, namespaces};
@@ -107,7 +107,7 @@ impl Exec {
             Fork::Parent(child) => child,
         };
         drop((theirs, console));
-        let begun = self.begin(&ours, &state.cgroups, &program, &child);
+        let begun = self.begin(&ours, (&state, status), &program, &child);
         if let Err(e) = begun {
             end(container.id(), &child.pidfd, &[])?;
             let _ = terminal::reap(child.pidfd.as_fd());
@@ -121,13 +121,22 @@ impl Exec {
     }
 
     /// Lets the process go on once it is in its groups; waits until it has become the program.
-    fn begin(&self, channel: &Channel, cgroups: &[PathBuf], program: &Program, child: &Child) -> Result<()> {
-        cgroup::enter_v1(cgroups, child.pid)?;
+    fn begin(
+        &self,
+        channel: &Channel,
+        (state, status): (&State, Status),
+        program: &Program,
+        child: &Child,
+    ) -> Result<()> {
+        cgroup::enter_v1(&state.cgroups, child.pid)?;
         if let Some(adjustment) = program.spec().oom_score_adj {
             let path = PathBuf::from(format!("/proc/{}/oom_score_adj", child.pid));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
         channel.send(Tag::Grouped, &[])?;
+        if let Some(agent) = program.listener() {
+            agent.send(channel, child, &state.document(status))?;
+        }
         channel.expect(Tag::Ready)?;
         if let Some(path) = &self.pid_file {
             write_pid(path, child.pid)?;

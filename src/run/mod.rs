@@ -39,6 +39,7 @@ mod hooks;
 mod idmap;
 mod init;
 mod lifecycle;
+mod listener;
 mod mounts;
 mod namespaces;
 mod network;

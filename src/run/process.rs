@@ -1,6 +1,6 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
-use super::{Error, Result, caps::Sets, reaper::Reaper, seccomp::Filter, spec, why};
+use super::{Error, Result, caps::Sets, listener::Listener, reaper::Reaper, seccomp::Filter, spec, why};
 use crate::bundle::users;
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
@@ -24,6 +24,7 @@ pub struct Program {
     sets: Sets,
     rlimits: Vec<(Resource, Rlimit)>,
     filter: Option<Filter>,
+    listener: Option<Listener>,
     label: Option<String>,
     persona: Option<u64>,
     preserve: u32,
@@ -42,13 +43,16 @@ impl Program {
             list.iter().map(|s| CString::new(s.as_bytes()).unwrap_or_default()).collect()
         };
         let wanted = process.capabilities.clone().unwrap_or_default();
+        let filter = linux.seccomp.as_ref().map(Filter::compile).transpose()?;
+        let profile = linux.seccomp.as_ref().filter(|_| filter.as_ref().is_some_and(|f| f.notifies));
         Ok(Self {
             args: c_strings(&process.args),
             env: c_strings(&process.env),
             home: OnceCell::new(),
             sets: Sets::resolve(&wanted)?,
             rlimits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
-            filter: linux.seccomp.as_ref().map(Filter::compile).transpose()?,
+            filter,
+            listener: profile.map(Listener::new).transpose()?,
             label: label(&process)?,
             persona: linux.personality.as_ref().map(persona).transpose()?,
             preserve,
@@ -60,6 +64,12 @@ impl Program {
     #[must_use]
     pub fn spec(&self) -> &spec::Process {
         &self.spec
+    }
+
+    /// The agent that is to decide on some of its system calls.
+    #[must_use]
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     /// Adds a capability to what the program gets.
@@ -114,6 +124,10 @@ impl Program {
         t::set_keep_capabilities(false).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
         self.sets.apply()?;
         rustix::process::umask(Mode::from_raw_mode(self.spec.user.umask.unwrap_or(0o022)));
+        if self.spec.no_new_privileges && self.listener.is_some() {
+            // The parent is still there to send what the agent needs.
+            self.load_filter()?;
+        }
         Ok(())
     }
 
@@ -132,10 +146,12 @@ impl Program {
     }
 
     fn load_filter(&self) -> Result<()> {
-        match &self.filter {
-            Some(filter) => Ok(process::load_seccomp(&filter.program, filter.flags)?),
-            None => Ok(()),
+        let Some(filter) = &self.filter else { return Ok(()) };
+        match &self.listener {
+            Some(agent) => agent.give(process::load_seccomp_listening(&filter.program, filter.flags)?),
+            None => process::load_seccomp(&filter.program, filter.flags)?,
         }
+        Ok(())
     }
 
     /// Enters the working directory: never through a magic link of procfs, never outside.
@@ -243,7 +259,7 @@ impl Program {
         for number in 3..3 + i32::try_from(self.preserve).unwrap_or(0) {
             let _ = process::keep_on_exec(number);
         }
-        if self.spec.no_new_privileges {
+        if self.spec.no_new_privileges && self.listener.is_none() {
             self.load_filter()?;
         }
         Ok(())

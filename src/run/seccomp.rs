@@ -3,7 +3,8 @@
 //! For one call, conditional rules are tried in their order, then the unconditional one, then
 //! the default. As other runtimes do, a call that is newer than all that the profile names
 //! answers `ENOSYS` where the default is another errno, so that programs fall back to the
-//! older call. Names that are not known are skipped. Notification is refused.
+//! older call. Names that are not known are skipped. Calls of `SCMP_ACT_NOTIFY` are decided on
+//! by an agent, see [`super::listener`].
 
 use super::{Error, Result, spec};
 use crate::sys::bpf::{self, Condition, Op, Outcome};
@@ -18,6 +19,8 @@ pub struct Filter {
     pub program: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u64,
+    /// Whether an agent decides on some calls.
+    pub notifies: bool,
 }
 
 /// Where x32's numbers begin; they share x86-64's architecture word.
@@ -53,9 +56,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | errno,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(Error::Unsupported { what: "seccomp action SCMP_ACT_NOTIFY".into() });
-        }
+        "SCMP_ACT_NOTIFY" => libc::SECCOMP_RET_USER_NOTIF,
         other => return Err(invalid(format!("unknown action {other:?}"))),
     })
 }
@@ -83,8 +84,14 @@ impl Filter {
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unsupported`].
     pub fn compile(profile: &spec::Seccomp) -> Result<Self> {
-        if !profile.listener_path.is_empty() {
-            return Err(Error::Unsupported { what: "linux.seccomp.listenerPath".into() });
+        let actions = profile.syscalls.iter().map(|rule| &rule.action).chain([&profile.default_action]);
+        let notifies = actions.into_iter().any(|action| action == "SCMP_ACT_NOTIFY");
+        let listens = !profile.listener_path.as_os_str().is_empty();
+        if notifies && !listens {
+            return Err(invalid("SCMP_ACT_NOTIFY needs a listenerPath".into()));
+        }
+        if !listens && !profile.listener_metadata.is_empty() {
+            return Err(invalid("listenerMetadata without listenerPath".into()));
         }
         let default = action(&profile.default_action, profile.default_errno_ret)?;
         let native = [NATIVE.to_string()];
@@ -97,7 +104,13 @@ impl Filter {
         }
         let program = bpf::compile(blocks, libc::SECCOMP_RET_KILL_PROCESS)
             .ok_or_else(|| invalid("more rules than the kernel takes".into()))?;
-        Ok(Self { program, flags: flags(&profile.flags)? })
+        // There is one thread only, and the kernel has these flags for one case each.
+        let others = if notifies {
+            libc::SECCOMP_FILTER_FLAG_TSYNC
+        } else {
+            libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+        };
+        Ok(Self { program, flags: flags(&profile.flags)? & !others, notifies })
     }
 }
 
@@ -108,6 +121,7 @@ fn flags(names: &[String]) -> Result<u64> {
                 "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
                 "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
                 "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
                 other => return Err(invalid(format!("unknown flag {other:?}"))),
             })
     })
@@ -234,7 +248,8 @@ mod tests {
         for profile in [
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             json!({"defaultAction": "NOPE"}),
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}),
             json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}),
         ] {
             assert!(compile(profile.clone()).is_err(), "{profile}");

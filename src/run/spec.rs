@@ -421,8 +421,10 @@ document! {
         architectures: Vec<String>,
         /// `SECCOMP_FILTER_FLAG_LOG` and so on.
         flags: Vec<String>,
-        /// Socket of an agent; refused.
-        listener_path: String,
+        /// Unix socket of the agent that decides on the calls of `SCMP_ACT_NOTIFY`.
+        listener_path: PathBuf,
+        /// What the agent is told beside the state.
+        listener_metadata: String,
         /// Rules.
         syscalls: Vec<SyscallRule>,
     }

@@ -50,6 +50,7 @@ mod registry_upload;
 mod rootfs;
 mod run;
 mod run_options;
+mod seccomp_agent;
 mod serve;
 mod serve_conformance;
 mod static_binary;
