@@ -70,11 +70,13 @@ impl Spec {
             }
         }
         super::sysctl::check(self)?;
-        if !self.linux.mount_label.is_empty() && !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(Error::Unsupported { what: format!("SELinux label {:?}", self.linux.mount_label) });
+        if !self.linux.mount_label.is_empty() && !super::process::has_selinux() {
+            let what = format!("linux.mountLabel {:?} without SELinux in the kernel", self.linux.mount_label);
+            return Err(Error::Unsupported { what });
         }
         if self.linux.intel_rdt.is_some() {
-            return Err(Error::Unsupported { what: "linux.intelRdt".into() });
+            let what = "linux.intelRdt (shares of cache and memory bandwidth; only without that key it runs)";
+            return Err(Error::Unsupported { what: what.into() });
         }
         self.mounts.iter().try_for_each(|mount| super::idmap::check(self, mount))
     }
@@ -113,6 +115,9 @@ impl Process {
             return invalid("ioPriority", &format!("{:?} {}", p.class, p.priority));
         }
         self.scheduler.as_ref().map(super::priority::scheduler).transpose()?;
+        for list in self.exec_cpu_affinity.iter().flat_map(|a| [&a.initial, &a.r#final]) {
+            super::priority::processors(list)?;
+        }
         Ok(())
     }
 }
@@ -169,6 +174,8 @@ mod tests {
             ),
             ("ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "ioPriority"),
             ("scheduler", json!({"policy": "x"}), "scheduler"),
+            ("execCPUAffinity", json!({"initial": "0-"}), "execCPUAffinity"),
+            ("execCPUAffinity", json!({"final": "3-1"}), "execCPUAffinity"),
         ] {
             let mut process = json!({"cwd": "/", "args": ["sh"]});
             process[field] = value;

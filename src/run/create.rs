@@ -9,7 +9,7 @@ use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag, decode};
 use super::terminal::{self, Exit};
-use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
+use super::{Error, Result, Sockets, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::signal::Signals;
 use crate::sys::{Call, pty, systemd};
@@ -42,6 +42,8 @@ pub struct Launch {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after the standard streams the program gets.
     pub preserve_fds: u32,
+    /// Sockets of a service manager, before those.
+    pub sockets: Sockets,
     /// Move the root instead of pivoting it.
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
@@ -181,6 +183,11 @@ impl Launch {
         Ok(format!("{config:#}\n").into_bytes())
     }
 
+    /// How many descriptors after the standard streams the program gets.
+    fn passed_on(&self) -> u32 {
+        self.sockets.count().saturating_add(self.preserve_fds)
+    }
+
     fn wants_terminal(&self) -> bool {
         let config = self.config().ok().and_then(|(_, text)| Spec::parse(&text).ok());
         config.and_then(|c| c.process).is_some_and(|p| p.terminal)
@@ -193,7 +200,7 @@ impl Launch {
     }
 
     fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
-        state::check_preserved(self.preserve_fds)?;
+        state::check_preserved(self.passed_on())?;
         state::check_id(&self.id)?;
         runtime.vacant(&self.id)?;
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
@@ -204,6 +211,9 @@ impl Launch {
         }
         if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
             process.terminal = terminal;
+        }
+        if let Some(process) = &mut spec.process {
+            self.sockets.tell(&mut process.env);
         }
         for mount in &mut spec.mounts {
             // Relative ones, as old tools have them, are below the root.
@@ -218,7 +228,7 @@ impl Launch {
             let reason = format!("{} is not a folder", rootfs.display());
             return Err(Error::Invalid { field: "root.path".into(), reason });
         }
-        let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
+        let program = Program::new(spec.process.clone(), &spec.linux, self.passed_on())?;
         let plan = Plan::new(&spec)?;
         let by_systemd = self.systemd_cgroup || runtime.systemd();
         if by_systemd && !systemd::is_there() {
@@ -318,7 +328,7 @@ impl Launch {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
             keep: Some(&keep),
-            preserve: self.preserve_fds,
+            preserve: self.passed_on(),
         };
         let child = fork(&p.plan, options, &ours, theirs, &init)?;
         drop(gate);

@@ -48,6 +48,7 @@ mod priority;
 mod process;
 mod reaper;
 mod seccomp;
+mod sockets;
 pub mod spec;
 mod state;
 mod sync;
@@ -60,6 +61,7 @@ pub use exec::Exec;
 pub use features::features;
 pub use lifecycle::{Container, Runtime};
 pub use reaper::reap_if_asked;
+pub use sockets::Sockets;
 pub use state::{State, Status};
 pub use terminal::Exit;
 

@@ -134,6 +134,10 @@ impl<'a> Mounts<'a> {
             // There is no group of terminals.
             parsed.data.retain(|(key, _)| key != "gid");
         }
+        let label = &self.spec.linux.mount_label;
+        if !label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") {
+            parsed.data.push(("context".into(), Some(label.clone())));
+        }
         let writable = late || parsed.copy_up;
         let attributes = if writable { parsed.own.set & !libc::MOUNT_ATTR_RDONLY } else { parsed.own.set };
         let data: Vec<_> = parsed.data.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();

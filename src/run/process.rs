@@ -1,6 +1,8 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
-use super::{Error, Result, caps::Sets, listener::Listener, reaper::Reaper, seccomp::Filter, spec, why};
+use super::{
+    Error, Result, caps::Sets, listener::Listener, reaper::Reaper, seccomp::Filter, sockets, spec, why,
+};
 use crate::bundle::users;
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
@@ -234,6 +236,9 @@ impl Program {
             env.retain(|v| v.as_bytes() != b"HOME=");
             env.push(home.clone());
         }
+        for told in env.iter_mut().filter(|v| v.as_bytes() == sockets::PID.as_bytes()) {
+            *told = CString::new(sockets::own_pid()).unwrap_or_default();
+        }
         let program = self.spec.args.first().map_or("", String::as_str);
         match reaper {
             None => refused(program, path, process::execve(path, &self.args, &env)),
@@ -248,8 +253,8 @@ impl Program {
         if let (Some(fd), Some(label)) = (label, &self.label) {
             match rustix::io::write(fd, label.as_bytes()) {
                 Err(Errno::NOENT) => {
-                    let what = format!("AppArmor profile {:?}", self.spec.apparmor_profile);
-                    return Err(Error::Unsupported { what });
+                    let reason = format!("the kernel knows no profile {:?}", self.spec.apparmor_profile);
+                    return Err(Error::Invalid { field: "process.apparmorProfile".into(), reason });
                 }
                 other => other.call(|| format!("write(attr/exec, {label:?})"))?,
             };
@@ -353,19 +358,29 @@ fn label(process: &spec::Process) -> Result<Option<String>> {
     let enabled = |path| std::fs::read_to_string(path).is_ok_and(|t| t.starts_with('Y'));
     if !process.apparmor_profile.is_empty() && process.apparmor_profile != "unconfined" {
         if !enabled("/sys/module/apparmor/parameters/enabled") {
-            let what = format!("AppArmor profile {:?}", process.apparmor_profile);
+            let what = format!(
+                "process.apparmorProfile {:?} without AppArmor in the kernel",
+                process.apparmor_profile
+            );
             return Err(Error::Unsupported { what });
         }
         return Ok(Some(format!("exec {}", process.apparmor_profile)));
     }
     if !process.selinux_label.is_empty() {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
-            let what = format!("SELinux label {:?}", process.selinux_label);
+        if !has_selinux() {
+            let what =
+                format!("process.selinuxLabel {:?} without SELinux in the kernel", process.selinux_label);
             return Err(Error::Unsupported { what });
         }
         return Ok(Some(process.selinux_label.clone()));
     }
     Ok(None)
+}
+
+/// Whether the kernel has `SELinux` at work.
+#[must_use]
+pub fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 fn persona(personality: &spec::Personality) -> Result<u64> {

@@ -102,6 +102,8 @@ document! {
         io_priority: Option<IoPriority>,
         /// Scheduling policy.
         scheduler: Option<Scheduler>,
+        /// Processors of what `exec` runs.
+        #[serde(rename = "execCPUAffinity")] exec_cpu_affinity: Option<CpuAffinity>,
     }
     /// A terminal's size in characters.
     ConsoleSize {
@@ -166,6 +168,13 @@ document! {
         deadline: u64,
         /// Of `SCHED_DEADLINE`, nanoseconds.
         period: u64,
+    }
+    /// Processors of what `exec` runs, as `0-3,7`.
+    CpuAffinity {
+        /// Before it is in the container's control groups.
+        initial: String,
+        /// From then on; all that the groups allow where empty.
+        r#final: String,
     }
     /// Programs to run at points of the lifecycle.
     Hooks {

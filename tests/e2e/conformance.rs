@@ -21,6 +21,24 @@ fn without_a_process() {
 }
 
 #[test]
+fn unknown_properties_have_no_effect() {
+    let b = Bundle::new("echo ran");
+    b.change(|c| {
+        c["later"] = json!({"a": [1]});
+        c["process"]["later"] = json!("x");
+        c["mounts"][0]["later"] = json!(true);
+        // Of later versions of the specification.
+        c["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+        c["linux"]["netDevices"] = json!({"eth9": {"name": "inside"}});
+        c["linux"]["resources"]["later"] = json!({"limit": 1});
+        c["windows"] = json!({"layerFolders": ["x"]});
+    });
+    let out = b.launch("run");
+    assert!(out.status.success() && out.stdout == b"ran\n" && out.stderr.is_empty(), "{out:?}");
+    b.nothing_left();
+}
+
+#[test]
 fn changes_after_create_have_no_effect() {
     let b = Bundle::new("hostname > /tmp/name; cat /proc/sys/kernel/domainname >> /tmp/name");
     b.change(|c| {

@@ -23,6 +23,7 @@ mod debian_keys;
 mod debian_scripts;
 mod doctor;
 mod drivers;
+mod exec_options;
 mod faults;
 mod faults_push;
 mod flow_classroom;
