@@ -15,6 +15,7 @@
 mod devices;
 mod freeze;
 mod limits;
+mod owner;
 mod stats;
 mod unit;
 

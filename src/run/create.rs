@@ -80,6 +80,14 @@ struct Prepared {
     idmaps: Idmaps,
 }
 
+impl Prepared {
+    /// Makes the control groups, with the limits.
+    fn make_groups(&self) -> Result<()> {
+        self.cgroup.create(&self.spec.linux.resources)?;
+        self.cgroup.hand_over(&self.spec, self.program.spec().user.uid)
+    }
+}
+
 impl Launch {
     /// Creates the container; its first process waits for [`Container::start`].
     ///
@@ -299,7 +307,7 @@ impl Launch {
         let resources = &p.spec.linux.resources;
         let unit = p.cgroup.unit();
         if unit.is_none() {
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
         let (ours, theirs) = Channel::pair()?;
@@ -347,7 +355,7 @@ impl Launch {
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
         ours.send(Tag::Grouped, &[])?;

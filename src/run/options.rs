@@ -24,6 +24,9 @@ pub struct Options {
     pub data: Vec<(String, Option<String>)>,
 }
 
+/// Options of the filesystem that all filesystems have; a bind mount has them already, or not.
+pub const SUPERBLOCK: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
+
 const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
 
 /// Name, bits to set, bits to clear. Each has a recursive form with `r` before it.
@@ -89,7 +92,11 @@ impl Options {
         };
         for option in &mount.options {
             match option.as_str() {
-                "defaults" | "async" | "nomand" | "nolazytime" | "loud" | "" => {}
+                // How loud the kernel is, and whether it counts changes of files, is up to each
+                // filesystem, or was to mount(2) alone.
+                "silent" | "loud" | "iversion" | "noiversion" | "defaults" | "async" | "nomand"
+                | "nolazytime" | "" => {}
+                name if SUPERBLOCK.contains(&name) && out.bind.is_some() => {}
                 "bind" => out.bind = Some(out.bind.unwrap_or(false)),
                 "rbind" => out.bind = Some(true),
                 "remount" => out.remount = true,

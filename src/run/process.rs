@@ -384,6 +384,10 @@ pub fn has_selinux() -> bool {
 }
 
 fn persona(personality: &spec::Personality) -> Result<u64> {
+    if let Some(flag) = personality.flags.first() {
+        let reason = format!("unknown flag {flag:?}");
+        return Err(Error::Invalid { field: "linux.personality".into(), reason });
+    }
     match personality.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),

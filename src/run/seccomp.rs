@@ -47,6 +47,9 @@ fn invalid(reason: String) -> Error {
 
 /// The word that the filter returns for an action.
 fn action(name: &str, errno: Option<u32>) -> Result<u32> {
+    if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
+        return Err(invalid(format!("an error number with {name}, which has none")));
+    }
     let errno = errno.unwrap_or(libc::EPERM.unsigned_abs()) & 0xffff;
     Ok(match name {
         "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
@@ -96,6 +99,9 @@ impl Filter {
         let default = action(&profile.default_action, profile.default_errno_ret)?;
         let native = [NATIVE.to_string()];
         let wanted = profile.architectures.iter().chain(&native);
+        if let Some(name) = profile.architectures.iter().find(|name| !is_architecture(name)) {
+            return Err(invalid(format!("unknown architecture {name:?}")));
+        }
         let mut blocks = Vec::new();
         for (name, word, lookup) in ARCHITECTURES {
             if wanted.clone().any(|w| w == name) {
@@ -112,6 +118,13 @@ impl Filter {
         };
         Ok(Self { program, flags: flags(&profile.flags)? & !others, notifies })
     }
+}
+
+/// Whether libseccomp has it; those that are not this machine's need no rules.
+fn is_architecture(name: &str) -> bool {
+    let known = "X86 X86_64 X32 ARM AARCH64 LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 \
+                 PARISC PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X SH SHEB";
+    name.strip_prefix("SCMP_ARCH_").is_some_and(|name| known.split(' ').any(|k| k == name))
 }
 
 fn flags(names: &[String]) -> Result<u64> {
@@ -132,6 +145,9 @@ fn ranges(profile: &spec::Seccomp, default: u32, arch: &str, lookup: Lookup) -> 
     let mut calls: BTreeMap<u32, (Outcome, bool)> = BTreeMap::new();
     for rule in &profile.syscalls {
         let word = action(&rule.action, rule.errno_ret)?;
+        if rule.names.is_empty() {
+            return Err(invalid("a rule without names".into()));
+        }
         let conditions = rule.args.iter().map(condition).collect::<Result<Vec<_>>>()?;
         for number in rule.names.iter().filter_map(|n| lookup(n)) {
             let fresh = || (Outcome::from(default), false);
@@ -248,6 +264,11 @@ mod tests {
         for profile in [
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             json!({"defaultAction": "NOPE"}),
+            json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_KILL"}]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]}),
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}),
             json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}),

@@ -279,6 +279,8 @@ document! {
     Personality {
         /// `LINUX` or `LINUX32`.
         domain: String,
+        /// None are known.
+        flags: Vec<String>,
     }
     /// Limits of a control group.
     Resources {
@@ -326,6 +328,8 @@ document! {
         swappiness: Option<u64>,
         /// Limit of what TCP's buffers take in the kernel.
         #[serde(rename = "kernelTCP")] kernel_tcp: Option<i64>,
+        /// Whether a limit below what is used already is refused.
+        check_before_update: bool,
         /// Whether the out-of-memory killer is off.
         #[serde(rename = "disableOOMKiller")] disable_oom_killer: bool,
     }

@@ -168,7 +168,7 @@ fn a_launch_that_is_killed_leaves_no_process_waiting() {
     // The agent takes the connection, and nothing more: the state does not fit.
     let path = b.dir.join("agent");
     let _socket = UnixListener::bind(&path).unwrap();
-    profile(&b, &path, "SCMP_ACT_NOTIFY", &[]);
+    profile(&b, &path, "SCMP_ACT_NOTIFY", &["mkdir"]);
     b.change(|c| c["annotations"] = json!({"long": "x".repeat(1 << 20)}));
     let args = ["create", "--bundle", b.dir.to_str().unwrap(), &b.id];
     let mut create = b.store.command();
