@@ -1,29 +1,25 @@
 //! `create` and `run`: from a bundle to a process that waits for its start, and on.
 
 use super::cgroup::{self, Cgroup};
-use super::health::{self, Check};
+use super::idmap::{self, Idmaps};
 use super::init::{Init, has_runtime_hooks};
 use super::keeper::Streams;
 use super::lifecycle::{Container, Lock, Reserved, Runtime, end};
 use super::namespaces::{self, Plan};
 use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
-use super::sync::{Channel, Tag, decode};
-use super::terminal::{Exit, Relay};
-use super::watch::{self, Duty};
-use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
+use super::sync::{Channel, Tag};
+use super::watch;
+use super::{Error, Result, Sockets, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
-use crate::sys::signal::Signals;
-use crate::sys::{Call, pty, systemd};
+use crate::sys::{Call, systemd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a container is made from.
 #[derive(Debug, Default, Clone)]
@@ -44,6 +40,8 @@ pub struct Launch {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after the standard streams the program gets.
     pub preserve_fds: u32,
+    /// Sockets of a service manager, before those.
+    pub sockets: Sockets,
     /// Move the root instead of pivoting it.
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
@@ -56,97 +54,58 @@ pub struct Launch {
 
 /// A container that waits for its start, its first process a child of this one.
 #[derive(Debug)]
-struct Running {
-    container: Container,
-    lock: Option<Lock>,
-    child: Child,
+pub struct Running {
+    /// The container.
+    pub container: Container,
+    /// Its lock.
+    pub lock: Option<Lock>,
+    /// Its first process.
+    pub child: Child,
 }
 
 /// How a container is made.
 #[derive(Default)]
-struct Manner {
+pub struct Manner {
     /// Whether it ends with this process.
-    tied: bool,
+    pub tied: bool,
     /// Whether this process, or whoever finds it gone, takes it away at the end.
-    remove: bool,
+    pub remove: bool,
     /// Its standard streams, instead of this process's.
-    streams: Option<Streams>,
+    pub streams: Option<Streams>,
     /// Takes the driving end of its terminal.
-    console: Option<OwnedFd>,
-}
-
-/// A container whose program has begun.
-pub struct Begun {
-    running: Running,
-    signals: Signals,
-    /// The driving end of its terminal.
-    pub master: Option<OwnedFd>,
-    cgroups: Vec<PathBuf>,
-    remove: bool,
-}
-
-impl Begun {
-    /// The container.
-    pub fn container(&self) -> &Container {
-        &self.running.container
-    }
-
-    /// Waits for its end, for `limit` at most; then it is killed.
-    ///
-    /// # Errors
-    /// As [`watch::wait`].
-    pub fn wait(&self, limit: Option<Duration>, duties: &mut [&mut dyn Duty]) -> Result<Exit> {
-        let end = limit.map(|limit| Instant::now() + limit);
-        watch::wait(self.running.child.pidfd.as_fd(), &self.signals, end, duties)
-    }
-
-    /// Deletes it, or remembers how it ended; ends it where that could not be waited for.
-    ///
-    /// # Errors
-    /// That of `result`; what could not be taken away.
-    pub fn close(self, result: Result<Exit>) -> Result<Exit> {
-        let exit = match result {
-            Ok(exit) => exit,
-            Err(e) => return Err(self.abandon(e)),
-        };
-        let (container, lock) = (&self.running.container, &self.running.lock);
-        match lock {
-            Some(lock) if self.remove => container.destroy(lock)?,
-            _ => container.ended(exit)?,
-        }
-        Ok(exit)
-    }
-
-    /// Ends and deletes it, for `reason`.
-    pub fn abandon(self, reason: Error) -> Error {
-        let Running { container, lock, child } = self.running;
-        let ended = end(container.id(), &child.pidfd, &self.cgroups);
-        let _ = watch::reap(child.pidfd.as_fd());
-        let gone = ended.and_then(|()| lock.map_or(Ok(()), |lock| container.destroy(&lock)));
-        if let Err(e) = gone {
-            tracing::warn!("{e}");
-        }
-        reason
-    }
+    pub console: Option<OwnedFd>,
 }
 
 /// The two ends of how init is told to start and how it tells what went wrong.
-struct Gate {
-    start: OwnedFd,
-    report: OwnedFd,
+pub struct Gate {
+    /// Init's end of the one.
+    pub start: OwnedFd,
+    /// Init's end of the other.
+    pub report: OwnedFd,
 }
 
 /// Everything known before anything is made.
-pub(super) struct Prepared {
+pub struct Prepared {
     /// config.json, with what is asked for beside it.
     pub spec: Spec,
     text: Vec<u8>,
     bundle: PathBuf,
     rootfs: PathBuf,
-    program: Program,
+    /// What it runs.
+    pub program: Program,
     plan: Plan,
-    cgroup: Cgroup,
+    /// Its control groups.
+    pub cgroup: Cgroup,
     network: network::Plan,
+    idmaps: Idmaps,
+}
+
+impl Prepared {
+    /// Makes the control groups, with the limits.
+    fn make_groups(&self) -> Result<()> {
+        self.cgroup.create(&self.spec.linux.resources)?;
+        self.cgroup.hand_over(&self.spec, self.program.spec().user.uid)
+    }
 }
 
 impl Launch {
@@ -170,93 +129,6 @@ impl Launch {
         Ok(self.launch(runtime, &prepared, None, manner, None)?.container)
     }
 
-    /// Creates the container, starts it, waits for its end and deletes it, unless `keep`.
-    /// Signals are passed on to it meanwhile.
-    ///
-    /// # Errors
-    /// As [`Self::create`] and [`Container::start`].
-    pub fn run(&self, runtime: &Runtime, place: Option<Reserved>, keep: bool) -> Result<Exit> {
-        let prepared = self.prepare(runtime, place.is_some())?;
-        let mut begun = self.begin(runtime, &prepared, place, None, !keep)?;
-        let master = begun.master.take();
-        let result = (|| {
-            let mut relay = master.map(Relay::new).transpose()?;
-            let mut health = Check::of(begun.container(), health::of_spec(&prepared.spec)?)?;
-            let mut duties: Vec<&mut dyn Duty> = Vec::new();
-            duties.extend(relay.as_mut().map(|d| d as &mut dyn Duty));
-            duties.extend(health.as_mut().map(|d| d as &mut dyn Duty));
-            begun.wait(self.timeout, &mut duties)
-        })();
-        begun.close(result)
-    }
-
-    /// Creates the container and lets its program begin, as a child of this process, with which
-    /// it ends.
-    pub(super) fn begin(
-        &self,
-        runtime: &Runtime,
-        prepared: &Prepared,
-        place: Option<Reserved>,
-        streams: Option<Streams>,
-        remove: bool,
-    ) -> Result<Begun> {
-        if prepared.spec.process.is_none() {
-            return Err(Error::Invalid { field: "process".into(), reason: "missing".into() });
-        }
-        health::of_spec(&prepared.spec)?;
-        let signals = Signals::take()?;
-        let (start_read, start_write) = pipe()?;
-        let (report_read, report_write) = pipe()?;
-        let (mut console, mut inbox) = (None, None);
-        if let Some(path) = &self.console_socket {
-            console = Some(io_error("connect to", path, UnixStream::connect(path))?.into());
-        } else if prepared.program.spec().terminal {
-            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-            let (a, b) = pair.call(|| "socketpair".to_string())?;
-            (console, inbox) = (Some(a), Some(b));
-        }
-        let gate = Gate { start: start_read, report: report_write };
-        let manner = Manner { tied: true, remove, streams, console };
-        let running = self.launch(runtime, prepared, place, manner, Some(gate))?;
-        let mut begun = Begun { running, signals, master: None, cgroups: prepared.cgroup.paths(), remove };
-        let result = (|| {
-            begun.master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
-            rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;
-            drop(start_write);
-            let report = read_all(&report_read)?;
-            if !report.is_empty() {
-                return Err(decode(&report));
-            }
-            let state = begun.container().state()?.document(Status::Running);
-            hooks::run_all("poststart", &prepared.spec.hooks.poststart, &state);
-            Ok(())
-        })();
-        match result {
-            Ok(()) => Ok(begun),
-            Err(e) => Err(begun.abandon(e)),
-        }
-    }
-
-    /// Has another runtime run the bundle, in this process's place; signals are passed on to it.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be executed; [`Error::Invalid`] for what is to differ from
-    /// the bundle's config.json, which is all that it looks at.
-    pub fn hand_over(&self, runtime: &Path) -> Result<Exit> {
-        if !self.args.is_empty() || self.terminal.is_some_and(|t| t != self.wants_terminal()) {
-            let reason =
-                "another runtime runs what the bundle says, no other program or terminal".to_string();
-            return Err(Error::Invalid { field: "process".into(), reason });
-        }
-        let signals = Signals::take()?;
-        let mut command = Command::new(runtime);
-        command.arg("run").arg("--bundle").arg(&self.bundle).arg(&self.id);
-        let child = io_error("execute", runtime, command.spawn())?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
-        let pidfd = pid.and_then(|p| pidfd_open(p, PidfdFlags::empty())).call(|| "pidfd_open".to_string())?;
-        watch::wait(pidfd.as_fd(), &signals, None, &mut [])
-    }
-
     /// The config.json that counts, with the program and the terminal that are asked for.
     ///
     /// # Errors
@@ -274,7 +146,12 @@ impl Launch {
         Ok(format!("{config:#}\n").into_bytes())
     }
 
-    fn wants_terminal(&self) -> bool {
+    /// How many descriptors after the standard streams the program gets.
+    fn passed_on(&self) -> u32 {
+        self.sockets.count().saturating_add(self.preserve_fds)
+    }
+
+    pub(super) fn wants_terminal(&self) -> bool {
         let config = self.config().ok().and_then(|(_, text)| Spec::parse(&text).ok());
         config.and_then(|c| c.process).is_some_and(|p| p.terminal)
     }
@@ -287,7 +164,7 @@ impl Launch {
 
     /// Reads and checks everything; `reserved` says that the container has its place already.
     pub(super) fn prepare(&self, runtime: &Runtime, reserved: bool) -> Result<Prepared> {
-        state::check_preserved(self.preserve_fds)?;
+        state::check_preserved(self.passed_on())?;
         state::check_id(&self.id)?;
         if !reserved {
             runtime.vacant(&self.id)?;
@@ -300,6 +177,9 @@ impl Launch {
         }
         if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
             process.terminal = terminal;
+        }
+        if let Some(process) = &mut spec.process {
+            self.sockets.tell(&mut process.env);
         }
         for mount in &mut spec.mounts {
             // Relative ones, as old tools have them, are below the root.
@@ -314,7 +194,7 @@ impl Launch {
             let reason = format!("{} is not a folder", rootfs.display());
             return Err(Error::Invalid { field: "root.path".into(), reason });
         }
-        let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
+        let program = Program::new(spec.process.clone(), &spec.linux, self.passed_on())?;
         let plan = Plan::new(&spec)?;
         network.joined()?;
         let by_systemd = self.systemd_cgroup || runtime.systemd();
@@ -323,10 +203,15 @@ impl Launch {
         }
         let name = runtime.group_name(&self.id);
         let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
-        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, network })
+        let idmaps = idmap::prepare(&spec, &bundle)?;
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, network, idmaps })
     }
 
-    fn launch(
+    /// Makes the container, whose first process waits at `gate`; nothing is left where that fails.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub(super) fn launch(
         &self,
         runtime: &Runtime,
         prepared: &Prepared,
@@ -390,7 +275,7 @@ impl Launch {
         let resources = &p.spec.linux.resources;
         let unit = p.cgroup.unit();
         if unit.is_none() {
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
         let files = p.network.files(&p.spec, &self.id, dir)?;
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
@@ -402,6 +287,7 @@ impl Launch {
             bundle: &p.bundle,
             rootfs: &p.rootfs,
             cgroup: &p.cgroup,
+            idmaps: &p.idmaps,
             program: &p.program,
             streams: manner.streams.as_ref(),
             console: manner.console.as_ref(),
@@ -419,11 +305,12 @@ impl Launch {
         keep.extend(manner.console.as_ref().map(AsRawFd::as_raw_fd));
         keep.extend(manner.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         keep.extend(files.numbers());
+        keep.extend(idmap::numbers(&p.idmaps));
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
             keep: Some(&keep),
-            preserve: self.preserve_fds,
+            preserve: self.passed_on(),
         };
         let child = fork(&p.plan, options, &ours, theirs, &init)?;
         drop(gate);
@@ -431,7 +318,7 @@ impl Launch {
         let pid = child.pid;
         state.process = Some(ProcessId::of(pid)?);
         if p.spec.new_namespace("user") {
-            namespaces::write_maps(pid, &p.spec)?;
+            namespaces::write_maps(pid, &p.spec.linux.uid_mappings, &p.spec.linux.gid_mappings)?;
             ours.send(Tag::Mapped, &[])?;
         }
         if let Some(adjustment) = p.program.spec().oom_score_adj {
@@ -442,7 +329,7 @@ impl Launch {
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
         ours.send(Tag::Grouped, &told)?;
@@ -453,6 +340,9 @@ impl Launch {
             hooks::run("prestart", &p.spec.hooks.prestart, &document)?;
             hooks::run("createRuntime", &p.spec.hooks.create_runtime, &document)?;
             ours.send(Tag::Hooked, &[])?;
+        }
+        if let Some(agent) = p.program.listener() {
+            agent.send(&ours, child, &state.document(Status::Creating))?;
         }
         ours.expect(Tag::Ready)?;
         state.complete = true;

@@ -1,5 +1,6 @@
 //! The container's first process, from its birth to the execve of its program.
 
+use super::idmap::Idmaps;
 use super::mounts::{self, Mounts};
 use super::process::Program;
 use super::reaper::{self, Reaper};
@@ -27,6 +28,8 @@ pub struct Init<'a> {
     pub network: &'a network::Plan,
     /// What is mounted into its `/etc`.
     pub files: &'a network::Files,
+    /// What its idmapped mounts need.
+    pub idmaps: &'a Idmaps,
     /// What it becomes.
     pub program: &'a Program,
     /// Its standard streams, instead of those of the process that made it.
@@ -125,7 +128,7 @@ impl Init<'_> {
     }
 
     fn enter_root(&self, channel: &Channel, grouped: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let mut mounts = Mounts::new(self.spec, self.bundle, self.rootfs, self.cgroup)?;
+        let mut mounts = Mounts::new(self.spec, self.bundle, self.rootfs, self.cgroup, self.idmaps)?;
         mounts.make(grouped)?;
         let terminal = self.terminal(&mounts)?;
         if let Some(pty) = &terminal {

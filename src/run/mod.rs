@@ -29,6 +29,7 @@
 //! run a program of the container's outside of it.
 
 mod attach;
+mod begin;
 mod caps;
 mod cgroup;
 mod check;
@@ -40,9 +41,11 @@ mod exec;
 mod features;
 mod health;
 mod hooks;
+mod idmap;
 mod init;
 mod keeper;
 mod lifecycle;
+mod listener;
 mod log;
 mod mounts;
 mod namespaces;
@@ -52,6 +55,7 @@ mod priority;
 mod process;
 mod reaper;
 mod seccomp;
+mod sockets;
 pub mod spec;
 mod state;
 mod sync;
@@ -70,6 +74,7 @@ pub use keeper::Keep;
 pub use lifecycle::{Container, Reserved, Runtime};
 pub use log::{Bounds, Entry, Query, Stream};
 pub use reaper::reap_if_asked;
+pub use sockets::Sockets;
 pub use state::{State, Status};
 pub use terminal::Exit;
 

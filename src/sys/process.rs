@@ -326,10 +326,25 @@ pub fn scheduler(attr: &libc::sched_attr) -> Result<()> {
 /// # Errors
 /// The failed call: malformed, too long, without `no_new_privs` and without `CAP_SYS_ADMIN`.
 pub fn load_seccomp(program: &[libc::sock_filter], flags: u64) -> Result<()> {
+    seccomp(program, flags).map(drop)
+}
+
+/// As [`load_seccomp`]; gives the descriptor that tells of the calls that a supervisor decides on
+/// (`seccomp_unotify(2)`), closed by the next execve.
+///
+/// # Errors
+/// As [`load_seccomp`]; `EBUSY` where this process has such a filter already.
+pub fn load_seccomp_listening(program: &[libc::sock_filter], flags: u64) -> Result<OwnedFd> {
+    let fd = seccomp(program, flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: the kernel made this descriptor for us, nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
+}
+
+fn seccomp(program: &[libc::sock_filter], flags: u64) -> Result<libc::c_long> {
     let length = libc::c_ushort::try_from(program.len()).unwrap_or(0);
     let header = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `header` describes `program`, which the kernel copies and does not write to.
     let ret =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const header) };
-    check(ret).map(drop).call(|| format!("seccomp({length} instructions, flags {flags:#x})"))
+    check(ret).call(|| format!("seccomp({length} instructions, flags {flags:#x})"))
 }

@@ -5,6 +5,9 @@
 
 mod common;
 mod conformance;
+mod conformance_linux;
+mod conformance_mounts;
+mod conformance_process;
 mod control;
 mod cp;
 
@@ -22,6 +25,7 @@ mod debian_scripts;
 mod detached;
 mod doctor;
 mod drivers;
+mod exec_options;
 mod faults;
 mod faults_push;
 mod flow_classroom;
@@ -50,6 +54,7 @@ mod registry_upload;
 mod rootfs;
 mod run;
 mod run_options;
+mod seccomp_agent;
 mod serve;
 mod serve_conformance;
 mod static_binary;
