@@ -18,6 +18,9 @@ pub struct Args {
     /// File with the whole process as JSON
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     process: Option<PathBuf>,
+    /// Pass on standard input, which is the default
+    #[arg(short, long)]
+    interactive: bool,
     /// With a terminal
     #[arg(short, long)]
     tty: bool,

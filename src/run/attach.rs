@@ -166,7 +166,7 @@ fn socket_in(dir: &Path, flags: SocketFlags) -> Result<(OwnedFd, SocketAddrUnix,
 pub enum Left {
     /// The container has ended, with this exit code.
     Ended(u8),
-    /// The two keys were typed.
+    /// The two keys were typed, or nobody reads what it prints.
     Detached,
 }
 
@@ -244,22 +244,23 @@ impl Client {
         if !is_readable(self.socket.as_fd()) {
             return Ok(None);
         }
-        match self.socket.receive() {
+        let output = match self.socket.receive() {
             Ok(Some(Packet::Terminal(true))) => {
                 self.terminal = true;
                 self.raw = if self.open { Raw::stdin() } else { None };
                 self.fit();
+                Ok(())
             }
             Ok(Some(Packet::Output(Stream::Stdout, data))) => write_out(rustix::stdio::stdout(), &data),
             Ok(Some(Packet::Output(Stream::Stderr, data))) => write_out(rustix::stdio::stderr(), &data),
             Ok(Some(Packet::End(code))) => return Ok(Some(Left::Ended(code))),
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => Ok(()),
             Ok(None) | Err(_) => {
                 let message = format!("the keeper of container {id} has ended");
                 return Err(Error::Init { message, kind: crate::error::Kind::Internal });
             }
-        }
-        Ok(None)
+        };
+        Ok(output.is_err().then_some(Left::Detached))
     }
 
     fn fit(&self) {

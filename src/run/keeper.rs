@@ -296,7 +296,10 @@ impl Duty for Kept {
             let mut events = PollFlags::empty();
             events.set(PollFlags::IN, self.typed.len() < PATIENCE);
             events.set(PollFlags::OUT, !client.queue.is_empty());
-            fds.push(PollFd::from_borrowed_fd(client.socket.as_fd(), events));
+            // Without events poll(2) would still tell, time and again, that one has gone.
+            if !events.is_empty() {
+                fds.push(PollFd::from_borrowed_fd(client.socket.as_fd(), events));
+            }
         }
         fds
     }

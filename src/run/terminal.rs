@@ -68,7 +68,8 @@ impl Relay {
             Err(Errno::INTR) => Ok(true),
             Err(e) => Ok(Err(e).call(|| "read(terminal)".to_string())?),
             Ok(n) => {
-                write_out(rustix::stdio::stdout(), &buffer[..n]);
+                // Where nobody reads any more, the program is not to wait for that.
+                let _ = write_out(rustix::stdio::stdout(), &buffer[..n]);
                 Ok(true)
             }
         }
@@ -156,15 +157,16 @@ pub fn typed() -> Option<Vec<u8>> {
     }
 }
 
-/// Writes all of it, or as much as somebody reads: what writes it is not to wait for more.
-pub fn write_out(fd: BorrowedFd, mut rest: &[u8]) {
+/// Writes all of it.
+///
+/// # Errors
+/// `EPIPE` where nobody reads any more.
+pub fn write_out(fd: BorrowedFd, mut rest: &[u8]) -> rustix::io::Result<()> {
     while !rest.is_empty() {
-        match rustix::io::write(fd, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::INTR) => {}
-            Err(_) => break,
-        }
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, rest))?;
+        rest = &rest[written..];
     }
+    Ok(())
 }
 
 #[cfg(test)]

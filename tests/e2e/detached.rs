@@ -261,11 +261,21 @@ fn visitors() {
     std::thread::sleep(Duration::from_millis(200));
     third.kill().unwrap();
     third.wait().unwrap();
-    // Signals go to the container; this program ignores none but has no handler, being the first process.
+    // One whose reader has gone ends.
+    let line = format!("{} --root {} attach c | head -n 1", crate::common::bin(), store.path().display());
+    let head =
+        Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    for words in ["second\n", "third\n"] {
+        one.stdin.as_mut().unwrap().write_all(words.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(finish(head).1, "got second\n");
     one.stdin.as_mut().unwrap().write_all(b"end\n").unwrap();
-    assert_eq!(finish(one), (Some(6), "got first\ngot end\n".into(), "e first\ne end\n".into()));
-    assert_eq!(finish(two), (Some(6), "got first\ngot end\n".into(), "e first\ne end\n".into()));
-    assert_eq!(store.output(&["logs", "c"]).stdout, b"ready\ngot first\ngot end\n");
+    let (out, err) = ("got first\ngot second\ngot third\ngot end\n", "e first\ne second\ne third\ne end\n");
+    assert_eq!(finish(one), (Some(6), out.into(), err.into()));
+    assert_eq!(finish(two), (Some(6), out.into(), err.into()));
+    assert_eq!(store.output(&["logs", "c"]).stdout, [b"ready\n", out.as_bytes()].concat());
     assert!(store.fails(125, &["attach", "c"]).contains("container not running: c"));
     store.ok(&["rm", "c"]);
     // Without -i there is nothing to read.
