@@ -25,6 +25,7 @@ use super::state::State;
 use super::{Error, Result, Runtime, Status, io_error, spec::Spec};
 use crate::bundle::network::{Mode, NETWORK_ANNOTATION, Network};
 use crate::sys::netlink::{self, Route, Veth};
+use crate::sys::userns;
 use bridge::{Guest, Inside, Port};
 use neighbours::Neighbour;
 use rustix::fd::{AsFd, OwnedFd};
@@ -70,6 +71,9 @@ impl Plan {
         let needs_own = network.mode != Mode::None || network.netns_name.is_some();
         if needs_own && !spec.new_namespace("network") {
             return Err(invalid(format!("{} needs a new network namespace", network.mode)));
+        }
+        if network.mode == Mode::Bridge && userns::ids() != userns::Ids::Host {
+            return Err(Error::Bridge { reason: "it needs root".to_string() });
         }
         if network.mode == Mode::Pasta {
             return Err(Error::Unsupported { what: "the network pasta".into() });

@@ -206,7 +206,7 @@ fn published_ports() {
 fn the_hosts_own_ports_stay_its_own() {
     let site = Site::new();
     let script = "ip link set lo down 2>/dev/null; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via 10.129.0.1; \
-                  echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; nc -w 1 127.0.0.1 7001 </dev/null; echo end";
+                  echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; timeout 2 nc 127.0.0.1 7001 </dev/null; echo end";
     site.host.here(|| {
         let listener = TcpListener::bind("127.0.0.1:7001").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -412,7 +412,11 @@ fn a_killed_command_leaves_nothing_for_long() {
     assert!(there().contains("shipimg0") && there().ends_with("1\n"));
     run.kill().unwrap();
     run.wait().unwrap();
-    site.ok(&["list"]);
+    // The container ends with it, a moment later.
+    while site.ok(&["list", "-q"]).contains('k') {
+        assert!(tries.next().is_some());
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(site.host.inventory(), before);
     assert!(!ok("ip", &["netns", "list"]).contains(&name));
     // A store that is gone with its containers: the next container on the bridge takes over.
