@@ -2,8 +2,9 @@
 
 use crate::common::bundle::busybox;
 use crate::common::netns::{HOST, Host, WORLD, inside};
+use crate::common::user::User;
 use crate::common::{TestStore, ok};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -323,6 +324,79 @@ fn networks_are_joined() {
     });
     assert!(refused);
     assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
+fn hooks_see_the_finished_network() {
+    let site = Site::new();
+    site.ok(&[
+        "bundle",
+        "create",
+        site.root(),
+        "h",
+        "--driver",
+        "copy",
+        "--net",
+        "bridge",
+        "-p",
+        "8080:80",
+        "--",
+        "true",
+    ]);
+    let (seen, dir) = (site.store.path().join("seen"), site.store.path().join("shipimg/bundles/h"));
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter --net=/proc/$pid/ns/net ip -4 -br addr >{0}; \
+         nsenter --net=/proc/$pid/ns/net ip route >>{0}; nft list ruleset >>{0}",
+        seen.display()
+    );
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]});
+    fs::write(&path, config.to_string()).unwrap();
+    site.ok(&["run", "h"]);
+    let seen = fs::read_to_string(seen).unwrap();
+    for part in ["eth0@", "10.129.0.2/16", "default via 10.129.0.1", "dport 8080 dnat to 10.129.0.2:80"] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+}
+
+#[test]
+fn what_others_do_to_a_bridge_and_to_hosts_files() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    site.start("own", &["--net", "bridge"], "sleep 600");
+    site.exec("own", "echo 10.9.9.9 mine >/etc/hosts");
+    site.start("kept", &["--net", "bridge", "-p", "8080:80"], "sleep 600");
+    assert_eq!(site.exec("own", "cat /etc/hosts"), "10.9.9.9 mine\n");
+    site.exec("kept", "sed '1i10.8.8.8 first' /etc/hosts >/tmp/h; cat /tmp/h >/etc/hosts");
+    site.delete("own");
+    let hosts = site.exec("kept", "cat /etc/hosts");
+    assert!(hosts.starts_with("10.8.8.8 first\n") && !hosts.contains("own"), "{hosts}");
+    // All rules flushed: the next container has them again. The bridge deleted: so has the next.
+    site.host.run(&["nft", "flush", "ruleset"]);
+    site.run(&["--net", "bridge"], "ping -c 1 -W 5 10.129.0.1");
+    assert!(site.host.inventory().contains("masquerade"));
+    site.host.run(&["ip", "link", "del", "shipimg0"]);
+    site.delete("kept");
+    let after = site.host.inventory();
+    assert!(!after.contains("table ip shipimg") && !after.contains("ve-kept"), "{after}");
+    site.run(&["--net", "bridge", "-p", "8080:80"], "ping -c 1 -W 5 10.129.0.1");
+    // That packets were not passed on before went with the bridge.
+    site.host.run(&["sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"]);
+    assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
+fn ordinary_users_are_told() {
+    let user = User::new();
+    let root = user.home().join("root");
+    busybox(&root);
+    user.give(&root);
+    for (net, said) in [("bridge", "bridge shipimg0: it needs root"), ("pasta", "pasta")] {
+        let out = user.output(&["run", "--net", net, root.to_str().unwrap(), "true"]);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(125) && text.contains(said), "{text}");
+    }
 }
 
 #[test]

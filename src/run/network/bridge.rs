@@ -187,7 +187,11 @@ pub fn detach(port: &Port) -> Result<()> {
 /// Takes away what belongs to links that are gone: records, with `rules` the firewall's rules, and
 /// without any link the bridge.
 fn tidy(host: &Host, rules: bool) -> Result<()> {
-    let Some(bridge) = find(host)? else { return host.clear() };
+    let Some(bridge) = find(host)? else {
+        // Someone has deleted it.
+        remove_rules()?;
+        return host.clear();
+    };
     if bridge.members.is_empty() {
         return take_down(host, &bridge);
     }
@@ -245,16 +249,20 @@ fn make(host: &Host, subnet: Subnet) -> Result<(Bridge, Subnet)> {
 }
 
 fn take_down(host: &Host, bridge: &Bridge) -> Result<()> {
-    match firewall::remove() {
-        // There are no rules then.
-        Err(Error::Sys(sys::Error::NoProgram { .. })) => {}
-        other => other?,
-    }
+    remove_rules()?;
     if bridge.forward {
         write_setting(FORWARD, "0")?;
     }
     host.route().delete(BRIDGE)?;
     host.clear()
+}
+
+fn remove_rules() -> Result<()> {
+    match firewall::remove() {
+        // There are none then.
+        Err(Error::Sys(sys::Error::NoProgram { .. })) => Ok(()),
+        other => other,
+    }
 }
 
 /// The bridge; none where it is not there.

@@ -122,8 +122,11 @@ impl Host {
         for one in &all {
             let lines = lines(all.iter().filter(|other| other.address != one.address));
             match rewrite(&one.hosts, &lines) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                other => io_error("write", &one.hosts, other)?,
+                // What a container does to its own file is no reason to refuse another.
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    tracing::warn!("write {}: {e}", one.hosts.display());
+                }
+                _ => {}
             }
         }
         Ok(())
