@@ -146,7 +146,9 @@ impl Plan {
             return Ok(Vec::new());
         }
         let id = state.id.clone();
-        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(dir));
+        // Other commands have other working directories.
+        let dir_itself = io_error("open", dir, dir.canonicalize())?;
+        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(&dir_itself));
         let neighbour =
             Neighbour { address: Ipv4Addr::UNSPECIFIED, names: names.clone(), hosts: hosts.clone() };
         let guest = Guest { id: &id, veth, netns: netns.as_fd(), neighbour };

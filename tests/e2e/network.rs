@@ -3,7 +3,7 @@
 use crate::common::bundle::busybox;
 use crate::common::netns::{HOST, Host, WORLD, inside};
 use crate::common::user::User;
-use crate::common::{TestStore, ok};
+use crate::common::{TestStore, bin, collect, ok};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -387,7 +387,7 @@ fn what_others_do_to_a_bridge_and_to_hosts_files() {
 }
 
 #[test]
-fn ordinary_users_are_told() {
+fn ordinary_users_have_files_and_no_bridge() {
     let user = User::new();
     let root = user.home().join("root");
     busybox(&root);
@@ -397,6 +397,31 @@ fn ordinary_users_are_told() {
         let text = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(125) && text.contains(said), "{text}");
     }
+    let options = ["run", "--dns", "192.0.2.1", "--add-host", "db:10.1.2.3", root.to_str().unwrap()];
+    for single in [&[][..], &["--single-id"]] {
+        let script = ["cat", "/etc/resolv.conf", "/etc/hosts"];
+        let seen = user.ok(&[single, &options, &script].concat());
+        assert!(seen.contains("nameserver 192.0.2.1\n") && seen.contains("10.1.2.3\tdb\n"), "{seen}");
+    }
+}
+
+#[test]
+fn a_container_with_a_user_namespace_of_its_own() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    let script = "cat /proc/self/uid_map /etc/hosts; nc 10.129.0.1 9 -w 1; ip addr; ip route";
+    let args = ["--driver", "copy", "--net", "bridge", "--", "sh", "-c", script];
+    site.ok(&[&["bundle", "create", site.root(), "u"], &args[..]].concat());
+    let path = site.store.path().join("shipimg/bundles/u/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    for ids in ["uidMappings", "gidMappings"] {
+        config["linux"][ids] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    let seen = site.ok(&["run", "u"]);
+    assert!(seen.contains("10.129.0.2\tu\n") && seen.contains("default via 10.129.0.1"), "{seen}");
+    assert_eq!(site.host.inventory(), before);
 }
 
 #[test]
@@ -522,15 +547,24 @@ fn stores_share_a_bridge_and_hosts_do_not() {
     let before = [one.host.inventory(), two.host.inventory()];
     one.start("a", &["--net", "bridge"], &server("a"));
     two.start("b", &["--net", "bridge"], &server("b"));
-    // Another store on the first host.
+    // Another store on the first host, by a relative path.
     let other = TestStore::new();
-    let args = ["run", "--net", "bridge", "--name", "c", one.root(), "sh", "-c", "cat /etc/hosts; ip addr"];
-    let seen = one.host.ok(&other, &args);
-    assert!(
-        seen.contains("10.129.0.2\ta\n") && seen.contains("10.129.0.3/16") && !seen.contains("\tb\n"),
-        "{seen}"
-    );
+    let relative = |args: &[&str]| {
+        let mut command = std::process::Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", one.host.name())).current_dir(other.path());
+        let out = collect(command.args([bin(), "--root", "."]).args(args));
+        assert!(out.status.success(), "{out:?}");
+    };
+    let bundle = ["bundle", "create", one.root(), "c", "--driver", "copy", "--net", "bridge"];
+    relative(&[&bundle[..], &["--", "sleep", "600"]].concat());
+    relative(&["run", "-d", "c"]);
+    one.start("late", &["--net", "bridge"], "sleep 600");
+    let seen = one.host.ok(&other, &["exec", "c", "cat", "/etc/hosts"]);
+    assert!(seen.contains("10.129.0.2\ta\n10.129.0.4\tlate\n") && !seen.contains("\tb\n"), "{seen}");
+    assert!(one.exec("late", "cat /etc/hosts").contains("10.129.0.3\tc\n"));
     assert!(two.exec("b", "ip addr").contains("10.129.0.2/16"));
+    one.host.ok(&other, &["delete", "--force", "c"]);
+    one.delete("late");
     // A container that is deleted from another host's namespace goes all the same.
     two.host.ok(&one.store, &["delete", "--force", "a"]);
     two.delete("b");
@@ -548,7 +582,7 @@ fn without_nft_a_bridge_is_refused() {
     let mut command = std::process::Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", site.host.name())).args(["unshare", "-m", "sh", "-c"]);
     let hide = format!("mount --bind {} /usr/sbin; exec \"$@\"", empty.display());
-    command.args([&hide, "sh", crate::common::bin(), "--root"]).arg(site.store.path());
+    command.args([&hide, "sh", bin(), "--root"]).arg(site.store.path());
     let out = command.args(["run", "--net", "bridge", site.root(), "true"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(125) && text.contains("program nft not found"), "{text}");
