@@ -2,6 +2,7 @@
 
 use super::caps;
 use super::state::OCI_VERSION;
+use crate::bundle::network::NETWORK_ANNOTATION;
 use serde_json::{Value, json};
 
 const HOOKS: [&str; 6] =
@@ -114,7 +115,7 @@ pub fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": false}}
         },
         "annotations": {"org.shipimg.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": []
+        "potentiallyUnsafeConfigAnnotations": [NETWORK_ANNOTATION]
     })
 }
 

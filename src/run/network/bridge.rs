@@ -124,11 +124,9 @@ fn attach_to(
     mut guest: Guest,
     record: &mut dyn FnMut(&Port) -> Result<()>,
 ) -> Result<()> {
-    // First, since without nft nothing is to be made.
-    let rules = firewall::rules()?;
     let (bridge, subnet) = ensure(host, network.subnet)?;
+    let rules = if bridge.is_new { Some(Vec::new()) } else { firewall::rules()? };
     let rules = match rules {
-        _ if bridge.is_new => Vec::new(),
         Some(rules) => rules,
         None => firewall::make(subnet).map(|()| Vec::new())?,
     };
@@ -232,10 +230,11 @@ fn make(host: &Host, subnet: Subnet) -> Result<(Bridge, Subnet)> {
             return Err(Error::Bridge { reason });
         }
     }
+    // First, since without nft nothing is to be made.
+    firewall::make(subnet)?;
     route.add_bridge(BRIDGE, mac_of(subnet.gateway()).0)?;
     let index = route.index(BRIDGE)?;
     route.add_address(index, subnet.gateway(), subnet.length())?;
-    firewall::make(subnet)?;
     let forward = read_setting(FORWARD)? == "0";
     if forward {
         route.set_alias(BRIDGE, &format!("{MARK} - forward"))?;
