@@ -542,6 +542,38 @@ fn a_killed_command_leaves_nothing_for_long() {
 }
 
 #[test]
+fn a_command_killed_at_any_moment() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    // Half-made: without its text, and with packets passed on already.
+    let half = ["ip", "link", "add", "shipimg0", "address", "02:73:0a:81:00:01", "type", "bridge"];
+    site.host.run(&half);
+    site.run(&["--net", "bridge"], "ping -c 1 -W 5 10.129.0.1");
+    assert_eq!(site.host.inventory(), before);
+    site.host.run(&half);
+    site.host.run(&["ip", "link", "set", "shipimg0", "alias", "shipimg - forward"]);
+    site.host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
+    site.run(&["--net", "bridge"], "true");
+    assert_eq!(site.host.inventory(), before);
+    for delay in (0..160).step_by(4) {
+        let mut run = site.host.command(&site.store);
+        run.args(["run", "--net", "bridge", "-p", "8080:80", "--name", &format!("k{delay}")]);
+        let mut run =
+            run.args([site.root(), "sleep", "600"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    let mut tries = 0..1000;
+    while site.ok(&["list", "-q"]).contains('k') {
+        assert!(tries.next().is_some());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    site.run(&["--net", "bridge", "-p", "8080:80"], "ping -c 1 -W 5 10.129.0.1");
+    assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
 fn stores_share_a_bridge_and_hosts_do_not() {
     let (one, two) = (Site::new(), Site::new());
     let before = [one.host.inventory(), two.host.inventory()];
