@@ -149,8 +149,12 @@ impl Plan {
         // Other commands have other working directories.
         let dir_itself = io_error("open", dir, dir.canonicalize())?;
         let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(&dir_itself));
-        let neighbour =
-            Neighbour { address: Ipv4Addr::UNSPECIFIED, names: names.clone(), hosts: hosts.clone() };
+        let neighbour = Neighbour {
+            address: Ipv4Addr::UNSPECIFIED,
+            names: names.clone(),
+            hosts: hosts.clone(),
+            publish: Vec::new(),
+        };
         let guest = Guest { id: &id, veth, netns: netns.as_fd(), neighbour };
         let mut told = Vec::new();
         bridge::attach(&self.network, guest, &mut |port| {

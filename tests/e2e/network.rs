@@ -375,7 +375,10 @@ fn what_others_do_to_a_bridge_and_to_hosts_files() {
     // All rules flushed: the next container has them again. The bridge deleted: so has the next.
     site.host.run(&["nft", "flush", "ruleset"]);
     site.run(&["--net", "bridge"], "ping -c 1 -W 5 10.129.0.1");
-    assert!(site.host.inventory().contains("masquerade"));
+    let rules = site.host.inventory();
+    assert!(rules.contains("masquerade") && rules.matches("dport 8080").count() == 2, "{rules}");
+    let text = site.refused(&["--net", "bridge", "-p", "8080:80"]);
+    assert!(text.contains("container kept"), "{text}");
     site.host.run(&["ip", "link", "del", "shipimg0"]);
     site.delete("kept");
     let after = site.host.inventory();

@@ -13,8 +13,9 @@
 //! `net.ipv4.ip_forward`, which is set back.
 
 use super::super::{Error, Result, io_error};
+use super::firewall::{self, Rule};
 use super::neighbours::{Host, Neighbour};
-use super::{firewall, ports};
+use super::ports;
 use crate::bundle::network::{Mac, Network, Publish, Subnet};
 use crate::sys;
 use crate::sys::netlink::{Link, Veth};
@@ -79,7 +80,7 @@ pub struct Guest<'a> {
     pub veth: String,
     /// Its network namespace.
     pub netns: BorrowedFd<'a>,
-    /// What others know it by, but for its address.
+    /// What others know it by, but for its address and ports.
     pub neighbour: Neighbour,
 }
 
@@ -125,11 +126,7 @@ fn attach_to(
     record: &mut dyn FnMut(&Port) -> Result<()>,
 ) -> Result<()> {
     let (bridge, subnet) = ensure(host, network.subnet)?;
-    let rules = if bridge.is_new { Some(Vec::new()) } else { firewall::rules()? };
-    let rules = match rules {
-        Some(rules) => rules,
-        None => firewall::make(subnet).map(|()| Vec::new())?,
-    };
+    let rules = if bridge.is_new { Vec::new() } else { rules(host, &bridge, subnet)? };
     let (live, stale): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| bridge.has(&rule.veth));
     let address = bridge.choose(subnet, network.ip)?;
     let mac = network.mac.unwrap_or_else(|| mac_of(address));
@@ -160,9 +157,25 @@ fn attach_to(
     }
     firewall::change(&guest.veth, address, &port.publish, &stale)?;
     guest.neighbour.address = address;
+    guest.neighbour.publish = port.publish;
     host.add(&guest.veth, &guest.neighbour)?;
     let everyone: Vec<_> = bridge.members.iter().map(|m| m.veth.as_str()).chain([&*guest.veth]).collect();
     host.introduce(&everyone)
+}
+
+/// The rules of published ports. Where someone has taken the table away, it is made anew with
+/// those of the containers that are there.
+fn rules(host: &Host, bridge: &Bridge, subnet: Subnet) -> Result<Vec<Rule>> {
+    if let Some(rules) = firewall::rules()? {
+        return Ok(rules);
+    }
+    firewall::make(subnet)?;
+    for member in &bridge.members {
+        if let Some(neighbour) = host.get(&member.veth) {
+            firewall::change(&member.veth, neighbour.address, &neighbour.publish, &[])?;
+        }
+    }
+    Ok(firewall::rules()?.unwrap_or_default())
 }
 
 /// Takes a container's link away with all that belongs to it; and the bridge with the last one.
