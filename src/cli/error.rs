@@ -187,6 +187,9 @@ impl Error {
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }
+            Self::Run(run::Error::Sys(sys::Error::NoProgram { program })) if program == "nft" => {
+                Some("apt-get install nftables".to_string())
+            }
             Self::Debian(debian::Error::NoKeyring { path }) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let package =

@@ -2,6 +2,7 @@
 
 use super::caps;
 use super::state::OCI_VERSION;
+use crate::bundle::network::NETWORK_ANNOTATION;
 use serde_json::{Value, json};
 
 const HOOKS: [&str; 6] =
@@ -128,7 +129,7 @@ pub fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": true}}
         },
         "annotations": {"org.shipimg.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": []
+        "potentiallyUnsafeConfigAnnotations": [NETWORK_ANNOTATION]
     })
 }
 

@@ -25,6 +25,7 @@ use super::state::State;
 use super::{Error, Result, Runtime, Status, io_error, spec::Spec};
 use crate::bundle::network::{Mode, NETWORK_ANNOTATION, Network};
 use crate::sys::netlink::{self, Route, Veth};
+use crate::sys::userns;
 use bridge::{Guest, Inside, Port};
 use neighbours::Neighbour;
 use rustix::fd::{AsFd, OwnedFd};
@@ -70,6 +71,9 @@ impl Plan {
         let needs_own = network.mode != Mode::None || network.netns_name.is_some();
         if needs_own && !spec.new_namespace("network") {
             return Err(invalid(format!("{} needs a new network namespace", network.mode)));
+        }
+        if network.mode == Mode::Bridge && userns::ids() != userns::Ids::Host {
+            return Err(Error::Bridge { reason: "it needs root".to_string() });
         }
         if network.mode == Mode::Pasta {
             return Err(Error::Unsupported { what: "the network pasta".into() });
@@ -142,9 +146,15 @@ impl Plan {
             return Ok(Vec::new());
         }
         let id = state.id.clone();
-        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(dir));
-        let neighbour =
-            Neighbour { address: Ipv4Addr::UNSPECIFIED, names: names.clone(), hosts: hosts.clone() };
+        // Other commands have other working directories.
+        let dir_itself = io_error("open", dir, dir.canonicalize())?;
+        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(&dir_itself));
+        let neighbour = Neighbour {
+            address: Ipv4Addr::UNSPECIFIED,
+            names: names.clone(),
+            hosts: hosts.clone(),
+            publish: Vec::new(),
+        };
         let guest = Guest { id: &id, veth, netns: netns.as_fd(), neighbour };
         let mut told = Vec::new();
         bridge::attach(&self.network, guest, &mut |port| {

@@ -2,8 +2,9 @@
 
 use crate::common::bundle::busybox;
 use crate::common::netns::{HOST, Host, WORLD, inside};
-use crate::common::{TestStore, ok};
-use serde_json::Value;
+use crate::common::user::User;
+use crate::common::{TestStore, bin, collect, ok};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -206,7 +207,7 @@ fn published_ports() {
 fn the_hosts_own_ports_stay_its_own() {
     let site = Site::new();
     let script = "ip link set lo down 2>/dev/null; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via 10.129.0.1; \
-                  echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; nc -w 1 127.0.0.1 7001 </dev/null; echo end";
+                  echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; timeout 2 nc 127.0.0.1 7001 </dev/null; echo end";
     site.host.here(|| {
         let listener = TcpListener::bind("127.0.0.1:7001").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -326,6 +327,107 @@ fn networks_are_joined() {
 }
 
 #[test]
+fn hooks_see_the_finished_network() {
+    let site = Site::new();
+    site.ok(&[
+        "bundle",
+        "create",
+        site.root(),
+        "h",
+        "--driver",
+        "copy",
+        "--net",
+        "bridge",
+        "-p",
+        "8080:80",
+        "--",
+        "true",
+    ]);
+    let (seen, dir) = (site.store.path().join("seen"), site.store.path().join("shipimg/bundles/h"));
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter --net=/proc/$pid/ns/net ip -4 -br addr >{0}; \
+         nsenter --net=/proc/$pid/ns/net ip route >>{0}; nft list ruleset >>{0}",
+        seen.display()
+    );
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]});
+    fs::write(&path, config.to_string()).unwrap();
+    site.ok(&["run", "h"]);
+    let seen = fs::read_to_string(seen).unwrap();
+    for part in ["eth0@", "10.129.0.2/16", "default via 10.129.0.1", "dport 8080 dnat to 10.129.0.2:80"] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+}
+
+#[test]
+fn what_others_do_to_a_bridge_and_to_hosts_files() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    site.start("own", &["--net", "bridge"], "sleep 600");
+    site.exec("own", "echo 10.9.9.9 mine >/etc/hosts");
+    site.start("kept", &["--net", "bridge", "-p", "8080:80"], "sleep 600");
+    assert_eq!(site.exec("own", "cat /etc/hosts"), "10.9.9.9 mine\n");
+    site.exec("kept", "sed '1i10.8.8.8 first' /etc/hosts >/tmp/h; cat /tmp/h >/etc/hosts");
+    site.delete("own");
+    let hosts = site.exec("kept", "cat /etc/hosts");
+    assert!(hosts.starts_with("10.8.8.8 first\n") && !hosts.contains("own"), "{hosts}");
+    // All rules flushed: the next container has them again. The bridge deleted: so has the next.
+    site.host.run(&["nft", "flush", "ruleset"]);
+    site.run(&["--net", "bridge"], "ping -c 1 -W 5 10.129.0.1");
+    let rules = site.host.inventory();
+    assert!(rules.contains("masquerade") && rules.matches("dport 8080").count() == 2, "{rules}");
+    let text = site.refused(&["--net", "bridge", "-p", "8080:80"]);
+    assert!(text.contains("container kept"), "{text}");
+    site.host.run(&["ip", "link", "del", "shipimg0"]);
+    site.delete("kept");
+    let after = site.host.inventory();
+    assert!(!after.contains("table ip shipimg") && !after.contains("ve-kept"), "{after}");
+    site.run(&["--net", "bridge", "-p", "8080:80"], "ping -c 1 -W 5 10.129.0.1");
+    // That packets were not passed on before went with the bridge.
+    site.host.run(&["sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"]);
+    assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
+fn ordinary_users_have_files_and_no_bridge() {
+    let user = User::new();
+    let root = user.home().join("root");
+    busybox(&root);
+    user.give(&root);
+    for (net, said) in [("bridge", "bridge shipimg0: it needs root"), ("pasta", "pasta")] {
+        let out = user.output(&["run", "--net", net, root.to_str().unwrap(), "true"]);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(125) && text.contains(said), "{text}");
+    }
+    let options = ["run", "--dns", "192.0.2.1", "--add-host", "db:10.1.2.3", root.to_str().unwrap()];
+    for single in [&[][..], &["--single-id"]] {
+        let script = ["cat", "/etc/resolv.conf", "/etc/hosts"];
+        let seen = user.ok(&[single, &options, &script].concat());
+        assert!(seen.contains("nameserver 192.0.2.1\n") && seen.contains("10.1.2.3\tdb\n"), "{seen}");
+    }
+}
+
+#[test]
+fn a_container_with_a_user_namespace_of_its_own() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    let script = "cat /proc/self/uid_map /etc/hosts; nc 10.129.0.1 9 -w 1; ip addr; ip route";
+    let args = ["--driver", "copy", "--net", "bridge", "--", "sh", "-c", script];
+    site.ok(&[&["bundle", "create", site.root(), "u"], &args[..]].concat());
+    let path = site.store.path().join("shipimg/bundles/u/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    for ids in ["uidMappings", "gidMappings"] {
+        config["linux"][ids] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    let seen = site.ok(&["run", "u"]);
+    assert!(seen.contains("10.129.0.2\tu\n") && seen.contains("default via 10.129.0.1"), "{seen}");
+    assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
 fn fifty_containers_at_once() {
     let site = Site::new();
     let before = site.host.inventory();
@@ -412,7 +514,11 @@ fn a_killed_command_leaves_nothing_for_long() {
     assert!(there().contains("shipimg0") && there().ends_with("1\n"));
     run.kill().unwrap();
     run.wait().unwrap();
-    site.ok(&["list"]);
+    // The container ends with it, a moment later.
+    while site.ok(&["list", "-q"]).contains('k') {
+        assert!(tries.next().is_some());
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(site.host.inventory(), before);
     assert!(!ok("ip", &["netns", "list"]).contains(&name));
     // A store that is gone with its containers: the next container on the bridge takes over.
@@ -439,20 +545,61 @@ fn a_killed_command_leaves_nothing_for_long() {
 }
 
 #[test]
+fn a_command_killed_at_any_moment() {
+    let site = Site::new();
+    let before = site.host.inventory();
+    // Half-made: without its text, and with packets passed on already.
+    let half = ["ip", "link", "add", "shipimg0", "address", "02:73:0a:81:00:01", "type", "bridge"];
+    site.host.run(&half);
+    site.run(&["--net", "bridge"], "ping -c 1 -W 5 10.129.0.1");
+    assert_eq!(site.host.inventory(), before);
+    site.host.run(&half);
+    site.host.run(&["ip", "link", "set", "shipimg0", "alias", "shipimg - forward"]);
+    site.host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
+    site.run(&["--net", "bridge"], "true");
+    assert_eq!(site.host.inventory(), before);
+    for delay in (0..160).step_by(4) {
+        let mut run = site.host.command(&site.store);
+        run.args(["run", "--net", "bridge", "-p", "8080:80", "--name", &format!("k{delay}")]);
+        let mut run =
+            run.args([site.root(), "sleep", "600"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    let mut tries = 0..1000;
+    while site.ok(&["list", "-q"]).contains('k') {
+        assert!(tries.next().is_some());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    site.run(&["--net", "bridge", "-p", "8080:80"], "ping -c 1 -W 5 10.129.0.1");
+    assert_eq!(site.host.inventory(), before);
+}
+
+#[test]
 fn stores_share_a_bridge_and_hosts_do_not() {
     let (one, two) = (Site::new(), Site::new());
     let before = [one.host.inventory(), two.host.inventory()];
     one.start("a", &["--net", "bridge"], &server("a"));
     two.start("b", &["--net", "bridge"], &server("b"));
-    // Another store on the first host.
+    // Another store on the first host, by a relative path.
     let other = TestStore::new();
-    let args = ["run", "--net", "bridge", "--name", "c", one.root(), "sh", "-c", "cat /etc/hosts; ip addr"];
-    let seen = one.host.ok(&other, &args);
-    assert!(
-        seen.contains("10.129.0.2\ta\n") && seen.contains("10.129.0.3/16") && !seen.contains("\tb\n"),
-        "{seen}"
-    );
+    let relative = |args: &[&str]| {
+        let mut command = std::process::Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", one.host.name())).current_dir(other.path());
+        let out = collect(command.args([bin(), "--root", "."]).args(args));
+        assert!(out.status.success(), "{out:?}");
+    };
+    let bundle = ["bundle", "create", one.root(), "c", "--driver", "copy", "--net", "bridge"];
+    relative(&[&bundle[..], &["--", "sleep", "600"]].concat());
+    relative(&["run", "-d", "c"]);
+    one.start("late", &["--net", "bridge"], "sleep 600");
+    let seen = one.host.ok(&other, &["exec", "c", "cat", "/etc/hosts"]);
+    assert!(seen.contains("10.129.0.2\ta\n10.129.0.4\tlate\n") && !seen.contains("\tb\n"), "{seen}");
+    assert!(one.exec("late", "cat /etc/hosts").contains("10.129.0.3\tc\n"));
     assert!(two.exec("b", "ip addr").contains("10.129.0.2/16"));
+    one.host.ok(&other, &["delete", "--force", "c"]);
+    one.delete("late");
     // A container that is deleted from another host's namespace goes all the same.
     two.host.ok(&one.store, &["delete", "--force", "a"]);
     two.delete("b");
@@ -470,7 +617,7 @@ fn without_nft_a_bridge_is_refused() {
     let mut command = std::process::Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", site.host.name())).args(["unshare", "-m", "sh", "-c"]);
     let hide = format!("mount --bind {} /usr/sbin; exec \"$@\"", empty.display());
-    command.args([&hide, "sh", crate::common::bin(), "--root"]).arg(site.store.path());
+    command.args([&hide, "sh", bin(), "--root"]).arg(site.store.path());
     let out = command.args(["run", "--net", "bridge", site.root(), "true"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(125) && text.contains("program nft not found"), "{text}");

@@ -294,24 +294,25 @@ impl Ground {
     fn network(&self) -> Vec<Row> {
         let ip = |args: &[&str]| trial::try_network(self.users, "ip", args);
         let ip_remedy = "apt-get install iproute2";
-        let nft = trial::try_network(self.users, "nft", &["add", "table", "inet", "shipimg"]);
-        let filter = if nft.is_ok() {
-            Row::new("packet filter", "run", nft, "").seen("nft")
-        } else {
-            let tried = trial::try_network(self.users, "iptables", &["-t", "nat", "-N", "SHIPIMG"]);
-            Row::new("packet filter", "run", tried, "apt-get install nftables").seen("iptables")
-        };
+        let nat = "add table ip shipimg; add chain ip shipimg p { type nat hook prerouting priority -100; }; \
+                   add rule ip shipimg p fib daddr type local tcp dport 80 dnat to 192.0.2.1:80";
+        let nft = trial::try_network(self.users, "nft", &[nat]);
         vec![
             Row::new(
                 "veth pairs",
-                "run",
+                "run --net",
                 ip(&["link", "add", "name", "ship0", "type", "veth", "peer", "name", "ship1"]),
                 ip_remedy,
             )
             .not_needed(),
-            Row::new("bridges", "run", ip(&["link", "add", "name", "ship0", "type", "bridge"]), ip_remedy)
-                .not_needed(),
-            filter.not_needed(),
+            Row::new(
+                "bridges",
+                "run --net bridge",
+                ip(&["link", "add", "name", "ship0", "type", "bridge"]),
+                ip_remedy,
+            )
+            .not_needed(),
+            Row::new("packet filter", "run --net bridge", nft, "apt-get install nftables").not_needed(),
         ]
     }
 }

@@ -13,8 +13,9 @@
 //! `net.ipv4.ip_forward`, which is set back.
 
 use super::super::{Error, Result, io_error};
+use super::firewall::{self, Rule};
 use super::neighbours::{Host, Neighbour};
-use super::{firewall, ports};
+use super::ports;
 use crate::bundle::network::{Mac, Network, Publish, Subnet};
 use crate::sys;
 use crate::sys::netlink::{Link, Veth};
@@ -79,7 +80,7 @@ pub struct Guest<'a> {
     pub veth: String,
     /// Its network namespace.
     pub netns: BorrowedFd<'a>,
-    /// What others know it by, but for its address.
+    /// What others know it by, but for its address and ports.
     pub neighbour: Neighbour,
 }
 
@@ -124,14 +125,8 @@ fn attach_to(
     mut guest: Guest,
     record: &mut dyn FnMut(&Port) -> Result<()>,
 ) -> Result<()> {
-    // First, since without nft nothing is to be made.
-    let rules = firewall::rules()?;
     let (bridge, subnet) = ensure(host, network.subnet)?;
-    let rules = match rules {
-        _ if bridge.is_new => Vec::new(),
-        Some(rules) => rules,
-        None => firewall::make(subnet).map(|()| Vec::new())?,
-    };
+    let rules = if bridge.is_new { Vec::new() } else { rules(host, &bridge, subnet)? };
     let (live, stale): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| bridge.has(&rule.veth));
     let address = bridge.choose(subnet, network.ip)?;
     let mac = network.mac.unwrap_or_else(|| mac_of(address));
@@ -162,9 +157,25 @@ fn attach_to(
     }
     firewall::change(&guest.veth, address, &port.publish, &stale)?;
     guest.neighbour.address = address;
+    guest.neighbour.publish = port.publish;
     host.add(&guest.veth, &guest.neighbour)?;
     let everyone: Vec<_> = bridge.members.iter().map(|m| m.veth.as_str()).chain([&*guest.veth]).collect();
     host.introduce(&everyone)
+}
+
+/// The rules of published ports. Where someone has taken the table away, it is made anew with
+/// those of the containers that are there.
+fn rules(host: &Host, bridge: &Bridge, subnet: Subnet) -> Result<Vec<Rule>> {
+    if let Some(rules) = firewall::rules()? {
+        return Ok(rules);
+    }
+    firewall::make(subnet)?;
+    for member in &bridge.members {
+        if let Some(neighbour) = host.get(&member.veth) {
+            firewall::change(&member.veth, neighbour.address, &neighbour.publish, &[])?;
+        }
+    }
+    Ok(firewall::rules()?.unwrap_or_default())
 }
 
 /// Takes a container's link away with all that belongs to it; and the bridge with the last one.
@@ -187,7 +198,11 @@ pub fn detach(port: &Port) -> Result<()> {
 /// Takes away what belongs to links that are gone: records, with `rules` the firewall's rules, and
 /// without any link the bridge.
 fn tidy(host: &Host, rules: bool) -> Result<()> {
-    let Some(bridge) = find(host)? else { return host.clear() };
+    let Some(bridge) = find(host)? else {
+        // Someone has deleted it.
+        remove_rules()?;
+        return host.clear();
+    };
     if bridge.members.is_empty() {
         return take_down(host, &bridge);
     }
@@ -228,10 +243,11 @@ fn make(host: &Host, subnet: Subnet) -> Result<(Bridge, Subnet)> {
             return Err(Error::Bridge { reason });
         }
     }
+    // First, since without nft nothing is to be made.
+    firewall::make(subnet)?;
     route.add_bridge(BRIDGE, mac_of(subnet.gateway()).0)?;
     let index = route.index(BRIDGE)?;
     route.add_address(index, subnet.gateway(), subnet.length())?;
-    firewall::make(subnet)?;
     let forward = read_setting(FORWARD)? == "0";
     if forward {
         route.set_alias(BRIDGE, &format!("{MARK} - forward"))?;
@@ -245,16 +261,20 @@ fn make(host: &Host, subnet: Subnet) -> Result<(Bridge, Subnet)> {
 }
 
 fn take_down(host: &Host, bridge: &Bridge) -> Result<()> {
-    match firewall::remove() {
-        // There are no rules then.
-        Err(Error::Sys(sys::Error::NoProgram { .. })) => {}
-        other => other?,
-    }
+    remove_rules()?;
     if bridge.forward {
         write_setting(FORWARD, "0")?;
     }
     host.route().delete(BRIDGE)?;
     host.clear()
+}
+
+fn remove_rules() -> Result<()> {
+    match firewall::remove() {
+        // There are none then.
+        Err(Error::Sys(sys::Error::NoProgram { .. })) => Ok(()),
+        other => other,
+    }
 }
 
 /// The bridge; none where it is not there.

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Where the host's name servers are; the second where the first leads to a local one (`systemd-resolved`).
@@ -74,6 +75,10 @@ impl Files {
         let etc = dir.join("etc");
         io_error("create", &etc, fs::create_dir_all(&etc))?;
         io_error("write", &path, fs::write(&path, text))?;
+        // For all users of the container, whatever the caller's umask.
+        for (path, mode) in [(&etc, 0o755), (&path, 0o644)] {
+            io_error("chmod", path, fs::set_permissions(path, fs::Permissions::from_mode(mode)))?;
+        }
         self.open(place, &path)
     }
 

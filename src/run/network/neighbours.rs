@@ -3,7 +3,7 @@
 //! ```text
 //! /run/shipimg/network.lock         locked (flock) by whoever looks at a bridge or changes it
 //! /run/shipimg/network-INODE/       of the network namespace with that inode
-//!   LINK.json                       a container's address, its names, and where its hosts file is
+//!   LINK.json                       a container's address, names, ports, and where its hosts file is
 //! ```
 //!
 //! A record counts as long as its link is there; the folder goes with the bridge. The part of a hosts
@@ -11,6 +11,7 @@
 
 use super::super::lifecycle::PATIENCE;
 use super::super::{Error, Result, io_error};
+use crate::bundle::network::Publish;
 use crate::sys::netlink::Route;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Neighbour {
     pub names: Vec<String>,
     /// Its hosts file.
     pub hosts: PathBuf,
+    /// The ports of the host that lead to it.
+    pub publish: Vec<Publish>,
 }
 
 /// The network namespace of this process, locked.
@@ -97,10 +100,20 @@ impl Host {
     /// [`Error::Io`].
     pub fn add(&self, veth: &str, neighbour: &Neighbour) -> Result<()> {
         io_error("create", &self.dir, fs::create_dir_all(&self.dir))?;
-        let path = self.dir.join(format!("{veth}.json"));
+        let path = self.record(veth);
         let text =
             serde_json::to_vec(neighbour).map_err(|source| Error::Config { path: path.clone(), source })?;
         io_error("write", &path, fs::write(&path, text))
+    }
+
+    /// The container behind the link `veth`, where it is remembered.
+    #[must_use]
+    pub fn get(&self, veth: &str) -> Option<Neighbour> {
+        read(&self.record(veth)).ok()
+    }
+
+    fn record(&self, veth: &str) -> PathBuf {
+        self.dir.join(format!("{veth}.json"))
     }
 
     /// Forgets the containers whose links are not among `live`, and tells all others of each other.
@@ -122,8 +135,11 @@ impl Host {
         for one in &all {
             let lines = lines(all.iter().filter(|other| other.address != one.address));
             match rewrite(&one.hosts, &lines) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                other => io_error("write", &one.hosts, other)?,
+                // What a container does to its own file is no reason to refuse another.
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    tracing::warn!("write {}: {e}", one.hosts.display());
+                }
+                _ => {}
             }
         }
         Ok(())
