@@ -78,6 +78,8 @@ pub fn veth(name: &str, peer: &str, netns: BorrowedFd) -> Result<()> {
 #[derive(Default)]
 struct Message {
     bytes: Vec<u8>,
+    /// An attribute is longer than its length can say.
+    too_long: bool,
 }
 
 impl Message {
@@ -106,13 +108,19 @@ impl Message {
         self.bytes.extend([0, 0]);
         self.bytes.extend(kind.to_ne_bytes());
         fill(self);
-        let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
+        let length = u16::try_from(self.bytes.len() - start).unwrap_or_else(|_| {
+            self.too_long = true;
+            0
+        });
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
     /// Sends the message and reads the kernel's acknowledgement.
     fn request(&self, kind: u16, flags: i32) -> std::io::Result<()> {
+        if self.too_long {
+            return Err(Errno::MSGSIZE.into());
+        }
         let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
         let mut packet = Vec::with_capacity(16 + self.bytes.len());
         let flags = u16::try_from(flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or(0);
@@ -130,6 +138,26 @@ impl Message {
             Some(0) => Ok(()),
             Some(code) => Err(Errno::from_raw_os_error(code.saturating_neg()).into()),
             None => Err(Errno::PROTO.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A length that wrapped around would let the value of one attribute be read as others.
+    #[test]
+    fn attributes_that_are_too_long_are_not_sent() {
+        let mut fits = Message::default();
+        fits.attribute(1, &vec![0; 0xfffb]);
+        assert!(!fits.too_long && fits.bytes[..2] == [0xff, 0xff]);
+        for length in [0xfffc, 0x1_0000, 0x1_0010] {
+            let mut message = Message::default();
+            message.nest(2, |m| m.attribute(1, &vec![0; length]));
+            assert!(message.too_long, "{length}");
+            let refused = message.request(RTM_NEWLINK, 0).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
         }
     }
 }
