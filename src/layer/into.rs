@@ -18,6 +18,7 @@
 use super::archive::Archive;
 use super::node::{self, finish_file, ids};
 use super::stream::Tar;
+use super::write::Identity;
 use super::{Error, Origin, Reason, Result, TarWriter, WriteOptions, signal_pending, write_at};
 use crate::oci::Compression;
 use crate::store::Limits;
@@ -87,11 +88,12 @@ pub fn copy_into(
     (into, target): (&Dir, &TreePath),
     placing: &Placing,
 ) -> Result<u64> {
+    let options = WriteOptions { except: Some(identity(into)?), ..options.clone() };
     let (reader, writer) = io::pipe().call(|| "pipe2".to_string())?;
     thread::scope(|scope| {
         let walk = scope.spawn(move || {
             let mut tar = TarWriter::new(io::BufWriter::with_capacity(64 << 10, writer));
-            write_at(from, name, target, &mut tar, options)?;
+            write_at(from, name, target, &mut tar, &options)?;
             tar.finish().map(drop).map_err(Error::Output)
         });
         let placed = place(reader, Compression::None, into, placing);
@@ -103,9 +105,6 @@ pub fn copy_into(
         }
     })
 }
-
-/// Which directory it is: device and inode.
-type Identity = (u64, u64);
 
 fn identity(dir: &Dir) -> sys::Result<Identity> {
     dir.stat_self().map(|s| (s.st_dev, s.st_ino))

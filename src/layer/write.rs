@@ -247,7 +247,12 @@ pub struct WriteOptions {
     pub live: bool,
     /// The user namespace whose ids are written.
     pub ids: Option<UserIds>,
+    /// A directory that must not be met: the one that is written into.
+    pub except: Option<Identity>,
 }
+
+/// Which directory it is: device and inode.
+pub type Identity = (u64, u64);
 
 /// The most bytes of a file of which the kernel does not tell the size.
 pub const MAX_KERNELS: u64 = 16 << 20;
@@ -363,6 +368,10 @@ impl<'a, W: Write> Tree<'a, W> {
                 tracing::warn!("a socket is left out: {path}");
             }
             return Ok(());
+        }
+        if self.options.except == Some((stat.st_dev, stat.st_ino)) {
+            let reason = "it is what is copied to, and would be copied into itself";
+            return Err(Error::Unwritable { path: path.clone(), reason });
         }
         if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {
             let reason = "overlayfs has its content elsewhere (redirect_dir, metacopy)";

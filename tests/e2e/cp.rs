@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tar::EntryType as T;
 
 /// A container that runs, and a folder of the host's.
@@ -715,18 +715,84 @@ fn what_is_not_opened() {
 
 #[test]
 fn ten_thousand_files() {
-    let ground = Ground::new();
+    // In memory, on both sides.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let ground = Ground { host: memory.path().to_path_buf(), ..Ground::new() };
     let source = ground.host.join("many");
     for dir in 0..100 {
         let dir = source.join(dir.to_string());
         fs::create_dir_all(&dir).unwrap();
         (0..100).for_each(|n| fs::write(dir.join(n.to_string()), n.to_string()).unwrap());
     }
-    ground.ok(&["many", ":/many"]);
-    ground.ok(&[":/many", "back"]);
+    ground.ok(&["many", ":/dev/shm"]);
+    ground.ok(&[":/dev/shm/many", "back"]);
     let (a, b) = (source.to_str().unwrap(), ground.host.join("back"));
     ok("diff", &["-r", a, b.to_str().unwrap()]);
     assert_eq!(ok("find", &[b.to_str().unwrap(), "-type", "f"]).lines().count(), 10_000);
+}
+
+#[test]
+fn not_into_itself() {
+    let ground = Ground::new();
+    // The host's folder has the container's root in it.
+    let bundle = ground.bundle.dir.to_str().unwrap();
+    for to in [":/", ":/tmp", ":/tmp/new"] {
+        let to = ground.argument(OsStr::new(to));
+        let all = [OsStr::new("cp"), OsStr::new(bundle), &to];
+        let said = failed(7, &all, &ground.bundle.store.output(&all));
+        assert!(said.contains("would be copied into itself"), "{said}");
+    }
+    ground.ok(&[":/bin/busybox", "busybox"]);
+}
+
+#[test]
+fn nothing_of_the_container_runs() {
+    let ground = Ground::new();
+    // The program that runs has its file no longer; others are traps.
+    fs::remove_dir_all(ground.inside("bin")).unwrap();
+    for dir in ["bin", "lib", "usr/bin", "usr/lib"] {
+        fs::create_dir_all(ground.inside(dir)).unwrap();
+        for name in ["sh", "tar", "cp", "cat", "busybox", "shipimg", "libnss_files.so.2", "libc.so.6", "id"] {
+            let trap = ground.inside(dir).join(name);
+            fs::write(&trap, "#!/bin/sh\necho > /trapped\n").unwrap();
+            fs::set_permissions(trap, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    fill(&ground.host.join("d"));
+    ground.ok(&["d", ":/d"]);
+    ground.ok(&["-a", ":/d", "back"]);
+    assert_eq!(tree(&ground.host.join("back")), tree(&ground.host.join("d")));
+    let tar = ground.tar(&[":/d", "-"]);
+    assert!(ground.pour(&["-", ":/tmp"], &tar).status.success());
+    assert!(!ground.inside("trapped").exists() && !Path::new("/trapped").exists());
+}
+
+#[test]
+fn ended_in_the_middle_it_leaves_nothing_half_made() {
+    use std::io::Write;
+    let ground = Ground::new();
+    let whole = Tar::new().file("big", &vec![7; 4 << 20]).finish();
+    let mut command = ground.bundle.store.command();
+    command.args(["cp", "-", &format!("{}:/tmp", ground.bundle.id)]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&whole[..2 << 20]).unwrap();
+    let begun = || fs::read_dir(ground.inside("tmp")).unwrap().count() > 0;
+    ground.bundle.wait(|_| begun());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let _ = stdin.write_all(&whole[2 << 20..]);
+    drop(stdin);
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status:?}");
+    assert_eq!(fs::read_dir(ground.inside("tmp")).unwrap().count(), 0);
+    // And an archive has its limits.
+    let out = ground.pour(
+        &["--max-entries=2", "-", ":/tmp"],
+        &Tar::new().file("a", b"").file("b", b"").file("c", b"").finish(),
+    );
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(9) && stderr.contains("more than 2 entries"), "{stderr}");
 }
 
 #[test]
