@@ -8,7 +8,7 @@
 
 use super::archive::{Archive, Piece};
 use super::node::{self, Owners, is_whiteout, opaque};
-use super::{Error, Result, sparse, stream::Tar};
+use super::{Error, Origin, Reason, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::store::Limits;
 use crate::sys::{Call, dir::Dir, signal, userns::UserIds, xattr};
@@ -370,8 +370,8 @@ impl<'a, W: Write> Tree<'a, W> {
             return Ok(());
         }
         if self.options.except == Some((stat.st_dev, stat.st_ino)) {
-            let reason = "it is what is copied to, and would be copied into itself";
-            return Err(Error::Unwritable { path: path.clone(), reason });
+            let (path, reason) = (path.clone(), Reason::Itself);
+            return Err(Error::Entry { layer: Origin::Stream, path, reason });
         }
         if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {
             let reason = "overlayfs has its content elsewhere (redirect_dir, metacopy)";
@@ -468,7 +468,7 @@ pub fn rewrite<W: Write>(
             let Name::Entry(path) = name else { continue };
             let Some(new) = rename(&path).filter(|_| kind != Kind::Socket) else { continue };
             if let Kind::Link(target) = &kind {
-                let reason = super::Reason::LinkToNothing(target.clone());
+                let reason = Reason::LinkToNothing(target.clone());
                 let missing = || Error::Entry { layer: (&layer.descriptor.digest).into(), path, reason };
                 kind = Kind::Link(rename(target).ok_or_else(missing)?);
             }
