@@ -12,7 +12,8 @@ use super::pax::Pax;
 use super::{Error, Origin, Reason, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::store::Limits;
-use crate::sys::{Call, dir::Dir, signal, userns::UserIds, xattr};
+use crate::sys::dir::{Dir, is_kernels};
+use crate::sys::{Call, signal, userns::UserIds, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
@@ -260,7 +261,7 @@ impl<'a, W: Write> Tree<'a, W> {
                 }
                 tree.node(&dir, &name, &written, &stat)?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                    && (stat.st_dev == device || tree.options.live && !dir.child(&name)?.is_kernels()?)
+                    && (stat.st_dev == device || tree.options.live && !is_kernels(dir.child(&name)?)?)
                 {
                     if form == Form::Upper {
                         tree.opaque(&dir.child(&name)?, &written, form)?;
@@ -347,7 +348,7 @@ impl<'a, W: Write> Tree<'a, W> {
                 reason: "it was replaced while it was read",
             });
         };
-        if self.options.live && dir.is_kernels()? {
+        if self.options.live && is_kernels(&file)? {
             return self.kernels(&file, path, &meta);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);

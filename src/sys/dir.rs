@@ -197,16 +197,6 @@ impl Dir {
         Ok(Some((File::from(file), stat)))
     }
 
-    /// Whether the files here are the kernel's own words, in procfs, sysfs and their like: what
-    /// they hold is made when they are read, and their sizes say nothing of it.
-    ///
-    /// # Errors
-    /// The failed fstatfs call.
-    pub fn is_kernels(&self) -> Result<bool> {
-        let kind = fs::fstatfs(&self.fd).call(|| self.name("fstatfs", OsStr::new("")))?.f_type;
-        Ok(KERNELS.contains(&kind))
-    }
-
     /// Makes a directory of mode 0700.
     ///
     /// # Errors
@@ -403,6 +393,16 @@ impl Dir {
     pub fn syncfs(&self) -> Result<()> {
         fs::syncfs(&self.fd).call(|| self.name("syncfs", OsStr::new("")))
     }
+}
+
+/// Whether a file or directory is the kernel's own word, in procfs, sysfs and their like: what it
+/// holds is made when it is read, and its size says nothing of it.
+///
+/// # Errors
+/// The failed fstatfs call.
+pub fn is_kernels(fd: impl AsFd) -> Result<bool> {
+    let kind = fs::fstatfs(fd).call(|| "fstatfs".to_string())?.f_type;
+    Ok(KERNELS.contains(&kind))
 }
 
 #[cfg(test)]

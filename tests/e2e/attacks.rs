@@ -6,7 +6,7 @@ use crate::common::user::User;
 use crate::common::{bin, collect, ok};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -463,4 +463,56 @@ fn ids_do_not_lead_out() {
         let side = format!("{id}:/bin/busybox");
         b.store.fails(2, &["cp", "--", &side, "/nowhere/at/all"]);
     }
+}
+
+#[test]
+fn null_and_console_swapped_for_links_meanwhile() {
+    let b = Bundle::new("cat /etc/secret; echo end");
+    fs::write(b.rootfs().join("etc/secret"), "of the image").unwrap();
+    let victim = b.dir.join("victim");
+    fs::write(&victim, "of the host").unwrap();
+    let before = fs::metadata(&victim).unwrap();
+    let dev = b.rootfs().join("dev");
+    b.change(|c| {
+        c["root"]["readonly"] = json!(false);
+        c["linux"]["maskedPaths"] = json!(["/etc/secret"]);
+        // /dev is the image's own.
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+    });
+    symlink(&victim, dev.join("other")).unwrap();
+    let check = |name: &str, all: u32| {
+        let mut ended = 0;
+        while_swapping(&dev, name, "other", || {
+            for _ in 0..all {
+                let out = b.launch("run");
+                let said = tried(&out);
+                assert!(matches!(out.status.code(), Some(0 | 1 | 125)), "{out:?}");
+                assert!(!said.contains("of the image") && !said.contains("of the host"), "{name}: {said}");
+                ended += u32::from(said.contains("end"));
+                let now = fs::metadata(&victim).unwrap();
+                assert_eq!(fs::read_to_string(&victim).unwrap(), "of the host", "{name}");
+                assert_eq!(
+                    (now.uid(), now.mode(), now.ino()),
+                    (before.uid(), before.mode(), before.ino()),
+                    "{name}"
+                );
+            }
+        });
+        ended
+    };
+    ok("mknod", &["-m", "666", dev.join("null").to_str().unwrap(), "c", "1", "3"]);
+    let (masked, console) = (check("null", 60), {
+        fs::write(dev.join("console"), "").unwrap();
+        b.change(|c| c["process"]["terminal"] = json!(true));
+        for name in ["null", "other"] {
+            fs::remove_file(dev.join(name)).unwrap();
+        }
+        symlink(&victim, dev.join("other")).unwrap();
+        check("console", 60)
+    });
+    assert!(masked > 0 && console > 0, "{masked} and {console} came to their end");
+    b.nothing_left();
 }

@@ -349,20 +349,32 @@ fn mounts_of_the_container_are_seen() {
             list.push(json!({"destination": "/data/volume", "source": volume, "options": ["rbind"]}));
             list.push(json!({"destination": "/data/memory", "type": "tmpfs"}));
             list.push(json!({"destination": "/data/proc", "type": "proc"}));
+            list.push(
+                json!({"destination": "/data/version", "source": "/proc/version", "options": ["bind", "ro"]}),
+            );
             list.push(json!({"destination": "/data/one", "source": b.dir.join("one"), "options": ["bind"]}));
         });
     });
     ground.ok(&[":/data", "data"]);
-    assert_eq!(names(&ground.host.join("data")), "memory/ one=1 proc/ volume/ volume/v=v");
+    assert_eq!(
+        names(&ground.host.join("data")),
+        format!("memory/ one=1 proc/ version={} volume/ volume/v=v", version())
+    );
     ground.ok(&["data/.", ":/data/volume"]);
     ground.ok(&["data/one", ":/data/memory"]);
-    let volume = "memory/ one=1 proc/ v=v volume/ volume/v=v";
+    let volume = format!("memory/ one=1 proc/ v=v version={} volume/ volume/v=v", version());
     assert_eq!(names(&ground.bundle.dir.join("volume")), volume);
     ground.ok(&[":/data/memory/.", "memory"]);
     assert_eq!(names(&ground.host.join("memory")), "one=1");
     // A file that is a mount point is not replaced, nor written through.
     assert!(ground.fails(2, &["data/volume/v", ":/data/one"]).contains("it is a mount point"));
     assert_eq!(fs::read_to_string(ground.bundle.dir.join("one")).unwrap(), "1");
+}
+
+/// The last word of /proc/version, as `names` shows it.
+fn version() -> String {
+    let text = fs::read("/proc/version").unwrap().escape_ascii().to_string();
+    text.rsplit(' ').next().unwrap().to_string()
 }
 
 fn owner(path: &Path) -> (u32, u32, u32) {
