@@ -42,7 +42,7 @@
 //!     let image = store.image(&copied.root, &Platform::host())?;
 //!     let origin = shipimg::bundle::Origin::Image(None, Box::new(image));
 //!     let settings = shipimg::bundle::Settings::default();
-//!     let bundle = shipimg::bundle::Bundle::create(&store, "demo", &origin, DriverKind::Overlay, &settings)?;
+//!     let bundle = shipimg::bundle::Bundle::create(&store, "demo", &origin, Some(DriverKind::Overlay), &settings)?;
 //!     println!("{}", bundle.path().display());
 //!     Ok(())
 //! }

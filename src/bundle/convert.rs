@@ -1,6 +1,6 @@
 //! Image configuration → runtime configuration (image-spec, conversion.md).
 
-use super::{Error, Ids, Result};
+use super::{Error, HEALTH_ANNOTATION, Ids, Result};
 use crate::oci::{Image, ImageConfig};
 use oci_spec::runtime::{MountBuilder, Process, ProcessBuilder, Spec, UserBuilder};
 use std::collections::HashMap;
@@ -52,7 +52,11 @@ pub fn apply(spec: &mut Spec, image: &Image, ids: &Ids) -> Result<()> {
         mounts.extend(mount.ok());
     }
     spec.set_mounts(Some(mounts));
-    spec.set_annotations(Some(annotations(&image.config)));
+    let mut annotations = annotations(&image.config);
+    if let Some(health) = image.health.as_ref().and_then(|h| serde_json::to_string(h).ok()) {
+        annotations.insert(HEALTH_ANNOTATION.to_string(), health);
+    }
+    spec.set_annotations(Some(annotations));
     Ok(())
 }
 

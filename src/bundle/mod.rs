@@ -17,18 +17,22 @@
 //! it, must be a regular file and is read up to a limit.
 
 mod convert;
+mod health;
 mod limits;
 mod mount;
+pub mod network;
 mod seccomp;
 mod settings;
 pub mod spec;
 mod unpacked;
 pub mod users;
 
+pub use health::HealthChange;
 pub use limits::{HostDevice, Limits, cpus, cpuset, device, size, size_or_none, ulimit};
 pub use mount::{clean, mount, plain, tmpfs, volume};
+pub use network::{Net, Network};
 pub use seccomp::{Seccomp, seccomp};
-pub use settings::{Caps, Net, Settings};
+pub use settings::{Caps, HEALTH_ANNOTATION, STOP_SIGNAL_ANNOTATION, Settings};
 pub use unpacked::{RECORD, Unpacked};
 pub use users::Ids;
 
@@ -84,6 +88,9 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Options of the network that do not go together.
+    #[error("{0}")]
+    Network(String),
     /// The named network namespace is not there.
     #[error("network namespace {0:?} does not exist in /run/netns")]
     NoNetns(String),
@@ -120,7 +127,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::User { .. } | Self::Config { .. } => Kind::Integrity,
-            Self::Name(_) | Self::Exists(_) | Self::Setting { .. } => Kind::Input,
+            Self::Name(_) | Self::Exists(_) | Self::Setting { .. } | Self::Network(_) => Kind::Input,
             Self::Missing(_) | Self::NoNetns(_) => Kind::Missing,
             Self::Spec(_) => Kind::Internal,
             Self::Io { source, .. } => Kind::of_io(source),
@@ -177,6 +184,9 @@ struct Record {
     image: Option<Digest>,
     /// None where the origin, a folder, is the root filesystem itself.
     rootfs: Option<Rootfs>,
+    /// Whether it goes with the container of its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    container: bool,
 }
 
 /// A bundle on disk.
@@ -192,7 +202,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Makes the bundle `name` of the store.
+    /// Makes the bundle `name` of the store. Without a driver the origin, which must be a folder,
+    /// is the root filesystem itself.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Name`], and what driver and conversion fail with; nothing is left then.
@@ -200,15 +211,42 @@ impl Bundle {
         store: &Store,
         name: &str,
         origin: &Origin,
-        driver: DriverKind,
+        driver: Option<DriverKind>,
         settings: &Settings,
+    ) -> Result<Self> {
+        Self::publish(store, name, origin, driver, settings, false)
+    }
+
+    /// Makes the bundle `name` of the store, which goes with the container of that name.
+    ///
+    /// # Errors
+    /// As [`Bundle::create`].
+    pub fn for_container(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        driver: Option<DriverKind>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        Self::publish(store, name, origin, driver, settings, true)
+    }
+
+    fn publish(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        driver: Option<DriverKind>,
+        settings: &Settings,
+        container: bool,
     ) -> Result<Self> {
         let path = bundle_path(store, name)?;
         if path.exists() {
             return Err(Error::Exists(name.to_string()));
         }
-        let make = |source: &Source, path: &Path| Ok(Some(Rootfs::create(store, driver, source, path)?));
-        let mut bundle = Self::make(store, name, origin, &make, settings)?;
+        let make = |source: &Source, path: &Path| {
+            Ok(driver.map(|d| Rootfs::create(store, d, source, path)).transpose()?)
+        };
+        let mut bundle = Self::make(store, name, origin, &make, settings, container)?;
         if let Some(scratch) = bundle.scratch.take()
             && !scratch.publish(&path)?
         {
@@ -233,7 +271,7 @@ impl Bundle {
         let make = |source: &Source, path: &Path| {
             Ok(driver.map(|d| Rootfs::volatile(store, d, source, path)).transpose()?)
         };
-        Self::make(store, name, origin, &make, settings)
+        Self::make(store, name, origin, &make, settings, false)
     }
 
     fn make(
@@ -242,6 +280,7 @@ impl Bundle {
         origin: &Origin,
         rootfs: &dyn Fn(&Source, &Path) -> Result<Option<Rootfs>>,
         settings: &Settings,
+        container: bool,
     ) -> Result<Self> {
         check_name(name)?;
         let scratch = store.scratch()?;
@@ -253,7 +292,7 @@ impl Bundle {
         let digest = image.map(|i| i.descriptor.digest.clone());
         let lease = digest.as_ref().map(|d| store.lease().and_then(|l| l.hold(d).map(|()| l))).transpose()?;
         let rootfs = rootfs(&origin.source(), &path)?;
-        let record = Record { origin: origin.to_string(), image: digest, rootfs };
+        let record = Record { origin: origin.to_string(), image: digest, rootfs, container };
         let bundle = Self { name: name.to_string(), path, record, scratch: Some(scratch), lease };
         let root = match (origin, &bundle.record.rootfs) {
             (Origin::Directory(dir), None) => dir.as_path(),
@@ -267,6 +306,14 @@ impl Bundle {
         write_spec(&bundle.path, &spec)?;
         write_json(&bundle.path.join("bundle.json"), &bundle.record)?;
         Ok(bundle)
+    }
+
+    /// Where the bundle `name` of the store is or would be.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Store`].
+    pub fn place(store: &Store, name: &str) -> Result<PathBuf> {
+        bundle_path(store, name)
     }
 
     /// Opens the bundle `name` of the store, if there is one.
@@ -341,6 +388,12 @@ impl Bundle {
     #[must_use]
     pub fn driver(&self) -> Option<DriverKind> {
         self.record.rootfs.as_ref().map(|r| r.driver)
+    }
+
+    /// Whether it goes with the container of its name.
+    #[must_use]
+    pub fn is_containers(&self) -> bool {
+        self.record.container
     }
 
     /// What it needs of the store.

@@ -1,6 +1,8 @@
 //! What the caller asks of a container on top of what its image says.
 
+use super::health::HealthChange;
 use super::limits::{HostDevice, Limits};
+use super::network::{Mode, NETWORK_ANNOTATION, Net, Network};
 use super::seccomp::Seccomp;
 use super::{Error, Result, mount};
 use crate::sys::Call;
@@ -15,46 +17,12 @@ use std::str::FromStr;
 
 /// Where `ip netns` keeps its namespaces.
 const NETNS: &str = "/run/netns";
-/// The annotation by which the runner is asked for a network of its own.
-pub const NETWORK_ANNOTATION: &str = "org.shipimg.network";
 /// The annotation by which the runner is asked for an init process of its own.
 pub const INIT_ANNOTATION: &str = "org.shipimg.init";
-
-/// The network of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Net {
-    /// A namespace of its own with the loopback interface only.
-    #[default]
-    None,
-    /// The host's.
-    Host,
-    /// A namespace of its own with `eth0`, one end of a veth pair.
-    Private,
-    /// An existing namespace, by its name below `/run/netns`.
-    Named(String),
-}
-
-impl FromStr for Net {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "none" => Ok(Self::None),
-            "host" => Ok(Self::Host),
-            "private" => Ok(Self::Private),
-            _ => match text.strip_prefix("ns:") {
-                Some(name) if !name.is_empty() && !name.contains('/') && name != "." && name != ".." => {
-                    Ok(Self::Named(name.to_string()))
-                }
-                _ => Err(Error::Setting {
-                    option: "--net",
-                    value: text.to_string(),
-                    reason: "wanted none, host, private or ns:NAME",
-                }),
-            },
-        }
-    }
-}
+/// The annotation by which the runner is asked for health checks: a [`crate::oci::Health`] as JSON.
+pub const HEALTH_ANNOTATION: &str = "org.shipimg.healthcheck";
+/// The annotation that says by which signal a container is asked to end (image-spec, conversion.md).
+pub const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
 
 /// Capabilities as they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +74,8 @@ pub struct Settings {
     pub apparmor: Option<String>,
     /// The network.
     pub net: Net,
+    /// What goes with it; the mode and the container are those of `net`.
+    pub network: Network,
     /// A read-only root filesystem.
     pub read_only: bool,
     /// Mounts on top of the defaults, or in their place.
@@ -124,6 +94,10 @@ pub struct Settings {
     pub annotations: Vec<(String, String)>,
     /// An init process that reaps and passes signals on.
     pub init: bool,
+    /// Other health checks than the image's.
+    pub health: HealthChange,
+    /// The signal by which it is asked to end, instead of the image's.
+    pub stop_signal: Option<String>,
     /// A terminal, with a prompt that names the container.
     pub terminal: bool,
 }
@@ -148,6 +122,10 @@ impl Settings {
         annotations.extend(self.annotations.iter().cloned());
         if self.init {
             annotations.insert(INIT_ANNOTATION.to_string(), "true".to_string());
+        }
+        self.health.apply(&mut annotations)?;
+        if let Some(signal) = &self.stop_signal {
+            annotations.insert(STOP_SIGNAL_ANNOTATION.to_string(), signal.clone());
         }
         if !annotations.is_empty() {
             spec.set_annotations(Some(annotations));
@@ -281,7 +259,10 @@ impl Settings {
         namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
         match &self.net {
             Net::Host => {}
-            Net::None | Net::Private => namespaces.extend(network_namespace(None)),
+            // Another container's is known at the launch.
+            Net::None | Net::Private | Net::Bridge | Net::Pasta | Net::Container(_) => {
+                namespaces.extend(network_namespace(None));
+            }
             Net::Named(name) => {
                 let path = Path::new(NETNS).join(name);
                 if !path.exists() {
@@ -291,12 +272,32 @@ impl Settings {
             }
         }
         linux.set_namespaces(Some(namespaces));
-        if self.net == Net::Private {
+        if let Some(text) = self.runner_network()?.annotation() {
             let mut annotations = spec.annotations().clone().unwrap_or_default();
-            annotations.insert(NETWORK_ANNOTATION.to_string(), "private".to_string());
+            annotations.insert(NETWORK_ANNOTATION.to_string(), text);
             spec.set_annotations(Some(annotations));
         }
         Ok(())
+    }
+
+    /// What the runner is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Network`]: an option that the network has no use for.
+    pub fn runner_network(&self) -> Result<Network> {
+        let (mode, container) = match &self.net {
+            Net::None | Net::Host | Net::Named(_) => (Mode::None, None),
+            Net::Private => (Mode::Private, None),
+            Net::Bridge => (Mode::Bridge, None),
+            Net::Pasta => (Mode::Pasta, None),
+            Net::Container(name) => (Mode::Container, Some(name.clone())),
+        };
+        let network = Network { mode, container, ..self.network.clone() };
+        if network.netns_name.is_some() && matches!(self.net, Net::Host | Net::Named(_)) {
+            return Err(Error::Network("--netns-name: the namespace is none of the container's own".into()));
+        }
+        network.check().map_err(Error::Network)?;
+        Ok(network)
     }
 }
 

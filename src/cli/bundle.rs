@@ -87,7 +87,7 @@ impl Create {
     fn make(&self, store: &Store, origin: &Origin) -> Result<Bundle> {
         let driver = target::driver(store, origin, &self.driver)?;
         let settings = self.options.settings(&self.args, false)?;
-        Ok(Bundle::create(store, &self.name, origin, driver, &settings)?)
+        Ok(Bundle::create(store, &self.name, origin, Some(driver), &settings)?)
     }
 }
 

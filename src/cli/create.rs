@@ -6,7 +6,7 @@
 use super::{Context, Result};
 use crate::bundle::Bundle;
 use crate::rootfs::Access;
-use crate::run::Launch;
+use crate::run::{Launch, Sockets};
 use crate::sys::selfexe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +87,7 @@ impl Options {
             console_socket: self.console_socket,
             pid_file: self.pid_file,
             preserve_fds: self.preserve_fds,
+            sockets: Sockets::inherited(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             timeout: None,

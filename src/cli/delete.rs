@@ -15,13 +15,18 @@ pub struct Args {
     force: bool,
 }
 
+/// The name, where there is one only.
+pub(super) fn only(ids: &[String]) -> Option<&str> {
+    match ids {
+        [id] => Some(id),
+        _ => None,
+    }
+}
+
 impl Args {
     /// The container's name, where there is one only.
     pub(super) fn container(&self) -> Option<&str> {
-        match self.ids.as_slice() {
-            [id] => Some(id),
-            _ => None,
-        }
+        only(&self.ids)
     }
 
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {

@@ -24,7 +24,11 @@ pub struct Args {
     interval: Duration,
 }
 
-fn interval(text: &str) -> std::result::Result<Duration, String> {
+/// A time, as `500ms`, `5s`, `1m`, `1h`.
+///
+/// # Errors
+/// Anything else, and no time at all.
+pub(super) fn interval(text: &str) -> std::result::Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,

@@ -1,13 +1,14 @@
 //! `shipimg exec`: another program in a running container.
 
 use super::{Context, Error, Result};
-use crate::run::Exec;
+use crate::run::{Exec, Sockets};
 use crate::sys::selfexe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `exec`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "options on a command line")]
 pub struct Args {
     /// The container's name
     id: String,
@@ -17,6 +18,9 @@ pub struct Args {
     /// File with the whole process as JSON
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     process: Option<PathBuf>,
+    /// Pass on standard input, which is the default
+    #[arg(short, long)]
+    interactive: bool,
     /// With a terminal
     #[arg(short, long)]
     tty: bool,
@@ -56,6 +60,12 @@ pub struct Args {
     /// Pass on this many descriptors after the standard streams
     #[arg(long, default_value_t = 0, value_name = "N")]
     preserve_fds: u32,
+    /// Existing control group below the container's own
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
+    /// In a paused container too; the program begins when that is resumed
+    #[arg(long)]
+    ignore_paused: bool,
 }
 
 impl Args {
@@ -86,7 +96,11 @@ impl Args {
             console_socket: self.console_socket,
             pid_file: self.pid_file,
             preserve_fds: self.preserve_fds,
+            sockets: Sockets::inherited(),
+            groups: self.cgroup,
+            ignore_paused: self.ignore_paused,
             detach: self.detach,
+            timeout: None,
         };
         let container = context.runtime()?.get(&id)?;
         let exit = exec.run(&container)?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container's name
-    id: String,
+    pub(super) id: String,
     /// By name or number
     #[arg(default_value = "TERM", value_parser = signal)]
     signal: i32,
@@ -17,7 +17,11 @@ pub struct Args {
     all: bool,
 }
 
-fn signal(text: &str) -> std::result::Result<i32, String> {
+/// A signal by name or number.
+///
+/// # Errors
+/// One that is not known.
+pub(super) fn signal(text: &str) -> std::result::Result<i32, String> {
     signal::parse(text).ok_or_else(|| "unknown signal".to_string())
 }
 

@@ -2,6 +2,7 @@
 
 use super::table::Format;
 use super::{Context, Result};
+use crate::run::{State, Status};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -31,17 +32,32 @@ impl Args {
             Format::Json => writeln!(out, "{}", serde_json::Value::from(documents))?,
             Format::Table => {
                 let longest = containers.iter().map(|(s, _)| s.id.len()).max().unwrap_or(0).max(2);
-                writeln!(out, "{:longest$}  {:>7}  {:8}  {:30}  BUNDLE", "ID", "PID", "STATUS", "CREATED")?;
-                for ((state, status), document) in containers.iter().zip(&documents) {
-                    let (pid, bundle) = (&document["pid"], state.bundle.display());
+                let words: Vec<String> = containers.iter().map(|(s, status)| word(s, *status)).collect();
+                let widest = words.iter().map(String::len).max().unwrap_or(0).max(8);
+                writeln!(
+                    out,
+                    "{:longest$}  {:>7}  {:widest$}  {:30}  BUNDLE",
+                    "ID", "PID", "STATUS", "CREATED"
+                )?;
+                for (((state, _), document), word) in containers.iter().zip(&documents).zip(&words) {
+                    let (pid, bundle) = (document["pid"].to_string(), state.bundle.display());
                     writeln!(
                         out,
-                        "{:longest$}  {pid:>7}  {status:8}  {:30}  {bundle}",
+                        "{:longest$}  {pid:>7}  {word:widest$}  {:30}  {bundle}",
                         state.id, state.created
                     )?;
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The state, with the health of one that runs and the exit code of one that has stopped.
+fn word(state: &State, status: Status) -> String {
+    match (status, &state.health, state.exit) {
+        (Status::Running, Some(health), _) => format!("{status} ({})", health.status),
+        (Status::Stopped, _, Some(code)) => format!("{status} ({code})"),
+        _ => status.to_string(),
     }
 }

@@ -14,6 +14,7 @@ macro_rules! say {
     }};
 }
 
+mod attach;
 mod back;
 mod build;
 mod bundle;
@@ -45,7 +46,9 @@ mod list;
 mod log;
 mod login;
 mod logout;
+mod logs;
 mod mkimg;
+mod net;
 mod pause;
 mod phases;
 mod progress;
@@ -66,6 +69,7 @@ mod spec;
 mod squash;
 mod start;
 mod state;
+mod stop;
 mod store;
 mod sweep;
 mod table;
@@ -76,6 +80,7 @@ mod transfer;
 mod unpack;
 mod unshare;
 mod update;
+mod wait;
 
 pub use error::Error;
 
@@ -193,7 +198,16 @@ enum Command {
     /// List containers
     List(list::Args),
     /// List the processes of a container
+    #[command(visible_alias = "top")]
     Ps(ps::Args),
+    /// Show what a detached container has printed
+    Logs(logs::Args),
+    /// Join the standard streams of a detached container
+    Attach(attach::Args),
+    /// Wait for the end of containers and print their exit codes
+    Wait(wait::Args),
+    /// Ask containers to end, and kill those that do not
+    Stop(stop::Args),
     /// Send a signal to a container
     Kill(kill::Args),
     /// Freeze the processes of a container
@@ -204,7 +218,8 @@ enum Command {
     Update(update::Args),
     /// Show what a container uses, time and again
     Events(events::Args),
-    /// Delete a container
+    /// Delete containers
+    #[command(visible_alias = "rm")]
     Delete(delete::Args),
     /// Show what containers may ask for
     Features(features::Args),
@@ -248,6 +263,9 @@ impl Command {
             | C::Unshare(_) => Place::Users,
             C::Export(args) if args.reads_files() => Place::Users,
             C::Exec(args) => Place::Container(args.container()),
+            C::Attach(args) => Place::Container(&args.id),
+            C::Kill(args) => Place::Container(&args.id),
+            C::Stop(args) => args.container().map_or(Place::Here, Place::Container),
             C::Cp(args) => args.container().map_or(Place::Here, Place::Container),
             C::Delete(args) => args.container().map_or(Place::Users, Place::Container),
             _ => Place::Here,
@@ -257,7 +275,7 @@ impl Command {
     /// What keeps the command from its work, before that has begun.
     fn failed(&self, e: Error) -> Error {
         match self {
-            Self::Run(_) | Self::Exec(_) | Self::Unshare(_) => Error::Launch(Box::new(e)),
+            Self::Run(_) | Self::Exec(_) | Self::Attach(_) | Self::Unshare(_) => Error::Launch(Box::new(e)),
             _ => e,
         }
     }
@@ -306,6 +324,10 @@ impl Command {
             Self::State(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Ps(args) => args.run(context),
+            Self::Logs(args) => args.run(context),
+            Self::Attach(args) => args.run(context),
+            Self::Wait(args) => args.run(context),
+            Self::Stop(args) => args.run(context),
             Self::Kill(args) => args.run(context),
             Self::Pause(args) => args.run(context),
             Self::Resume(args) => args.run(context),

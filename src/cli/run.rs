@@ -14,7 +14,7 @@ use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{self, Bundle, Origin};
 use crate::rootfs::Access;
-use crate::run::{self, Launch};
+use crate::run::{self, Bounds, Keep, Launch, Reserved, Runtime};
 use crate::store::Store;
 use crate::sys::selfexe;
 use crate::transfer::Platforms;
@@ -46,13 +46,16 @@ pub struct Args {
     /// Do not delete the container after its end
     #[arg(long)]
     keep: bool,
-    /// Delete the container after its end, which is the default
-    #[arg(long, conflicts_with_all = ["keep", "detach"])]
+    /// Delete the container after its end, which is the default without --detach
+    #[arg(long, conflicts_with = "keep")]
     rm: bool,
-    /// Do not wait for its end
+    /// Do not wait for its end; what it prints is kept for `logs` and `attach`
     #[arg(short, long)]
     detach: bool,
-    /// Pass on standard input, which is the default
+    /// What is kept of its output: max-size=SIZE of a file, max-file=N of them
+    #[arg(long, value_name = "KEY=VALUE", value_parser = log_option, requires = "detach")]
+    log_opt: Vec<LogOption>,
+    /// Pass on standard input, which is the default without --detach
     #[arg(short, long)]
     interactive: bool,
     /// Give the program a terminal [default: where standard input and output are one]
@@ -60,7 +63,7 @@ pub struct Args {
     #[arg(default_missing_value = "true")]
     tty: Option<bool>,
     /// Kill the container after so many seconds
-    #[arg(long, value_name = "SECONDS", conflicts_with = "detach")]
+    #[arg(long, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
     /// Hand the bundle to another runtime: runc, crun or a path
@@ -82,9 +85,12 @@ pub struct Args {
 /// Options that do not go together.
 #[derive(Debug, thiserror::Error)]
 pub enum Usage {
-    /// A throw-away bundle would outlive the command.
-    #[error("{0} cannot run with --detach or --keep, nothing would take its throw-away bundle down")]
-    Outlives(String),
+    /// What the process that stays with a container would hold, too.
+    #[error("--preserve-fds is for containers that are waited for, and for --bundle")]
+    Held,
+    /// Called as other runtimes are, nothing stays with the container.
+    #[error("with --detach and --bundle nothing stays with the container that could do what {0} asks for")]
+    Unkept(&'static str),
     /// A bundle's settings are in its `config.json`.
     #[error("{0} is a bundle, what it is run with stands in its config.json")]
     Configured(String),
@@ -93,10 +99,36 @@ pub enum Usage {
     Own(&'static str),
 }
 
-/// What to launch and what goes away after it.
+/// What to launch, where, and what goes away after it.
 struct Plan {
     launch: Launch,
+    place: Option<Reserved>,
     throw_away: Option<Bundle>,
+}
+
+impl Plan {
+    fn of(launch: Launch) -> Self {
+        Self { launch, place: None, throw_away: None }
+    }
+}
+
+/// An option of `--log-opt`.
+#[derive(Debug, Clone, Copy)]
+enum LogOption {
+    Size(u64),
+    Files(u32),
+}
+
+fn log_option(text: &str) -> std::result::Result<LogOption, String> {
+    let size = |value: &str| u64::try_from(bundle::size(value)?).map_err(|e| e.to_string());
+    match text.split_once('=') {
+        Some(("max-size", value)) => size(value).map(LogOption::Size),
+        Some(("max-file", value)) => match value.parse() {
+            Ok(number @ 1..=1000) => Ok(LogOption::Files(number)),
+            _ => Err("wanted 1 to 1000 files".to_string()),
+        },
+        _ => Err("wanted max-size=SIZE or max-file=N".to_string()),
+    }
 }
 
 impl Args {
@@ -106,15 +138,26 @@ impl Args {
 
     fn launch(self, context: &Context) -> Result<ExitCode> {
         selfexe::protect()?;
-        if self.runtime.is_some() && self.settings.own_network() {
-            return Err(Usage::Own("--net private").into());
+        if self.runtime.is_some()
+            && let Some(own) = self.settings.own_network()
+        {
+            return Err(Usage::Own(own).into());
         }
         let containers = context.runtime()?;
         let (keep, detach, print, runtime) =
             (self.keep, self.detach, self.print_config, self.runtime.clone());
-        let Plan { launch, throw_away } = self.plan(&context.store()?)?;
-        if throw_away.is_none() {
+        let (kept, kept_as) = (self.options.bundle.is_none(), self.kept_as());
+        let Plan { launch, place, throw_away } = self.plan(&context.store()?, &containers)?;
+        if throw_away.is_none() && place.is_none() {
             create::mount(&launch.bundle)?;
+        }
+        if detach && kept {
+            if launch.preserve_fds > 0 {
+                return Err(Usage::Held.into());
+            }
+            launch.detach(&containers, place, kept_as)?;
+            writeln!(std::io::stdout(), "{}", launch.id)?;
+            return Ok(ExitCode::SUCCESS);
         }
         if detach {
             let container = launch.create(&containers)?;
@@ -133,7 +176,7 @@ impl Args {
         } else if let Some(runtime) = runtime {
             launch.hand_over(&runtime).map_err(Error::from).map(Some)
         } else {
-            launch.run(&containers, keep).map_err(Error::from).map(Some)
+            launch.run(&containers, place, keep).map_err(Error::from).map(Some)
         };
         if let Some(bundle) = throw_away {
             bundle.remove()?;
@@ -141,15 +184,32 @@ impl Args {
         Ok(exit?.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code())))
     }
 
-    fn plan(self, store: &Store) -> Result<Plan> {
+    /// How the process that stays with a detached container keeps it.
+    fn kept_as(&self) -> Keep {
+        let mut log = Bounds::default();
+        for option in &self.log_opt {
+            match option {
+                LogOption::Size(size) => log.size = *size,
+                LogOption::Files(files) => log.files = *files,
+            }
+        }
+        Keep { log, interactive: self.interactive, remove: self.rm }
+    }
+
+    fn plan(self, store: &Store, containers: &Runtime) -> Result<Plan> {
         let plain = |this: Self| -> Result<Plan> {
+            if this.detach && this.timeout.is_some() {
+                return Err(Usage::Unkept("--timeout").into());
+            }
+            if this.detach && this.rm {
+                return Err(Usage::Unkept("--rm").into());
+            }
             if this.settings.any() {
                 let bundle = this.options.bundle.unwrap_or_else(|| ".".into());
                 return Err(Usage::Configured(bundle.display().to_string()).into());
             }
             let id = this.name.clone().unwrap_or_else(|| this.what.clone());
-            let launch = this.launch_as(id, this.tty)?;
-            Ok(Plan { launch, throw_away: None })
+            Ok(Plan::of(this.launch_as(id, this.tty)?))
         };
         if self.options.bundle.is_some() {
             return plain(self);
@@ -162,21 +222,21 @@ impl Args {
         };
         if let Some(name) = self.pulling.wanted(&self.what, known) {
             return self.pulling.clone().fetch(store, &name, Platforms::Host, |store, name, image| {
-                self.over_origin(store, &Origin::Image(Some(name.clone()), Box::new(image)))
+                self.over_origin(store, containers, &Origin::Image(Some(name.clone()), Box::new(image)))
             });
         }
         match found {
-            Ok(Target::Origin(origin)) => self.over_origin(store, &origin),
+            Ok(Target::Origin(origin)) => self.over_origin(store, containers, &origin),
             Ok(Target::Named(bundle)) => {
                 bundle.mount(if self.ephemeral { Access::Read } else { Access::Write })?;
                 // Another runtime has the terminal that config.json says.
                 let here = self.runtime.is_none().then(|| self.terminal());
                 let terminal = self.tty.or(here);
-                self.in_bundle(store, bundle.path(), bundle.name().to_string(), terminal)
+                self.in_bundle(store, containers, bundle.path(), bundle.name().to_string(), terminal)
             }
             Ok(Target::Folder(path)) => {
                 let (id, terminal) = (run::id_of(&path), self.tty);
-                self.in_bundle(store, &path, id, terminal)
+                self.in_bundle(store, containers, &path, id, terminal)
             }
             Err(_) if Path::new("config.json").exists() => plain(self),
             Err(e) => Err(e),
@@ -188,22 +248,25 @@ impl Args {
         Ok(Launch { args: self.command.clone(), terminal, timeout, ..self.options.clone().launch(id)? })
     }
 
-    fn in_bundle(mut self, store: &Store, path: &Path, id: String, terminal: Option<bool>) -> Result<Plan> {
+    fn in_bundle(
+        mut self,
+        store: &Store,
+        containers: &Runtime,
+        path: &Path,
+        id: String,
+        terminal: Option<bool>,
+    ) -> Result<Plan> {
         if self.ephemeral {
-            return self.over_origin(store, &Origin::Directory(path.join("rootfs")));
+            return self.over_origin(store, containers, &Origin::Directory(path.join("rootfs")));
         }
         if self.settings.any() {
             return Err(Usage::Configured(self.what).into());
         }
         self.options = self.options.of(path);
-        let launch = self.launch_as(self.name.clone().unwrap_or(id), terminal)?;
-        Ok(Plan { launch, throw_away: None })
+        Ok(Plan::of(self.launch_as(self.name.clone().unwrap_or(id), terminal)?))
     }
 
-    fn over_origin(mut self, store: &Store, origin: &Origin) -> Result<Plan> {
-        if self.detach || self.keep {
-            return Err(Usage::Outlives(self.what).into());
-        }
+    fn over_origin(mut self, store: &Store, containers: &Runtime, origin: &Origin) -> Result<Plan> {
         let in_place = matches!(origin, Origin::Directory(_)) && !self.ephemeral;
         let driver = if in_place { None } else { Some(target::driver(store, origin, &self.driver)?) };
         let name = self.name.clone().unwrap_or_else(|| made_up(origin));
@@ -212,15 +275,23 @@ impl Args {
             // Nothing of the host is changed for that.
             settings.mounts = settings.mounts.iter().map(bundle::plain).collect();
         }
-        let bundle = Bundle::throw_away(store, &name, origin, driver, &settings)?;
+        let place = if self.detach || self.keep { Some(containers.reserve(&name)?) } else { None };
+        let bundle = match &place {
+            Some(place) => {
+                place.owns(&Bundle::place(store, &name)?)?;
+                Bundle::for_container(store, &name, origin, driver, &settings)?
+            }
+            None => Bundle::throw_away(store, &name, origin, driver, &settings)?,
+        };
         self.options = self.options.of(bundle.path());
         let launch = Launch { args: Vec::new(), ..self.launch_as(name, None)? };
-        Ok(Plan { launch, throw_away: Some(bundle) })
+        Ok(Plan { launch, throw_away: place.is_none().then_some(bundle), place })
     }
 
     /// Whether the program gets a terminal: as asked for, else where there is one.
     fn terminal(&self) -> bool {
-        self.tty.unwrap_or_else(|| std::io::stdin().is_terminal() && std::io::stdout().is_terminal())
+        let there = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        self.tty.unwrap_or_else(|| !self.detach && there())
     }
 }
 

@@ -1,9 +1,12 @@
 //! The options of a container, the same for `bundle create` and `run`.
 
+use super::events::interval;
 use super::{Error, Result};
-use crate::bundle::{self, Caps, HostDevice, Limits, Net, Seccomp, Settings};
+use crate::bundle::{self, Caps, HealthChange, HostDevice, Limits, Seccomp, Settings, network};
+use crate::sys::signal;
 use oci_spec::runtime::{Mount, PosixRlimit};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Options that change what the image says.
 #[derive(Debug, Default, PartialEq, clap::Args)]
@@ -21,7 +24,7 @@ pub struct Overrides {
     #[arg(long, short, value_name = "DIR", value_parser = directory)]
     workdir: Option<PathBuf>,
     /// Host name inside [default: the container's name]
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    #[arg(long, value_name = "NAME", value_parser = network::host_name)]
     hostname: Option<String>,
     /// Mount a path of the host
     #[arg(long, short, value_name = "SRC:DST[:OPTIONS]", value_parser = bundle::volume)]
@@ -41,9 +44,8 @@ pub struct Overrides {
     /// Make the root filesystem writable, which is the default
     #[arg(long, overrides_with = "read_only")]
     rw: bool,
-    /// Network: none, host, private (a veth pair) or ns:NAME (join `/run/netns/NAME`)
-    #[arg(long, value_name = "NET")]
-    net: Option<String>,
+    #[command(flatten)]
+    net: super::net::Networking,
     /// Add capabilities, as `NET_RAW,NET_ADMIN`, or ALL
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     cap_add: Vec<Caps>,
@@ -93,6 +95,58 @@ pub struct Overrides {
     /// Run an init process that reaps zombies and passes signals on
     #[arg(long)]
     init: bool,
+    /// The signal by which `stop` asks the program to end
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<String>,
+    #[command(flatten)]
+    checks: Checks,
+}
+
+/// Options of health checks.
+#[derive(Debug, Default, PartialEq, clap::Args)]
+struct Checks {
+    /// Check the container's health by this line for its /bin/sh
+    #[arg(long, value_name = "LINE", conflicts_with = "no_healthcheck")]
+    health_cmd: Option<String>,
+    /// Time from one check to the next, as 30s
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_interval: Option<Duration>,
+    /// After which a check has failed
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_timeout: Option<Duration>,
+    /// In which failures do not count
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_start_period: Option<Duration>,
+    /// Time from one check to the next in the start period
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    health_start_interval: Option<Duration>,
+    /// How many failures in a row make it unhealthy
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    health_retries: Option<u32>,
+    /// Check nothing, whatever the image says
+    #[arg(long)]
+    no_healthcheck: bool,
+}
+
+impl Checks {
+    fn change(&self) -> HealthChange {
+        let line = self.health_cmd.as_ref().map(|line| vec!["CMD-SHELL".to_string(), line.clone()]);
+        HealthChange {
+            test: if self.no_healthcheck { Some(vec!["NONE".to_string()]) } else { line },
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            start_period: self.health_start_period,
+            start_interval: self.health_start_interval,
+            retries: self.health_retries,
+        }
+    }
+}
+
+fn signal(text: &str) -> std::result::Result<String, String> {
+    signal::parse(text)
+        .filter(|n| *n > 0)
+        .map(|_| text.to_string())
+        .ok_or_else(|| "unknown signal".to_string())
 }
 
 /// An environment variable as a process has it; none where it is the caller's and not set.
@@ -153,15 +207,6 @@ fn directory(text: &str) -> std::result::Result<PathBuf, String> {
     if text == "/" { Ok("/".into()) } else { bundle::clean(text) }
 }
 
-/// As the kernel and DNS take it.
-fn host_name(text: &str) -> std::result::Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
-        return Err("wanted letters, digits, `-`, `.` and `_`, at most 64".to_string());
-    }
-    Ok(text.to_string())
-}
-
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
@@ -186,9 +231,9 @@ impl Overrides {
         *self != Self::default()
     }
 
-    /// Whether something is asked for that the runner alone does, on what an annotation says.
-    pub fn own_network(&self) -> bool {
-        self.net.as_deref() == Some("private")
+    /// The network that is asked for, where it is one that the runner alone makes.
+    pub fn own_network(&self) -> Option<&'static str> {
+        self.net.own()
     }
 
     /// The settings, with the program and its arguments.
@@ -215,7 +260,8 @@ impl Overrides {
             seccomp: self.seccomp.clone().unwrap_or_default(),
             no_new_privileges: false,
             apparmor: None,
-            net: self.net.as_deref().map_or(Ok(Net::None), str::parse)?,
+            net: self.net.net()?,
+            network: self.net.network()?,
             read_only: self.read_only && !self.rw,
             mounts: [&self.volume[..], &self.mount, &self.tmpfs].concat(),
             devices: self.device.clone(),
@@ -232,6 +278,8 @@ impl Overrides {
             oom_score_adj: self.oom_score_adj,
             annotations: self.annotation.clone(),
             init: self.init,
+            health: self.checks.change(),
+            stop_signal: self.stop_signal.clone(),
             terminal,
         };
         for option in &self.security_opt {

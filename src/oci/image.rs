@@ -1,6 +1,6 @@
 //! An image: manifest and configuration that agree with each other.
 
-use super::{Algorithm, Descriptor, Digest, Error, Hasher, Manifest, Platform, Result};
+use super::{Algorithm, Descriptor, Digest, Error, Hasher, Health, Manifest, Platform, Result};
 use oci_spec::image as spec;
 
 /// The image configuration (OCI image-spec, config.md), as `oci-spec` reads it.
@@ -26,6 +26,8 @@ pub struct Image {
     pub config_descriptor: Descriptor,
     /// The configuration.
     pub config: ImageConfig,
+    /// Its health check, which `config` has no field for.
+    pub health: Option<Health>,
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
 }
@@ -37,6 +39,7 @@ impl Image {
     /// [`Error::NotImage`] where the manifest is an artifact's, [`Error::Json`] where `config` is none, [`Error::Document`] where it lists another
     /// number of diff ids than the manifest has layers.
     pub fn new(descriptor: Descriptor, manifest: Manifest, config: &[u8]) -> Result<Self> {
+        let health = Health::of_config(config);
         if !manifest.is_image() {
             let layer = manifest.layers.iter().find(|l| l.layer_compression().is_err());
             let media_type = layer.unwrap_or(&manifest.config).media_type.chars().take(200).collect();
@@ -57,7 +60,7 @@ impl Image {
             let chain_id = chain_id(layers.last().map(|l| &l.chain_id), &diff_id);
             layers.push(Layer { descriptor, diff_id, chain_id });
         }
-        Ok(Self { descriptor, config_descriptor: manifest.config, config, layers })
+        Ok(Self { descriptor, config_descriptor: manifest.config, config, health, layers })
     }
 
     /// The platform that the configuration names.

@@ -9,6 +9,7 @@ mod descriptor;
 mod digest;
 mod document;
 mod edit;
+mod health;
 mod image;
 mod platform;
 mod reference;
@@ -18,10 +19,11 @@ pub use descriptor::{Compression, Descriptor, media_type};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use document::{Document, Index, Manifest};
 pub use edit::{Edit, Step};
+pub use health::Health;
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
 pub use reference::{Match, Name, Reference};
-pub use time::{rfc3339, rfc5322};
+pub use time::{rfc3339, rfc5322, to_utc};
 
 use crate::error::Kind;
 

@@ -28,20 +28,70 @@ pub fn rfc5322(text: &str) -> Option<SystemTime> {
     let (day, year) = (day.parse::<u64>().ok()?, year.parse::<u64>().ok()?);
     let clock: Vec<u64> = clock.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
     let [hours, minutes, seconds] = clock[..] else { return None };
+    since_epoch([year, month, day], [hours, minutes, seconds]).map(|s| UNIX_EPOCH + Duration::from_secs(s))
+}
+
+/// Reads `2026-01-31T12:00:00.5+01:00` (RFC 3339, section 5.6); gives the time in UTC, as
+/// [`rfc3339`] writes it.
+#[must_use]
+pub fn to_utc(text: &str) -> Option<String> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let at = rest.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = rest.split_at(at);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let numbers = |text: &str, separator: char| -> Option<[u64; 3]> {
+        let parts: Vec<u64> = text.split(separator).map(str::parse).collect::<Result<_, _>>().ok()?;
+        parts.try_into().ok()
+    };
+    let local = since_epoch(numbers(date, '-')?, numbers(clock, ':')?)?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let offset = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let [hours, minutes, _] = numbers(&format!("{}:0", &zone[1..]), ':')?;
+            i64::try_from(hours * 3600 + minutes * 60).ok()? * if zone.starts_with('-') { -1 } else { 1 }
+        }
+    };
+    Some(rfc3339(local.checked_add_signed(-offset)?, digits.parse().ok()?))
+}
+
+/// Seconds since 1970 to a date (year, month, day) and a time of day; none where there is no such.
+fn since_epoch([year, month, day]: [u64; 3], [hours, minutes, seconds]: [u64; 3]) -> Option<u64> {
     let in_range = hours < 24 && minutes < 60 && seconds <= 60 && (1..=31).contains(&day);
-    if !in_range || !(1970..=9999).contains(&year) {
+    if !in_range || !(1..=12).contains(&month) || !(1970..=9999).contains(&year) {
         return None;
     }
     // Days since 1970-03-01, years beginning in March so that the leap day is the last.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
-    let since_epoch = days.checked_sub(719_468)? * 86_400 + hours * 3_600 + minutes * 60 + seconds;
-    Some(UNIX_EPOCH + Duration::from_secs(since_epoch))
+    Some(days.checked_sub(719_468)? * 86_400 + hours * 3_600 + minutes * 60 + seconds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_utc_and_back() {
+        for (text, utc) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000000000Z"),
+            ("2026-03-01T00:30:00.25+01:00", "2026-02-28T23:30:00.250000000Z"),
+            ("2024-02-29t23:59:59-00:30", "2024-03-01T00:29:59.000000000Z"),
+            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000000Z"),
+        ] {
+            assert_eq!(to_utc(text).as_deref(), Some(utc), "{text}");
+        }
+        for bad in [
+            "",
+            "2026-01-31",
+            "2026-01-31T12:00:00",
+            "2026-13-31T12:00:00Z",
+            "2026-01-31T1200Z",
+            "2026-01-31T12:00:00+x",
+        ] {
+            assert_eq!(to_utc(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn dates() {

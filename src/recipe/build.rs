@@ -139,7 +139,7 @@ fn run(store: &Store, root: &Path, step: &Step) -> Result<()> {
     let name = format!("build-{}", std::process::id());
     let bundle = Bundle::throw_away(store, &name, &origin, None, &settings)?;
     let launch = Launch { id: name, bundle: bundle.path().to_path_buf(), ..Launch::default() };
-    let exit = launch.run(&Runtime::open(store.root())?, false);
+    let exit = launch.run(&Runtime::open(store.root())?, None, false);
     bundle.remove()?;
     match exit? {
         Exit::Code(0) => Ok(()),

@@ -3,6 +3,7 @@
 use super::{Result, spec};
 use crate::sys::{Call, process};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use std::collections::BTreeSet;
 
 /// Names without `CAP_`, by number.
 pub(super) const NAMES: [&str; 41] = [
@@ -78,10 +79,11 @@ impl Sets {
         let bits = |names: &Vec<String>| -> u64 {
             names.iter().map(|n| available(n, own)).fold(0, std::ops::BitOr::bitor)
         };
-        for name in &wanted.bounding {
-            if available(name, own) == 0 {
-                tracing::warn!("capability {name} is not known or not available here; left out");
-            }
+        let sets =
+            [&wanted.bounding, &wanted.effective, &wanted.inheritable, &wanted.permitted, &wanted.ambient];
+        let names: BTreeSet<&String> = sets.into_iter().flatten().collect();
+        for name in names.into_iter().filter(|name| available(name, own) == 0) {
+            tracing::warn!("capability {name} is not known or not available here; left out");
         }
         let permitted = bits(&wanted.permitted);
         let inheritable = bits(&wanted.inheritable);

@@ -15,6 +15,7 @@
 mod devices;
 mod freeze;
 mod limits;
+mod owner;
 mod stats;
 mod unit;
 
@@ -246,6 +247,48 @@ pub fn enter_v1(paths: &[PathBuf], pid: i32) -> Result<()> {
         io_error("write", &file, fs::write(&file, pid.to_string()))?;
     }
     Ok(())
+}
+
+/// The groups below those of a container that `wanted` names, each `[CONTROLLER,…:]PATH`; the
+/// container's own where it names none. Without a controller a path goes for all hierarchies,
+/// beside those of version 1 for that of version 2 where it is there.
+///
+/// # Errors
+/// [`Error::Invalid`]: no such group, or one outside of the container's.
+pub fn below(paths: &[PathBuf], wanted: &[String]) -> Result<Vec<PathBuf>> {
+    let mut groups = with_hierarchies(paths)?;
+    let mixed = groups.iter().any(|(h, _)| !h.is_v2());
+    for text in wanted {
+        let invalid = |reason: &str| {
+            let reason = format!("{text:?}: {reason}");
+            Err(Error::Invalid { field: "--cgroup".into(), reason })
+        };
+        let (controllers, path) = match text.split_once(':') {
+            Some((names, path)) => (names.split(',').collect(), Path::new(path)),
+            None => (Vec::new(), Path::new(text)),
+        };
+        if path.components().any(|c| c == Component::ParentDir) {
+            return invalid("leads upwards");
+        }
+        let has = |h: &Hierarchy, name: &str| {
+            h.controllers.iter().any(|c| c == name || c.strip_prefix("name=") == Some(name))
+        };
+        if let Some(name) = controllers.iter().find(|name| !groups.iter().any(|(h, _)| has(h, name))) {
+            return invalid(&format!("no hierarchy of version 1 has the controller {name:?}"));
+        }
+        for (h, group) in &mut groups {
+            let new = group.join(path.strip_prefix("/").unwrap_or(path));
+            let named = controllers.iter().any(|name| has(h, name));
+            let meant = named || (controllers.is_empty() && (!mixed || !h.is_v2() || new.exists()));
+            if meant && !new.is_dir() {
+                return invalid(&format!("{} is not there", new.display()));
+            }
+            if meant {
+                *group = new;
+            }
+        }
+    }
+    Ok(groups.into_iter().map(|(_, group)| group).collect())
 }
 
 fn is_v2(group: &Path) -> bool {

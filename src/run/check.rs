@@ -1,7 +1,7 @@
 //! What of a config.json is refused before anything is made: what cannot be honoured here,
 //! and what makes no sense.
 
-use super::spec::{Hook, Hooks, Process, Spec};
+use super::spec::{Hook, Hooks, Process, Rdma, Resources, Spec};
 use super::{Error, Result};
 
 impl Spec {
@@ -13,11 +13,14 @@ impl Spec {
         let invalid = |field: &str, reason: &str| {
             Err(Error::Invalid { field: field.to_string(), reason: reason.to_string() })
         };
-        if self.oci_version.is_empty() || !self.oci_version.starts_with("1.") {
+        if !is_version_1(&self.oci_version) {
             return invalid(
                 "ociVersion",
                 &format!("{:?} is no version 1 of the runtime-spec", self.oci_version),
             );
+        }
+        if self.annotations.contains_key("") {
+            return invalid("annotations", "a key is empty");
         }
         self.process.as_ref().map_or(Ok(()), Process::check)?;
         if self.root.as_ref().is_none_or(|r| r.path.as_os_str().is_empty()) {
@@ -27,6 +30,11 @@ impl Spec {
         for namespace in &self.linux.namespaces {
             if super::namespaces::flag(&namespace.kind).is_none() {
                 return invalid("linux.namespaces", &format!("unknown type {:?}", namespace.kind));
+            }
+            let relative = !namespace.path.as_os_str().is_empty() && !namespace.path.is_absolute();
+            if relative {
+                let reason = format!("{} is not an absolute path", namespace.path.display());
+                return invalid("linux.namespaces", &reason);
             }
             if !seen.insert(&namespace.kind) {
                 return invalid("linux.namespaces", &format!("{} is there twice", namespace.kind));
@@ -68,20 +76,55 @@ impl Spec {
                     &format!("{} is not an absolute path without ..", hook.path.display()),
                 );
             }
+            if hook.timeout == Some(0) {
+                return invalid("hooks", &format!("{} has a timeout of 0", hook.path.display()));
+            }
         }
+        self.linux.resources.check()?;
         super::sysctl::check(self)?;
-        if !self.linux.mount_label.is_empty() && !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(Error::Unsupported { what: format!("SELinux label {:?}", self.linux.mount_label) });
+        if !self.linux.mount_label.is_empty() && !super::process::has_selinux() {
+            let what = format!("linux.mountLabel {:?} without SELinux in the kernel", self.linux.mount_label);
+            return Err(Error::Unsupported { what });
         }
         if self.linux.intel_rdt.is_some() {
-            return Err(Error::Unsupported { what: "linux.intelRdt".into() });
+            let what = "linux.intelRdt (shares of cache and memory bandwidth; only without that key it runs)";
+            return Err(Error::Unsupported { what: what.into() });
         }
-        for mount in &self.mounts {
-            if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-                return Err(Error::Unsupported {
-                    what: format!("idmapped mount of {}", mount.destination.display()),
-                });
-            }
+        self.mounts.iter().try_for_each(|mount| super::idmap::check(self, mount))
+    }
+}
+
+/// Whether it is 1.x.y, with or without more behind it ([SemVer](https://semver.org) 2.0.0).
+fn is_version_1(version: &str) -> bool {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numeric = |part: &str| {
+        part.chars().all(|c| c.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0') && !part.is_empty())
+    };
+    let parts: Vec<_> = core.split('.').collect();
+    let rest = &version[core.len()..];
+    let clean = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    parts.len() == 3
+        && parts[0] == "1"
+        && parts.into_iter().all(numeric)
+        && rest.len() != 1
+        && rest.chars().all(clean)
+}
+
+impl Resources {
+    /// Refuses entries that say nothing.
+    fn check(&self) -> Result<()> {
+        let invalid = |field: &str, reason: String| {
+            Err(Error::Invalid { field: format!("linux.resources.{field}"), reason })
+        };
+        let devices = &self.block_io.weight_device;
+        if let Some(d) = devices.iter().find(|d| d.weight.is_none() && d.leaf_weight.is_none()) {
+            let reason = format!("{}:{} has neither weight nor leafWeight", d.major, d.minor);
+            return invalid("blockIO.weightDevice", reason);
+        }
+        let limits = |limit: &Rdma| limit.hca_handles.is_some() || limit.hca_objects.is_some();
+        if let Some((name, _)) = self.rdma.iter().find(|(_, limit)| !limits(limit)) {
+            return invalid("rdma", format!("{name} has neither hcaHandles nor hcaObjects"));
         }
         Ok(())
     }
@@ -120,6 +163,9 @@ impl Process {
             return invalid("ioPriority", &format!("{:?} {}", p.class, p.priority));
         }
         self.scheduler.as_ref().map(super::priority::scheduler).transpose()?;
+        for list in self.exec_cpu_affinity.iter().flat_map(|a| [&a.initial, &a.r#final]) {
+            super::priority::processors(list)?;
+        }
         Ok(())
     }
 }
@@ -157,12 +203,28 @@ mod tests {
             (r#""linux":{"sysctl":{"net.ipv4.ip_forward":"1"}}"#, "net.ipv4.ip_forward"),
             (r#""linux":{"sysctl":{"kernel.panic":"1"}}"#, "kernel.panic"),
             (r#""hooks":{"prestart":[{"path":"../x"}]}"#, "../x"),
+            (r#""hooks":{"poststop":[{"path":"/x","timeout":0}]}"#, "timeout of 0"),
+            (r#""annotations":{"":"x"}"#, "annotations"),
+            (r#""linux":{"namespaces":[{"type":"pid","path":"ns/pid"}]}"#, "ns/pid is not an absolute path"),
+            (r#""linux":{"resources":{"rdma":{"mlx":{}}}}"#, "mlx has neither"),
+            (
+                r#""linux":{"resources":{"blockIO":{"weightDevice":[{"major":8,"minor":1}]}}}"#,
+                "8:1 has neither",
+            ),
             (r#""hooks":{"prestart":[{"path":"/a/../x"}]}"#, "/a/../x"),
         ] {
             let error = Spec::parse(format!("{{{base},{extra}}}").as_bytes()).unwrap().check().unwrap_err();
             assert!(error.to_string().contains(word), "{extra}: {error}");
         }
         Spec::parse(format!("{{{base}}}").as_bytes()).unwrap().check().unwrap();
+        for good in ["1.0.0", "1.0.2-dev", "1.2.0-rc.1+abc", "1.10.3"] {
+            assert!(is_version_1(good), "{good}");
+        }
+        for bad in
+            ["", "1", "1.0", "1.x.0", "1.0.0.0", "2.0.0", "0.5.0-dev", "01.0.0", "1.02.0", "1.0.0-", "v1.0.0"]
+        {
+            assert!(!is_version_1(bad), "{bad}");
+        }
         for (field, value, word) in [
             ("cwd", json!("a"), "cwd"),
             ("user", json!({"uid": u32::MAX}), "4294967295"),
@@ -176,6 +238,8 @@ mod tests {
             ),
             ("ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "ioPriority"),
             ("scheduler", json!({"policy": "x"}), "scheduler"),
+            ("execCPUAffinity", json!({"initial": "0-"}), "execCPUAffinity"),
+            ("execCPUAffinity", json!({"final": "3-1"}), "execCPUAffinity"),
         ] {
             let mut process = json!({"cwd": "/", "args": ["sh"]});
             process[field] = value;

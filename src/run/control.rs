@@ -1,9 +1,13 @@
 //! A container that runs: its processes, limits and figures; it stands still and goes on.
 
-use super::lifecycle::Container;
-use super::state::{State, Status};
+use super::lifecycle::{Container, PATIENCE};
+use super::log::{self, Entry, Query};
+use super::state::{ProcessId, State, Status};
 use super::{Error, Result, cgroup, spec::Resources};
+use crate::bundle::STOP_SIGNAL_ANNOTATION;
+use crate::sys::signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use std::time::Duration;
 
 impl Container {
@@ -40,6 +44,57 @@ impl Container {
         }
         cgroup::thaw(&state.cgroups);
         Ok(())
+    }
+
+    /// Asks its program to end, with the signal that the image names (SIGTERM where it names none)
+    /// or `signal`, and kills it after `patience`. One that does not run is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where it does not end even then; the failed call.
+    pub fn stop(&self, signal: Option<i32>, patience: Duration) -> Result<()> {
+        let (state, status) = self.status()?;
+        let named = state.annotations.get(STOP_SIGNAL_ANNOTATION).and_then(|text| signal::parse(text));
+        let number = match status {
+            Status::Stopped | Status::Creating => return Ok(()),
+            // It has nothing that could end by itself.
+            Status::Created => libc::SIGKILL,
+            Status::Running | Status::Paused => signal.or(named).unwrap_or(libc::SIGTERM),
+        };
+        let ends = |number, limit| -> Result<bool> {
+            match self.kill(number, false) {
+                Err(Error::NotRunning { .. } | Error::NoContainer { .. }) => Ok(true),
+                Err(e) => Err(e),
+                Ok(()) => Ok(ends_within(&state, limit)),
+            }
+        };
+        let limit = Duration::from_secs(PATIENCE);
+        if !ends(number, patience)? && !ends(libc::SIGKILL, limit)? {
+            let what = format!("the killed process of container {} did not end", self.id());
+            return Err(Error::Timeout { what, seconds: PATIENCE });
+        }
+        // Whoever keeps it writes down how it ended.
+        if let Some(keeper) = state.keeper.as_ref().and_then(ProcessId::open) {
+            is_ready(&keeper, limit);
+        }
+        Ok(())
+    }
+
+    /// Reads its log.
+    ///
+    /// # Errors
+    /// [`Error::State`] where it has none; [`Error::Io`]; those of `sink`.
+    pub fn logs<E: From<Error>>(
+        &self,
+        query: &Query,
+        sink: &mut dyn FnMut(&Entry) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let state = self.state()?;
+        if state.keeper.is_none() {
+            let what = "show what a container has printed that no `run --detach` keeps";
+            return Err(Error::State { what, id: self.id().to_string() }.into());
+        }
+        let keeper = state.keeper.as_ref();
+        log::read(self.dir(), query, &|| keeper.is_some_and(|k| k.open().is_some()), sink)
     }
 
     /// The ids of its processes on the host, ascending.
@@ -87,8 +142,16 @@ impl Container {
     /// # Errors
     /// As [`Self::state`].
     pub fn ends_within(&self, limit: Duration) -> Result<bool> {
-        let Some(pidfd) = self.state()?.pidfd() else { return Ok(true) };
-        let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        Ok(!matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)), Ok(0)))
+        Ok(ends_within(&self.state()?, limit))
     }
+}
+
+fn ends_within(state: &State, limit: Duration) -> bool {
+    state.pidfd().is_none_or(|pidfd| is_ready(&pidfd, limit))
+}
+
+/// Whether the process of `pidfd` ends within `limit`.
+fn is_ready(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+    !matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)), Ok(0))
 }

@@ -1,26 +1,25 @@
 //! `create` and `run`: from a bundle to a process that waits for its start, and on.
 
 use super::cgroup::{self, Cgroup};
+use super::idmap::{self, Idmaps};
 use super::init::{Init, has_runtime_hooks};
-use super::lifecycle::{Container, Lock, Runtime, end};
+use super::keeper::Streams;
+use super::lifecycle::{Container, Lock, Reserved, Runtime, end};
 use super::namespaces::{self, Plan};
 use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
-use super::sync::{Channel, Tag, decode};
-use super::terminal::{self, Exit};
-use super::{Error, Result, hooks, io_error, network, reaper, spec::Spec};
+use super::sync::{Channel, Tag};
+use super::watch;
+use super::{Error, Result, Sockets, hooks, io_error, network, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
-use crate::sys::signal::Signals;
-use crate::sys::{Call, pty, systemd};
+use crate::sys::{Call, systemd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a container is made from.
 #[derive(Debug, Default, Clone)]
@@ -41,6 +40,8 @@ pub struct Launch {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after the standard streams the program gets.
     pub preserve_fds: u32,
+    /// Sockets of a service manager, before those.
+    pub sockets: Sockets,
     /// Move the root instead of pivoting it.
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
@@ -53,27 +54,58 @@ pub struct Launch {
 
 /// A container that waits for its start, its first process a child of this one.
 #[derive(Debug)]
-struct Running {
-    container: Container,
-    lock: Lock,
-    child: Child,
+pub struct Running {
+    /// The container.
+    pub container: Container,
+    /// Its lock.
+    pub lock: Option<Lock>,
+    /// Its first process.
+    pub child: Child,
+}
+
+/// How a container is made.
+#[derive(Default)]
+pub struct Manner {
+    /// Whether it ends with this process.
+    pub tied: bool,
+    /// Whether this process, or whoever finds it gone, takes it away at the end.
+    pub remove: bool,
+    /// Its standard streams, instead of this process's.
+    pub streams: Option<Streams>,
+    /// Takes the driving end of its terminal.
+    pub console: Option<OwnedFd>,
 }
 
 /// The two ends of how init is told to start and how it tells what went wrong.
-struct Gate {
-    start: OwnedFd,
-    report: OwnedFd,
+pub struct Gate {
+    /// Init's end of the one.
+    pub start: OwnedFd,
+    /// Init's end of the other.
+    pub report: OwnedFd,
 }
 
 /// Everything known before anything is made.
-struct Prepared {
-    spec: Spec,
+pub struct Prepared {
+    /// config.json, with what is asked for beside it.
+    pub spec: Spec,
     text: Vec<u8>,
     bundle: PathBuf,
     rootfs: PathBuf,
-    program: Program,
+    /// What it runs.
+    pub program: Program,
     plan: Plan,
-    cgroup: Cgroup,
+    /// Its control groups.
+    pub cgroup: Cgroup,
+    network: network::Plan,
+    idmaps: Idmaps,
+}
+
+impl Prepared {
+    /// Makes the control groups, with the limits.
+    fn make_groups(&self) -> Result<()> {
+        self.cgroup.create(&self.spec.linux.resources)?;
+        self.cgroup.hand_over(&self.spec, self.program.spec().user.uid)
+    }
 }
 
 impl Launch {
@@ -82,7 +114,7 @@ impl Launch {
     /// # Errors
     /// What is wrong with the bundle, or the call that failed; nothing is left then.
     pub fn create(&self, runtime: &Runtime) -> Result<Container> {
-        let prepared = self.prepare(runtime)?;
+        let prepared = self.prepare(runtime, false)?;
         let terminal = prepared.program.spec().terminal;
         let invalid = |reason: &str| {
             Err(Error::Invalid { field: "process.terminal".into(), reason: reason.to_string() })
@@ -93,73 +125,8 @@ impl Launch {
             (None, false) => None,
             (Some(path), true) => Some(io_error("connect to", path, UnixStream::connect(path))?.into()),
         };
-        Ok(self.launch(runtime, &prepared, false, console, None)?.container)
-    }
-
-    /// Creates the container, starts it, waits for its end and deletes it, unless `keep`.
-    /// Signals are passed on to it meanwhile.
-    ///
-    /// # Errors
-    /// As [`Self::create`] and [`Container::start`].
-    pub fn run(&self, runtime: &Runtime, keep: bool) -> Result<Exit> {
-        let prepared = self.prepare(runtime)?;
-        if prepared.spec.process.is_none() {
-            return Err(Error::Invalid { field: "process".into(), reason: "missing".into() });
-        }
-        let signals = Signals::take()?;
-        let (start_read, start_write) = pipe()?;
-        let (report_read, report_write) = pipe()?;
-        let (mut console, mut inbox) = (None, None);
-        if let Some(path) = &self.console_socket {
-            console = Some(io_error("connect to", path, UnixStream::connect(path))?.into());
-        } else if prepared.program.spec().terminal {
-            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-            let (a, b) = pair.call(|| "socketpair".to_string())?;
-            (console, inbox) = (Some(a), Some(b));
-        }
-        let gate = Gate { start: start_read, report: report_write };
-        let running = self.launch(runtime, &prepared, true, console, Some(gate))?;
-        let result = (|| {
-            let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
-            rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;
-            drop(start_write);
-            let report = read_all(&report_read)?;
-            if !report.is_empty() {
-                return Err(decode(&report));
-            }
-            let state = running.container.state()?.document(Status::Running);
-            hooks::run_all("poststart", &prepared.spec.hooks.poststart, &state);
-            let end = self.timeout.map(|t| Instant::now() + t);
-            terminal::wait(running.child.pidfd.as_fd(), &signals, master, end)
-        })();
-        if result.is_err() {
-            end(&self.id, &running.child.pidfd, &prepared.cgroup.paths())?;
-            let _ = terminal::reap(running.child.pidfd.as_fd());
-        }
-        if !keep || result.is_err() {
-            running.container.destroy(&running.lock)?;
-        }
-        result
-    }
-
-    /// Has another runtime run the bundle, in this process's place; signals are passed on to it.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be executed; [`Error::Invalid`] for what is to differ from
-    /// the bundle's config.json, which is all that it looks at.
-    pub fn hand_over(&self, runtime: &Path) -> Result<Exit> {
-        if !self.args.is_empty() || self.terminal.is_some_and(|t| t != self.wants_terminal()) {
-            let reason =
-                "another runtime runs what the bundle says, no other program or terminal".to_string();
-            return Err(Error::Invalid { field: "process".into(), reason });
-        }
-        let signals = Signals::take()?;
-        let mut command = Command::new(runtime);
-        command.arg("run").arg("--bundle").arg(&self.bundle).arg(&self.id);
-        let child = io_error("execute", runtime, command.spawn())?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
-        let pidfd = pid.and_then(|p| pidfd_open(p, PidfdFlags::empty())).call(|| "pidfd_open".to_string())?;
-        terminal::wait(pidfd.as_fd(), &signals, None, None)
+        let manner = Manner { console, ..Manner::default() };
+        Ok(self.launch(runtime, &prepared, None, manner, None)?.container)
     }
 
     /// The config.json that counts, with the program and the terminal that are asked for.
@@ -179,7 +146,12 @@ impl Launch {
         Ok(format!("{config:#}\n").into_bytes())
     }
 
-    fn wants_terminal(&self) -> bool {
+    /// How many descriptors after the standard streams the program gets.
+    fn passed_on(&self) -> u32 {
+        self.sockets.count().saturating_add(self.preserve_fds)
+    }
+
+    pub(super) fn wants_terminal(&self) -> bool {
         let config = self.config().ok().and_then(|(_, text)| Spec::parse(&text).ok());
         config.and_then(|c| c.process).is_some_and(|p| p.terminal)
     }
@@ -190,10 +162,13 @@ impl Launch {
         Ok((path, text))
     }
 
-    fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
-        state::check_preserved(self.preserve_fds)?;
+    /// Reads and checks everything; `reserved` says that the container has its place already.
+    pub(super) fn prepare(&self, runtime: &Runtime, reserved: bool) -> Result<Prepared> {
+        state::check_preserved(self.passed_on())?;
         state::check_id(&self.id)?;
-        runtime.vacant(&self.id)?;
+        if !reserved {
+            runtime.vacant(&self.id)?;
+        }
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
         let (path, text) = self.config()?;
         let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
@@ -203,12 +178,15 @@ impl Launch {
         if let (Some(process), Some(terminal)) = (&mut spec.process, self.terminal) {
             process.terminal = terminal;
         }
+        if let Some(process) = &mut spec.process {
+            self.sockets.tell(&mut process.env);
+        }
         for mount in &mut spec.mounts {
             // Relative ones, as old tools have them, are below the root.
             mount.destination = Path::new("/").join(&mount.destination);
         }
         spec.check()?;
-        network::check(&spec)?;
+        let network = network::Plan::new(&mut spec, runtime)?;
         reaper::is_wanted(&spec)?;
         let root = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
         let rootfs = io_error("open root filesystem", &root, root.canonicalize())?;
@@ -216,51 +194,62 @@ impl Launch {
             let reason = format!("{} is not a folder", rootfs.display());
             return Err(Error::Invalid { field: "root.path".into(), reason });
         }
-        let program = Program::new(spec.process.clone(), &spec.linux, self.preserve_fds)?;
+        let program = Program::new(spec.process.clone(), &spec.linux, self.passed_on())?;
         let plan = Plan::new(&spec)?;
+        network.joined()?;
         let by_systemd = self.systemd_cgroup || runtime.systemd();
         if by_systemd && !systemd::is_there() {
             return Err(Error::Unsupported { what: "cgroup manager systemd".into() });
         }
         let name = runtime.group_name(&self.id);
         let cgroup = Cgroup::plan(&spec.linux.cgroups_path, &name, by_systemd)?;
-        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup })
+        let idmaps = idmap::prepare(&spec, &bundle)?;
+        Ok(Prepared { spec, text, bundle, rootfs, program, plan, cgroup, network, idmaps })
     }
 
-    fn launch(
+    /// Makes the container, whose first process waits at `gate`; nothing is left where that fails.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub(super) fn launch(
         &self,
         runtime: &Runtime,
         prepared: &Prepared,
-        owned: bool,
-        console: Option<OwnedFd>,
+        place: Option<Reserved>,
+        manner: Manner,
         gate: Option<Gate>,
     ) -> Result<Running> {
-        let (container, lock) = runtime.reserve(&self.id)?;
+        let (container, lock) = place.map_or_else(|| runtime.reserve(&self.id), Ok)?.taken();
         let mut state = State {
             id: self.id.clone(),
             bundle: prepared.bundle.clone(),
             rootfs: prepared.rootfs.clone(),
             created: state::now(),
             complete: false,
-            owned,
+            owned: manner.remove,
             process: None,
+            keeper: None,
+            exit: None,
+            finished: None,
+            health: None,
             cgroups: prepared.cgroup.paths(),
             own_cgroups: prepared.cgroup.new_paths(),
             unit: prepared.cgroup.unit().map(|unit| unit.name.clone()),
+            network: None,
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
-        let result = self.make(&container, prepared, &mut state, console.as_ref(), gate, &mut child);
+        let result = self.make(&container, prepared, &mut state, &manner, gate, &mut child);
         // The receiver is to notice where init has not sent anything.
-        drop(console);
+        drop(manner);
         match (result, child) {
             (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
             (result, child) => {
                 if let Some(child) = child {
                     end(&self.id, &child.pidfd, &state.cgroups)?;
-                    let _ = terminal::reap(child.pidfd.as_fd());
+                    let _ = watch::reap(child.pidfd.as_fd());
                 }
-                if let Err(e) = container.destroy(&lock) {
+                if let Err(e) = lock.map_or(Ok(()), |lock| container.destroy(&lock)) {
                     tracing::warn!("{e}");
                 }
                 let gone =
@@ -275,7 +264,7 @@ impl Launch {
         container: &Container,
         p: &Prepared,
         state: &mut State,
-        console: Option<&OwnedFd>,
+        manner: &Manner,
         gate: Option<Gate>,
         made: &mut Option<Child>,
     ) -> Result<()> {
@@ -286,8 +275,9 @@ impl Launch {
         let resources = &p.spec.linux.resources;
         let unit = p.cgroup.unit();
         if unit.is_none() {
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
+        let files = p.network.files(&p.spec, &self.id, dir)?;
         let gate = gate.map_or_else(|| fifos(dir), Ok)?;
         let (ours, theirs) = Channel::pair()?;
         let document = state.document(Status::Creating);
@@ -297,23 +287,30 @@ impl Launch {
             bundle: &p.bundle,
             rootfs: &p.rootfs,
             cgroup: &p.cgroup,
+            idmaps: &p.idmaps,
             program: &p.program,
-            console,
+            streams: manner.streams.as_ref(),
+            console: manner.console.as_ref(),
+            network: &p.network,
+            files: &files,
             start: &gate.start,
             report: &gate.report,
             state: &document,
-            owned: state.owned,
+            tied: manner.tied,
             no_pivot: self.no_pivot,
             keep_keyring: self.no_new_keyring,
         };
         let group = if unit.is_none() { p.cgroup.open_v2()? } else { None };
         let mut keep = vec![theirs.number(), gate.start.as_raw_fd(), gate.report.as_raw_fd()];
-        keep.extend(console.map(AsRawFd::as_raw_fd));
+        keep.extend(manner.console.as_ref().map(AsRawFd::as_raw_fd));
+        keep.extend(manner.streams.iter().flatten().map(AsRawFd::as_raw_fd));
+        keep.extend(files.numbers());
+        keep.extend(idmap::numbers(&p.idmaps));
         let options = CloneOptions {
             flags: p.plan.clone_flags,
             cgroup: group.as_ref().map(AsFd::as_fd),
             keep: Some(&keep),
-            preserve: self.preserve_fds,
+            preserve: self.passed_on(),
         };
         let child = fork(&p.plan, options, &ours, theirs, &init)?;
         drop(gate);
@@ -321,21 +318,21 @@ impl Launch {
         let pid = child.pid;
         state.process = Some(ProcessId::of(pid)?);
         if p.spec.new_namespace("user") {
-            namespaces::write_maps(pid, &p.spec)?;
+            namespaces::write_maps(pid, &p.spec.linux.uid_mappings, &p.spec.linux.gid_mappings)?;
             ours.send(Tag::Mapped, &[])?;
         }
         if let Some(adjustment) = p.program.spec().oom_score_adj {
             let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
-        network::outside(&p.spec, &self.id, pid)?;
+        let told = p.network.attach(&p.spec, state, dir, pid)?;
         if let Some(unit) = unit {
             state.write(dir)?;
             entered(unit.start(&self.id, child, resources), &ours)?;
-            p.cgroup.create(resources)?;
+            p.make_groups()?;
         }
         entered(cgroup::enter_v1(&state.cgroups, pid), &ours)?;
-        ours.send(Tag::Grouped, &[])?;
+        ours.send(Tag::Grouped, &told)?;
         if has_runtime_hooks(&p.spec) {
             ours.expect(Tag::Mounted)?;
             state.write(dir)?;
@@ -343,6 +340,9 @@ impl Launch {
             hooks::run("prestart", &p.spec.hooks.prestart, &document)?;
             hooks::run("createRuntime", &p.spec.hooks.create_runtime, &document)?;
             ours.send(Tag::Hooked, &[])?;
+        }
+        if let Some(agent) = p.program.listener() {
+            agent.send(&ours, child, &state.document(Status::Creating))?;
         }
         ours.expect(Tag::Ready)?;
         state.complete = true;
@@ -398,7 +398,7 @@ fn fork(
     // Its end must be noticed.
     drop(theirs);
     let answer = ours.expect(Tag::Pid);
-    terminal::reap(helper.pidfd.as_fd())?;
+    watch::reap(helper.pidfd.as_fd())?;
     let pid = answer?.try_into().map_or(0, i32::from_ne_bytes);
     let known = Pid::from_raw(pid).ok_or(Errno::SRCH);
     let pidfd =
@@ -413,7 +413,8 @@ pub fn id_of(bundle: &Path) -> String {
     real.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+/// The ends of a new pipe, to read and to write.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2".to_string())?)
 }
 

@@ -55,12 +55,18 @@ fn make(root: &Root, device: &Device, mapped: bool) -> Result<()> {
         "p" => FileType::Fifo,
         other => return Err(invalid(format!("unknown type {other:?} of {}", device.path.display()))),
     };
-    if mapped {
+    let number = if kind == FileType::Fifo { 0 } else { makedev(device.major, device.minor) };
+    if mapped && kind != FileType::Fifo {
         // Nodes cannot be made in a user namespace; the host's are bound.
+        let tree = Tree::copy(CWD, &device.path, false)?;
+        let stat = rustix::fs::fstat(&tree).call(|| format!("fstat({})", device.path.display()))?;
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+            let reason = format!("the host has something else at {}", device.path.display());
+            return Err(invalid(reason));
+        }
         let target = root.make_file(&device.path)?;
-        return Ok(Tree::copy(CWD, &device.path, false)?.attach(target, &device.path)?);
+        return Ok(tree.attach(target, &device.path)?);
     }
-    let number = makedev(device.major, device.minor);
     let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
     let (dir, name) = root.parent(&device.path)?;
     let call = || format!("mknodat({}, {}:{})", device.path.display(), device.major, device.minor);

@@ -11,8 +11,9 @@ use super::process::Program;
 use super::spec::{self, Spec};
 use super::state::{self, Status};
 use super::sync::{Channel, Tag};
-use super::terminal::{self, Exit};
-use super::{Error, Result, io_error, namespaces};
+use super::terminal::{Exit, Relay};
+use super::watch::{self, Duty};
+use super::{Error, Result, Sockets, io_error, namespaces, priority};
 use crate::bundle::users::{self, Ids};
 use crate::sys::Call;
 use crate::sys::inroot::Root;
@@ -25,9 +26,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What to execute and how.
 #[derive(Debug, Default, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "options of a command line")]
 pub struct Exec {
     /// The whole process as JSON, in place of the container's.
     pub process: Option<PathBuf>,
@@ -57,8 +60,16 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after the standard streams the program gets.
     pub preserve_fds: u32,
+    /// Sockets of a service manager, before those.
+    pub sockets: Sockets,
+    /// Existing control groups below the container's own, `[CONTROLLER,…:]PATH`.
+    pub groups: Vec<String>,
+    /// Also in a paused container; it begins when that is resumed.
+    pub ignore_paused: bool,
     /// Do not wait for its end.
     pub detach: bool,
+    /// After which it is killed.
+    pub timeout: Option<Duration>,
 }
 
 impl Exec {
@@ -67,11 +78,12 @@ impl Exec {
     /// # Errors
     /// [`Error::State`] where the container does not run; what keeps the program from running.
     pub fn run(&self, container: &Container) -> Result<Option<Exit>> {
-        state::check_preserved(self.preserve_fds)?;
+        state::check_preserved(self.passed_on())?;
         let (state, status) = container.status()?;
         let refused = |what| Err(Error::State { what, id: container.id().to_string() });
         match status {
             Status::Running | Status::Created => {}
+            Status::Paused if self.ignore_paused => {}
             Status::Stopped => return refused("exec in a stopped container"),
             Status::Paused => return refused("exec in a paused container"),
             Status::Creating => return refused("exec in a container that is not created yet"),
@@ -82,54 +94,73 @@ impl Exec {
         let pidfd = state.pidfd().ok_or_else(gone)?;
         let spec = container.spec()?;
         let program = self.program(&spec, &root)?;
+        let groups = cgroup::below(&state.cgroups, &self.groups)?;
         let signals = Signals::take()?;
         let (console, inbox) = self.console(&program)?;
         let (ours, theirs) = Channel::pair()?;
-        ours.limit(PATIENCE)?;
+        if status != Status::Paused {
+            ours.limit(PATIENCE)?;
+        }
         let pid = state.process.as_ref().map_or(0, |p| p.pid);
         let id = container.id();
         let entry =
             Entry { id, spec: &spec, program: &program, pid, pidfd: &pidfd, console: console.as_ref() };
+        if let Some(affinity) = &program.spec().exec_cpu_affinity {
+            priority::run_on(&affinity.initial)?;
+        }
         // Children from now on are born in the container's pid namespace, this process stays.
         if spec.has_namespace("pid") {
             setns(&pidfd, libc::CLONE_NEWPID, "pid namespace")?;
         }
         let pid = state.process.as_ref().map_or(0, |p| p.pid);
-        let group = cgroup::open_v2(&state.cgroups, pid);
+        let group = cgroup::open_v2(&groups, pid);
         let mut keep = vec![theirs.number(), pidfd.as_raw_fd()];
         keep.extend(console.as_ref().map(AsRawFd::as_raw_fd));
         let options = CloneOptions {
             flags: 0,
             cgroup: group.as_ref().map(AsFd::as_fd),
             keep: Some(&keep),
-            preserve: self.preserve_fds,
+            preserve: self.passed_on(),
         };
         let child = match clone3(options)? {
             Fork::Child => entry.run(&theirs),
             Fork::Parent(child) => child,
         };
         drop((theirs, console));
-        let begun = self.begin(&ours, &state.cgroups, &program, &child);
+        let begun = self.begin(&ours, &groups, &state.document(status), &program, &child);
         if let Err(e) = begun {
             end(container.id(), &child.pidfd, &[])?;
-            let _ = terminal::reap(child.pidfd.as_fd());
+            let _ = watch::reap(child.pidfd.as_fd());
             return Err(e);
         }
         if self.detach {
             return Ok(None);
         }
         let master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
-        terminal::wait(child.pidfd.as_fd(), &signals, master, None).map(Some)
+        let mut relay = master.map(Relay::new).transpose()?;
+        let mut duties: Vec<&mut dyn Duty> = relay.iter_mut().map(|r| r as &mut dyn Duty).collect();
+        let end = self.timeout.map(|t| Instant::now() + t);
+        watch::wait(child.pidfd.as_fd(), &signals, end, &mut duties).map(Some)
     }
 
     /// Lets the process go on once it is in its groups; waits until it has become the program.
-    fn begin(&self, channel: &Channel, cgroups: &[PathBuf], program: &Program, child: &Child) -> Result<()> {
-        cgroup::enter_v1(cgroups, child.pid)?;
+    fn begin(
+        &self,
+        channel: &Channel,
+        groups: &[PathBuf],
+        state: &serde_json::Value,
+        program: &Program,
+        child: &Child,
+    ) -> Result<()> {
+        cgroup::enter_v1(groups, child.pid)?;
         if let Some(adjustment) = program.spec().oom_score_adj {
             let path = PathBuf::from(format!("/proc/{}/oom_score_adj", child.pid));
             io_error("write", &path, std::fs::write(&path, adjustment.to_string()))?;
         }
         channel.send(Tag::Grouped, &[])?;
+        if let Some(agent) = program.listener() {
+            agent.send(channel, child, state)?;
+        }
         channel.expect(Tag::Ready)?;
         if let Some(path) = &self.pid_file {
             write_pid(path, child.pid)?;
@@ -170,9 +201,15 @@ impl Exec {
             process.cwd.clone_from(cwd);
         }
         process.user.additional_gids.extend(&self.additional_gids);
-        let mut program = Program::new(Some(process), &spec.linux, self.preserve_fds)?;
+        self.sockets.tell(&mut process.env);
+        let mut program = Program::new(Some(process), &spec.linux, self.passed_on())?;
         self.caps.iter().try_for_each(|name| program.add_capability(name))?;
         Ok(program)
+    }
+
+    /// How many descriptors after the standard streams the program gets.
+    fn passed_on(&self) -> u32 {
+        self.sockets.count().saturating_add(self.preserve_fds)
     }
 
     fn console(&self, program: &Program) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
@@ -237,6 +274,9 @@ impl Entry<'_> {
         rustix::process::setsid().call(|| "setsid".to_string())?;
         let label = self.program.open_label()?;
         channel.expect(Tag::Grouped)?;
+        if let Some(affinity) = &self.program.spec().exec_cpu_affinity {
+            priority::run_on(&affinity.r#final)?;
+        }
         state::close_to_others()?;
         let flags = self.spec.linux.namespaces.iter().filter_map(|n| namespaces::flag(&n.kind));
         // The user namespace of the container that an ordinary user has made is entered already.

@@ -1,5 +1,6 @@
 //! The container's first process, from its birth to the execve of its program.
 
+use super::idmap::Idmaps;
 use super::mounts::{self, Mounts};
 use super::process::Program;
 use super::reaper::{self, Reaper};
@@ -23,8 +24,16 @@ pub struct Init<'a> {
     pub rootfs: &'a Path,
     /// Its control groups.
     pub cgroup: &'a Cgroup,
+    /// Its network.
+    pub network: &'a network::Plan,
+    /// What is mounted into its `/etc`.
+    pub files: &'a network::Files,
+    /// What its idmapped mounts need.
+    pub idmaps: &'a Idmaps,
     /// What it becomes.
     pub program: &'a Program,
+    /// Its standard streams, instead of those of the process that made it.
+    pub streams: Option<&'a [OwnedFd; 3]>,
     /// Takes the driving end of its terminal.
     pub console: Option<&'a OwnedFd>,
     /// A byte comes when it is to start.
@@ -34,7 +43,7 @@ pub struct Init<'a> {
     /// The state for hooks, but for what changes.
     pub state: &'a serde_json::Value,
     /// Whether it ends with the process that made it.
-    pub owned: bool,
+    pub tied: bool,
     /// Whether `/` is moved over instead of pivoted.
     pub no_pivot: bool,
     /// Whether it keeps the caller's session keyring.
@@ -80,7 +89,7 @@ impl Init<'_> {
         if !self.keep_keyring {
             process::new_session_keyring(&format!("_ses.{}", self.id))?;
         }
-        network::inside(self.spec)?;
+        self.network.begin(self.spec)?;
         namespaces::new_time(self.spec)?;
         let label = self.program.open_label()?;
         let reaper = if reaper::is_wanted(self.spec)? { Some(Reaper::open(self.report)?) } else { None };
@@ -88,8 +97,7 @@ impl Init<'_> {
         let mut waiting = true;
         let mut grouped = || -> Result<()> {
             if std::mem::take(&mut waiting) {
-                channel.expect(Tag::Grouped)?;
-                network::linked(self.spec)?;
+                self.network.inside(&channel.expect(Tag::Grouped)?)?;
                 if self.spec.new_namespace("cgroup") {
                     process::unshare(libc::CLONE_NEWCGROUP)?;
                 }
@@ -107,9 +115,10 @@ impl Init<'_> {
             rustix::process::chroot(self.rootfs).call(|| format!("chroot({})", self.rootfs.display()))?;
             rustix::process::chdir("/").call(|| "chdir(/)".to_string())?;
             self.host_terminal()?;
+            self.attach(None)?;
         }
         self.program.drop_privileges()?;
-        if self.owned {
+        if self.tied {
             // After the change of ids, which would take it back.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
                 .call(|| "prctl(PR_SET_PDEATHSIG)".to_string())?;
@@ -119,7 +128,7 @@ impl Init<'_> {
     }
 
     fn enter_root(&self, channel: &Channel, grouped: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let mut mounts = Mounts::new(self.spec, self.bundle, self.rootfs, self.cgroup)?;
+        let mut mounts = Mounts::new(self.spec, self.bundle, self.rootfs, self.cgroup, self.idmaps)?;
         mounts.make(grouped)?;
         let terminal = self.terminal(&mounts)?;
         if let Some(pty) = &terminal {
@@ -132,6 +141,7 @@ impl Init<'_> {
         self.names()?;
         sysctl::write(self.spec)?;
         grouped()?;
+        self.files.mount(self.spec, &mounts.root)?;
         self.hooks(channel)?;
         mounts.close_root()?;
         state::close_to_others()?;
@@ -195,6 +205,11 @@ impl Init<'_> {
     }
 
     fn attach(&self, terminal: Option<Pty>) -> Result<()> {
+        if let Some([stdin, stdout, stderr]) = self.streams {
+            rustix::stdio::dup2_stdin(stdin).call(|| "dup2(0)".to_string())?;
+            rustix::stdio::dup2_stdout(stdout).call(|| "dup2(1)".to_string())?;
+            rustix::stdio::dup2_stderr(stderr).call(|| "dup2(2)".to_string())?;
+        }
         let Some(pty) = terminal else { return Ok(()) };
         hand_over(&pty, self.console, self.program.spec().console_size.as_ref())
     }

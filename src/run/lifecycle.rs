@@ -3,7 +3,9 @@
 use super::create::read_all;
 use super::state::{self, State, Status};
 use super::sync::decode;
-use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
+use super::terminal::Exit;
+use super::{Error, Result, cgroup, hooks, io_error, network, spec::Spec};
+use crate::bundle::Bundle;
 use crate::store::Area;
 use crate::sys::{Call, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How long a killed process may take to end, and a lock to become free, in seconds.
 pub(super) const PATIENCE: u64 = 10;
 
+/// In a container's folder, a link to the bundle that goes with it.
+const BUNDLE: &str = "bundle";
+
 /// The folder of all containers.
 #[derive(Debug)]
 pub struct Runtime {
@@ -30,6 +35,13 @@ pub struct Runtime {
 #[derive(Debug)]
 pub struct Lock {
     _dir: File,
+}
+
+/// The place of a container that is not there yet; free again with the value.
+#[derive(Debug)]
+pub struct Reserved {
+    container: Container,
+    lock: Option<Lock>,
 }
 
 /// A container.
@@ -45,7 +57,9 @@ impl Runtime {
     /// # Errors
     /// [`Error::Store`].
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Self { dir: Area::Containers.folder(root)?, systemd: false })
+        let dir = Area::Containers.folder(root)?;
+        let dir = io_error("resolve", &dir, dir.canonicalize())?;
+        Ok(Self { dir, systemd: false })
     }
 
     /// Whether systemd makes the control groups of all new containers, whatever their launch says.
@@ -117,11 +131,13 @@ impl Runtime {
         if self.dir.join(id).exists() { Err(Error::Exists { id: id.to_string() }) } else { Ok(()) }
     }
 
-    /// Makes the folder of a new container, locked.
+    /// Makes the folder of a new container, locked, for [`super::Launch`].
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Io`].
-    pub(super) fn reserve(&self, id: &str) -> Result<(Container, Lock)> {
+    /// [`Error::BadId`], [`Error::Exists`], [`Error::Io`].
+    pub fn reserve(&self, id: &str) -> Result<Reserved> {
+        state::check_id(id)?;
+        self.vacant(id)?;
         let parent = io_error("open", &self.dir, File::open(&self.dir))?;
         // Shared with other reservations, so that no sweep sees the folder before its lock.
         flock(&parent, FlockOperation::LockShared).call(|| format!("flock({})", self.dir.display()))?;
@@ -133,8 +149,8 @@ impl Runtime {
             other => io_error("create", &dir, other)?,
         }
         let container = Container { id: id.to_string(), dir };
-        let lock = container.lock()?;
-        Ok((container, lock))
+        let lock = Some(container.lock()?);
+        Ok(Reserved { container, lock })
     }
 
     /// Takes away what killed commands left.
@@ -163,6 +179,37 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+}
+
+impl Reserved {
+    /// The container's folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.container.dir
+    }
+
+    /// Notes that the bundle in the folder `path`, which need not be there yet, goes with the container.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn owns(&self, path: &Path) -> Result<()> {
+        let link = self.dir().join(BUNDLE);
+        io_error("create", &link, std::os::unix::fs::symlink(path, &link))
+    }
+
+    /// For the one who fills it.
+    pub(super) fn taken(mut self) -> (Container, Option<Lock>) {
+        (self.container.clone(), self.lock.take())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(lock) = self.lock.take()
+            && let Err(e) = self.container.destroy(&lock)
+        {
+            tracing::warn!("{e}");
+        }
     }
 }
 
@@ -349,6 +396,16 @@ impl Container {
         Ok(cgroup::likely_places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
     }
 
+    /// Remembers how it ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn ended(&self, exit: Exit) -> Result<()> {
+        let mut state = self.state()?;
+        (state.exit, state.finished) = (Some(exit.code()), Some(state::now()));
+        state.write(&self.dir)
+    }
+
     /// Takes away everything that there is of it; the lock is the caller's.
     ///
     /// # Errors
@@ -366,12 +423,18 @@ impl Container {
                 }
                 // Without a pid namespace of its own its other processes go on.
                 empty(&state.cgroups, &state.own_cgroups)?;
+                state.network.as_ref().map_or(Ok(()), network::detach)?;
             }
             Err(e) if is_missing(e) => {}
             Err(_) => {
                 let groups = self.likely_cgroups()?;
                 empty(&groups, &groups)?;
             }
+        }
+        if let Ok(path) = fs::read_link(self.dir.join(BUNDLE))
+            && let Some(bundle) = Bundle::in_folder(&path)?.filter(Bundle::is_containers)
+        {
+            bundle.remove()?;
         }
         match fs::remove_dir_all(&self.dir) {
             Err(e) if e.kind() != ErrorKind::NotFound => io_error("remove", &self.dir, Err(e))?,

@@ -5,6 +5,7 @@
 //!   state.json                      see [`state::State`]; replaced by rename
 //!   config.json                     the bundle's, as it was at `create`
 //!   start, report                   fifos, there until the container is started
+//!   etc/                            files that are mounted into its /etc, see [`network`]
 //! ```
 //!
 //! A launch copies this process once with clone3(2), into all new namespaces at once. The
@@ -27,6 +28,8 @@
 //! It will not: resolve user names of config.json, write into the root beyond mount points and devices,
 //! run a program of the container's outside of it.
 
+mod attach;
+mod begin;
 mod caps;
 mod cgroup;
 mod check;
@@ -36,9 +39,14 @@ mod create;
 mod devices;
 mod exec;
 mod features;
+mod health;
 mod hooks;
+mod idmap;
 mod init;
+mod keeper;
 mod lifecycle;
+mod listener;
+mod log;
 mod mounts;
 mod namespaces;
 mod network;
@@ -47,19 +55,26 @@ mod priority;
 mod process;
 mod reaper;
 mod seccomp;
+mod sockets;
 pub mod spec;
 mod state;
 mod sync;
 mod sysctl;
 mod terminal;
+mod watch;
 mod why;
 
+pub use attach::Left;
 pub use copy::Copy;
 pub use create::{Launch, id_of};
 pub use exec::Exec;
 pub use features::features;
-pub use lifecycle::{Container, Runtime};
+pub use health::{Report, Wellness};
+pub use keeper::Keep;
+pub use lifecycle::{Container, Reserved, Runtime};
+pub use log::{Bounds, Entry, Query, Stream};
 pub use reaper::reap_if_asked;
+pub use sockets::Sockets;
 pub use state::{State, Status};
 pub use terminal::Exit;
 
@@ -130,6 +145,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// Something of the network is another's.
+    #[error("{what} is taken by {by}")]
+    Taken {
+        /// What.
+        what: String,
+        /// Whose it is.
+        by: String,
+    },
+    /// The bridge cannot be used as asked for.
+    #[error("bridge shipimg0: {reason}")]
+    Bridge {
+        /// Why.
+        reason: String,
     },
     /// Its process has ended.
     #[error("container not running: {id}")]
@@ -206,9 +235,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A user that the container does not know.
+    /// Its bundle, or a user that it does not know.
     #[error(transparent)]
-    User(#[from] bundle::Error),
+    Bundle(#[from] bundle::Error),
 }
 
 /// Result of the runner.
@@ -232,6 +261,8 @@ impl Error {
             | Self::Damaged { .. }
             | Self::Invalid { .. }
             | Self::BadId { .. }
+            | Self::Taken { .. }
+            | Self::Bridge { .. }
             | Self::Exists { .. }
             | Self::State { .. }
             | Self::NotRunning { .. }
@@ -243,7 +274,7 @@ impl Error {
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),
             Self::Store(e) => e.kind(),
-            Self::User(e) => e.kind(),
+            Self::Bundle(e) => e.kind(),
         }
     }
 

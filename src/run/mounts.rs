@@ -6,6 +6,7 @@
 
 mod cgroups;
 
+use super::idmap::{self, Idmaps, Mapped};
 use super::options::{self, Options};
 use super::{Error, Result, cgroup::Cgroup, devices, spec::Mount, spec::Spec};
 use crate::layer;
@@ -22,6 +23,7 @@ pub struct Mounts<'a> {
     spec: &'a Spec,
     bundle: &'a Path,
     cgroup: &'a Cgroup,
+    idmaps: &'a Idmaps,
     /// The container's root.
     pub root: Root,
     /// The root of the devpts at `/dev/pts`, where there is one.
@@ -36,28 +38,30 @@ impl<'a> Mounts<'a> {
     ///
     /// # Errors
     /// The failed call; an unknown `rootfsPropagation`.
-    pub fn new(spec: &'a Spec, bundle: &'a Path, rootfs: &Path, cgroup: &'a Cgroup) -> Result<Self> {
+    pub fn new(
+        spec: &'a Spec,
+        bundle: &'a Path,
+        rootfs: &Path,
+        cgroup: &'a Cgroup,
+        idmaps: &'a Idmaps,
+    ) -> Result<Self> {
         let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .call(|| "open(/)".to_string())?;
-        match root_propagation(spec)? {
-            // The container's mounts are to reach the host; only pivot_root's demand is met.
-            Some((libc::MS_SHARED, _)) => {
-                let above = rootfs.ancestors().find(|p| mount::is_mount_point(p).unwrap_or(false));
-                let above = above.unwrap_or(Path::new("/"));
-                let fd = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    .call(|| format!("open({})", above.display()))?;
-                set_attributes(&fd, Attributes::propagation(libc::MS_PRIVATE), false, "mount of rootfs")?;
-            }
-            Some((libc::MS_PRIVATE, _)) => {
-                set_attributes(&slash, Attributes::propagation(libc::MS_PRIVATE), true, "/")?;
-            }
-            _ => set_attributes(&slash, Attributes::propagation(libc::MS_SLAVE), true, "/")?,
+        if let Some(kind) = cut_off(spec)? {
+            set_attributes(&slash, Attributes::propagation(kind), true, "/")?;
+        } else {
+            // Only pivot_root's demand is met.
+            let above = rootfs.ancestors().find(|p| mount::is_mount_point(p).unwrap_or(false));
+            let above = above.unwrap_or(Path::new("/"));
+            let fd = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .call(|| format!("open({})", above.display()))?;
+            set_attributes(&fd, Attributes::propagation(libc::MS_PRIVATE), false, "mount of rootfs")?;
         }
         let place = rustix::fs::open(rootfs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .call(|| format!("open({})", rootfs.display()))?;
         let tree = Tree::copy(CWD, rootfs, true)?;
         tree.attach(place, rootfs)?;
-        Ok(Self { spec, bundle, cgroup, root: Root::new(tree.into_fd()), pts: None, dev: None })
+        Ok(Self { spec, bundle, cgroup, idmaps, root: Root::new(tree.into_fd()), pts: None, dev: None })
     }
 
     /// Mounts everything, makes the devices, hides what is to be hidden. `grouped` returns
@@ -66,13 +70,13 @@ impl<'a> Mounts<'a> {
     /// # Errors
     /// The failed call with the place.
     pub fn make(&mut self, grouped: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        for mount in &self.spec.mounts {
+        for (mount, mapped) in self.spec.mounts.iter().zip(self.idmaps) {
             let parsed = Options::parse(mount)?;
             if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") && parsed.bind.is_none() {
                 grouped()?;
                 self.control_groups(mount, &parsed)?;
             } else {
-                self.one(mount, parsed)?;
+                self.one(mount, parsed, mapped.as_ref())?;
             }
         }
         devices::create(self.spec, &self.root)?;
@@ -82,7 +86,7 @@ impl<'a> Mounts<'a> {
         Ok(())
     }
 
-    fn one(&mut self, mount: &Mount, parsed: Options) -> Result<()> {
+    fn one(&mut self, mount: &Mount, parsed: Options, mapped: Option<&Mapped>) -> Result<()> {
         let place = mount.destination.as_path();
         if parsed.remount {
             let fd = self.root.open(place, OFlags::PATH)?;
@@ -95,19 +99,29 @@ impl<'a> Mounts<'a> {
                 field: "mounts".into(),
                 reason: format!("bind mount of {} without a source", place.display()),
             })?;
-            let tree = Tree::copy(CWD, &self.bundle.join(source), recursive)?;
+            let mut copy = None;
+            let tree = match mapped {
+                Some(Mapped::Bind(tree)) => {
+                    // Copied before this mount namespace was cut off from the host's.
+                    if let Some(kind) = cut_off(self.spec)? {
+                        set_attributes(tree, Attributes::propagation(kind), true, source)?;
+                    }
+                    tree
+                }
+                _ => copy.insert(Tree::copy(CWD, &self.bundle.join(source), recursive)?),
+            };
             let target =
-                if is_dir(&tree)? { self.root.make_dir(place)? } else { self.root.make_file(place)? };
+                if is_dir(tree)? { self.root.make_dir(place)? } else { self.root.make_file(place)? };
             if !parsed.own.is_empty() {
-                set_attributes(&tree, parsed.own, false, &place.display().to_string())?;
+                set_attributes(tree, parsed.own, false, &place.display().to_string())?;
             }
             tree.attach(target, place)?;
-            return Self::finish(&tree, &parsed, place);
+            return Self::finish(tree, &parsed, place);
         }
-        self.filesystem(mount, parsed)
+        self.filesystem(mount, parsed, mapped)
     }
 
-    fn filesystem(&mut self, mount: &Mount, mut parsed: Options) -> Result<()> {
+    fn filesystem(&mut self, mount: &Mount, mut parsed: Options, mapped: Option<&Mapped>) -> Result<()> {
         let place = mount.destination.as_path();
         let target = self.place_for(mount)?;
         if mount.kind == "tmpfs" && !parsed.data.iter().any(|(key, _)| key == "mode") {
@@ -120,6 +134,10 @@ impl<'a> Mounts<'a> {
             // There is no group of terminals.
             parsed.data.retain(|(key, _)| key != "gid");
         }
+        let label = &self.spec.linux.mount_label;
+        if !label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") {
+            parsed.data.push(("context".into(), Some(label.clone())));
+        }
         let writable = late || parsed.copy_up;
         let attributes = if writable { parsed.own.set & !libc::MOUNT_ATTR_RDONLY } else { parsed.own.set };
         let data: Vec<_> = parsed.data.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
@@ -129,6 +147,9 @@ impl<'a> Mounts<'a> {
             if read_only && !late {
                 set_attributes(&tree, Attributes::set(libc::MOUNT_ATTR_RDONLY), false, &mount.kind)?;
             }
+        }
+        if let Some(Mapped::Namespace(namespace, recursive)) = mapped {
+            idmap::map(&tree, namespace.as_fd(), *recursive, mount, || Some(mount.kind.clone()))?;
         }
         tree.attach(target, place)?;
         Self::finish(&tree, &parsed, place)?;
@@ -251,6 +272,16 @@ pub fn propagate_root(spec: &Spec, root: impl AsFd) -> Result<()> {
         set_attributes(root, Attributes::propagation(kind), recursive, "/")?;
     }
     Ok(())
+}
+
+/// How the host's mounts are cut off from the container's: not at all where the container's are
+/// to reach the host.
+fn cut_off(spec: &Spec) -> Result<Option<u64>> {
+    Ok(match root_propagation(spec)? {
+        Some((libc::MS_SHARED, _)) => None,
+        Some((libc::MS_PRIVATE, _)) => Some(libc::MS_PRIVATE),
+        _ => Some(libc::MS_SLAVE),
+    })
 }
 
 fn root_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {

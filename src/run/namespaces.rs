@@ -1,11 +1,14 @@
 //! Namespaces: which are new, which are joined, and the id maps of a new user namespace.
 
+use super::sync::{Channel, Tag};
 use super::{
     Result, io_error,
     spec::{IdMapping, Spec},
+    watch,
 };
+use crate::sys::process::{CloneOptions, Fork, clone3, exit_now};
 use crate::sys::{Call, process};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::fmt::Write;
 use std::path::Path;
@@ -120,12 +123,36 @@ pub fn new_time(spec: &Spec) -> Result<()> {
     Ok(process::setns(&file, TIME, "new time namespace")?)
 }
 
+/// A new user namespace with these id maps, which no process is in.
+///
+/// # Errors
+/// The failed call; as [`write_maps`].
+pub fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
+    let (ours, theirs) = Channel::pair()?;
+    let keep = [theirs.number()];
+    let flags = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    let child = match clone3(CloneOptions { flags, keep: Some(&keep), ..CloneOptions::default() })? {
+        Fork::Child => {
+            // Until the maps are there, or the parent is gone.
+            let _ = theirs.expect(Tag::Mapped);
+            exit_now(0)
+        }
+        Fork::Parent(child) => child,
+    };
+    let path = format!("/proc/{}/ns/user", child.pid);
+    let made = write_maps(child.pid, uids, gids)
+        .and_then(|()| io_error("open", Path::new(&path), std::fs::File::open(&path)));
+    drop((ours, theirs));
+    watch::reap(child.pidfd.as_fd())?;
+    Ok(made?.into())
+}
+
 /// Writes the id maps of the user namespace of `pid`.
 ///
 /// # Errors
 /// [`super::Error::Io`]: a range that this user may not map.
-pub fn write_maps(pid: i32, spec: &Spec) -> Result<()> {
-    for (name, mappings) in [("uid_map", &spec.linux.uid_mappings), ("gid_map", &spec.linux.gid_mappings)] {
+pub fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
+    for (name, mappings) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("/proc/{pid}/{name}");
         io_error("write", Path::new(&path), std::fs::write(&path, map(mappings)))?;
     }

@@ -14,6 +14,8 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// A bind mount, with whether it takes the mounts below its source.
     pub bind: Option<bool>,
+    /// Whether its files' owners are mapped, and if so, whether on the mounts below as well.
+    pub idmap: Option<bool>,
     /// A tmpfs that begins with a copy of what it covers.
     pub copy_up: bool,
     /// Changes an existing mount instead of making one.
@@ -21,6 +23,9 @@ pub struct Options {
     /// For the filesystem: key, value.
     pub data: Vec<(String, Option<String>)>,
 }
+
+/// Options of the filesystem that all filesystems have; a bind mount has them already, or not.
+pub const SUPERBLOCK: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
 
 const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
 
@@ -79,15 +84,26 @@ impl Options {
     /// # Errors
     /// [`Error::Unsupported`] for an option that would not be honoured.
     pub fn parse(mount: &spec::Mount) -> Result<Self> {
-        let mut out = Self { bind: (mount.kind == "bind").then_some(false), ..Self::default() };
+        let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+        let mut out = Self {
+            bind: (mount.kind == "bind").then_some(false),
+            idmap: mapped.then_some(false),
+            ..Self::default()
+        };
         for option in &mount.options {
             match option.as_str() {
-                "defaults" | "async" | "nomand" | "nolazytime" | "loud" | "" => {}
+                // How loud the kernel is, and whether it counts changes of files, is up to each
+                // filesystem, or was to mount(2) alone.
+                "silent" | "loud" | "iversion" | "noiversion" | "defaults" | "async" | "nomand"
+                | "nolazytime" | "" => {}
+                name if SUPERBLOCK.contains(&name) && out.bind.is_some() => {}
                 "bind" => out.bind = Some(out.bind.unwrap_or(false)),
                 "rbind" => out.bind = Some(true),
                 "remount" => out.remount = true,
                 "tmpcopyup" if mount.kind == "tmpfs" => out.copy_up = true,
-                "idmap" | "ridmap" | "tmpcopyup" => {
+                "idmap" => out.idmap = Some(out.idmap.unwrap_or(false)),
+                "ridmap" => out.idmap = Some(true),
+                name if name == "tmpcopyup" || name.starts_with("idmap=") || name.starts_with("ridmap=") => {
                     let what = format!("mount option {option} of {}", mount.destination.display());
                     return Err(Error::Unsupported { what });
                 }
@@ -134,7 +150,14 @@ mod tests {
         assert!(parse("bind", &[]).bind == Some(false));
         let own = parse("bind", &["ro", "rw"]).own;
         assert_eq!((own.set, own.clear), (0, 1));
-        let refused = spec::Mount { options: vec!["idmap".into()], ..spec::Mount::default() };
-        assert!(Options::parse(&refused).is_err());
+        assert_eq!(parse("bind", &["ridmap", "idmap"]).idmap, Some(true));
+        assert_eq!((parse("bind", &["idmap"]).idmap, parse("bind", &["ro"]).idmap), (Some(false), None));
+        let mapping = vec![spec::IdMapping::default()];
+        let mapped = spec::Mount { uid_mappings: mapping, ..spec::Mount::default() };
+        assert_eq!(Options::parse(&mapped).unwrap().idmap, Some(false));
+        for option in ["tmpcopyup", "idmap=uids=0-1-2"] {
+            let refused = spec::Mount { options: vec![option.into()], ..spec::Mount::default() };
+            assert!(Options::parse(&refused).is_err(), "{option}");
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! `process.ioPriority` and `process.scheduler` in the kernel's numbers.
+//! `process.ioPriority`, `process.scheduler` and `process.execCPUAffinity` in the kernel's numbers.
 
 use super::{Error, Result, spec::Scheduler};
+use crate::sys::Call;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// The number of an I/O priority class (`ioprio_set(2)`).
 #[must_use]
@@ -57,4 +59,41 @@ pub fn scheduler(s: &Scheduler) -> Result<libc::sched_attr> {
         sched_deadline: s.deadline,
         sched_period: s.period,
     })
+}
+
+/// Reads a list of processors, as `0-3,7`; none where it is empty.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn processors(list: &str) -> Result<Option<CpuSet>> {
+    if list.is_empty() {
+        return Ok(None);
+    }
+    let mut set = CpuSet::new();
+    for range in list.split(',') {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        match (from.trim().parse::<usize>(), to.trim().parse::<usize>()) {
+            (Ok(from), Ok(to)) if from <= to && to < CpuSet::MAX_CPU => (from..=to).for_each(|n| set.set(n)),
+            _ => {
+                let reason = format!("{list:?} is no list of processors");
+                return Err(Error::Invalid { field: "process.execCPUAffinity".into(), reason });
+            }
+        }
+    }
+    Ok(Some(set))
+}
+
+/// Has this process run on the processors of `list` only; on all where it is empty. Which of
+/// them count is up to the control groups.
+///
+/// # Errors
+/// As [`processors`]; the failed call.
+pub fn run_on(list: &str) -> Result<()> {
+    let all = || {
+        let mut set = CpuSet::new();
+        (0..CpuSet::MAX_CPU).for_each(|n| set.set(n));
+        set
+    };
+    let set = processors(list)?.unwrap_or_else(all);
+    Ok(sched_setaffinity(None, &set).call(|| format!("sched_setaffinity({list})"))?)
 }

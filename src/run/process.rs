@@ -1,6 +1,8 @@
 //! A program about to be executed in a container: what it gives up, and the execve.
 
-use super::{Error, Result, caps::Sets, reaper::Reaper, seccomp::Filter, spec, why};
+use super::{
+    Error, Result, caps::Sets, listener::Listener, reaper::Reaper, seccomp::Filter, sockets, spec, why,
+};
 use crate::bundle::users;
 use crate::sys::inroot::Root;
 use crate::sys::{Call, process, signal};
@@ -24,6 +26,7 @@ pub struct Program {
     sets: Sets,
     rlimits: Vec<(Resource, Rlimit)>,
     filter: Option<Filter>,
+    listener: Option<Listener>,
     label: Option<String>,
     persona: Option<u64>,
     preserve: u32,
@@ -42,13 +45,16 @@ impl Program {
             list.iter().map(|s| CString::new(s.as_bytes()).unwrap_or_default()).collect()
         };
         let wanted = process.capabilities.clone().unwrap_or_default();
+        let filter = linux.seccomp.as_ref().map(Filter::compile).transpose()?;
+        let profile = linux.seccomp.as_ref().filter(|_| filter.as_ref().is_some_and(|f| f.notifies));
         Ok(Self {
             args: c_strings(&process.args),
             env: c_strings(&process.env),
             home: OnceCell::new(),
             sets: Sets::resolve(&wanted)?,
             rlimits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
-            filter: linux.seccomp.as_ref().map(Filter::compile).transpose()?,
+            filter,
+            listener: profile.map(Listener::new).transpose()?,
             label: label(&process)?,
             persona: linux.personality.as_ref().map(persona).transpose()?,
             preserve,
@@ -60,6 +66,12 @@ impl Program {
     #[must_use]
     pub fn spec(&self) -> &spec::Process {
         &self.spec
+    }
+
+    /// The agent that is to decide on some of its system calls.
+    #[must_use]
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     /// Adds a capability to what the program gets.
@@ -114,6 +126,10 @@ impl Program {
         t::set_keep_capabilities(false).call(|| "prctl(SET_KEEPCAPS)".to_string())?;
         self.sets.apply()?;
         rustix::process::umask(Mode::from_raw_mode(self.spec.user.umask.unwrap_or(0o022)));
+        if self.spec.no_new_privileges && self.listener.is_some() {
+            // The parent is still there to send what the agent needs.
+            self.load_filter()?;
+        }
         Ok(())
     }
 
@@ -132,10 +148,12 @@ impl Program {
     }
 
     fn load_filter(&self) -> Result<()> {
-        match &self.filter {
-            Some(filter) => Ok(process::load_seccomp(&filter.program, filter.flags)?),
-            None => Ok(()),
+        let Some(filter) = &self.filter else { return Ok(()) };
+        match &self.listener {
+            Some(agent) => agent.give(process::load_seccomp_listening(&filter.program, filter.flags)?),
+            None => process::load_seccomp(&filter.program, filter.flags)?,
         }
+        Ok(())
     }
 
     /// Enters the working directory: never through a magic link of procfs, never outside.
@@ -218,6 +236,9 @@ impl Program {
             env.retain(|v| v.as_bytes() != b"HOME=");
             env.push(home.clone());
         }
+        for told in env.iter_mut().filter(|v| v.as_bytes() == sockets::PID.as_bytes()) {
+            *told = CString::new(sockets::own_pid()).unwrap_or_default();
+        }
         let program = self.spec.args.first().map_or("", String::as_str);
         match reaper {
             None => refused(program, path, process::execve(path, &self.args, &env)),
@@ -232,8 +253,8 @@ impl Program {
         if let (Some(fd), Some(label)) = (label, &self.label) {
             match rustix::io::write(fd, label.as_bytes()) {
                 Err(Errno::NOENT) => {
-                    let what = format!("AppArmor profile {:?}", self.spec.apparmor_profile);
-                    return Err(Error::Unsupported { what });
+                    let reason = format!("the kernel knows no profile {:?}", self.spec.apparmor_profile);
+                    return Err(Error::Invalid { field: "process.apparmorProfile".into(), reason });
                 }
                 other => other.call(|| format!("write(attr/exec, {label:?})"))?,
             };
@@ -243,7 +264,7 @@ impl Program {
         for number in 3..3 + i32::try_from(self.preserve).unwrap_or(0) {
             let _ = process::keep_on_exec(number);
         }
-        if self.spec.no_new_privileges {
+        if self.spec.no_new_privileges && self.listener.is_none() {
             self.load_filter()?;
         }
         Ok(())
@@ -337,14 +358,18 @@ fn label(process: &spec::Process) -> Result<Option<String>> {
     let enabled = |path| std::fs::read_to_string(path).is_ok_and(|t| t.starts_with('Y'));
     if !process.apparmor_profile.is_empty() && process.apparmor_profile != "unconfined" {
         if !enabled("/sys/module/apparmor/parameters/enabled") {
-            let what = format!("AppArmor profile {:?}", process.apparmor_profile);
+            let what = format!(
+                "process.apparmorProfile {:?} without AppArmor in the kernel",
+                process.apparmor_profile
+            );
             return Err(Error::Unsupported { what });
         }
         return Ok(Some(format!("exec {}", process.apparmor_profile)));
     }
     if !process.selinux_label.is_empty() {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
-            let what = format!("SELinux label {:?}", process.selinux_label);
+        if !has_selinux() {
+            let what =
+                format!("process.selinuxLabel {:?} without SELinux in the kernel", process.selinux_label);
             return Err(Error::Unsupported { what });
         }
         return Ok(Some(process.selinux_label.clone()));
@@ -352,7 +377,17 @@ fn label(process: &spec::Process) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Whether the kernel has `SELinux` at work.
+#[must_use]
+pub fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 fn persona(personality: &spec::Personality) -> Result<u64> {
+    if let Some(flag) = personality.flags.first() {
+        let reason = format!("unknown flag {flag:?}");
+        return Err(Error::Invalid { field: "linux.personality".into(), reason });
+    }
     match personality.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),

@@ -9,7 +9,7 @@
 //! from being executed, the program's path, and the program's arguments.
 
 use super::sync::encode;
-use super::{Error, Exit, Result, process::refused, spec::Spec};
+use super::{Error, Exit, Result, process::refused, sockets, spec::Spec};
 use crate::sys::process::{execve, exit_now, fexecve, fork, inherited, keep_on_exec};
 use crate::sys::signal::{self, Signals};
 use crate::sys::{Call, selfexe};
@@ -128,9 +128,13 @@ fn become_program(words: &[CString]) -> Error {
     let _ = rustix::process::setpgid(None, None);
     let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
     signal::reset();
+    let before = rustix::process::getppid().map(|p| format!("{}{}", sockets::PID, p.as_raw_nonzero()));
     let env = std::env::vars_os().map(|(mut name, value)| {
         name.push("=");
         name.push(value);
+        if before.as_ref().is_some_and(|before| name == before.as_str()) {
+            name = sockets::own_pid().into();
+        }
         CString::new(name.into_vec()).unwrap_or_default()
     });
     let errno = execve(path, args, &env.collect::<Vec<_>>());

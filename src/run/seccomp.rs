@@ -3,7 +3,8 @@
 //! For one call, conditional rules are tried in their order, then the unconditional one, then
 //! the default. As other runtimes do, a call that is newer than all that the profile names
 //! answers `ENOSYS` where the default is another errno, so that programs fall back to the
-//! older call. Names that are not known are skipped. Notification is refused.
+//! older call. Names that are not known are skipped. Calls of `SCMP_ACT_NOTIFY` are decided on
+//! by an agent, see [`super::listener`].
 
 use super::{Error, Result, spec};
 use crate::sys::bpf::{self, Condition, Op, Outcome};
@@ -18,6 +19,8 @@ pub struct Filter {
     pub program: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u64,
+    /// Whether an agent decides on some calls.
+    pub notifies: bool,
 }
 
 /// Where x32's numbers begin; they share x86-64's architecture word.
@@ -44,6 +47,9 @@ fn invalid(reason: String) -> Error {
 
 /// The word that the filter returns for an action.
 fn action(name: &str, errno: Option<u32>) -> Result<u32> {
+    if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
+        return Err(invalid(format!("an error number with {name}, which has none")));
+    }
     let errno = errno.unwrap_or(libc::EPERM.unsigned_abs()) & 0xffff;
     Ok(match name {
         "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
@@ -53,9 +59,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | errno,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(Error::Unsupported { what: "seccomp action SCMP_ACT_NOTIFY".into() });
-        }
+        "SCMP_ACT_NOTIFY" => libc::SECCOMP_RET_USER_NOTIF,
         other => return Err(invalid(format!("unknown action {other:?}"))),
     })
 }
@@ -83,12 +87,21 @@ impl Filter {
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unsupported`].
     pub fn compile(profile: &spec::Seccomp) -> Result<Self> {
-        if !profile.listener_path.is_empty() {
-            return Err(Error::Unsupported { what: "linux.seccomp.listenerPath".into() });
+        let actions = profile.syscalls.iter().map(|rule| &rule.action).chain([&profile.default_action]);
+        let notifies = actions.into_iter().any(|action| action == "SCMP_ACT_NOTIFY");
+        let listens = !profile.listener_path.as_os_str().is_empty();
+        if notifies && !listens {
+            return Err(invalid("SCMP_ACT_NOTIFY needs a listenerPath".into()));
+        }
+        if !listens && !profile.listener_metadata.is_empty() {
+            return Err(invalid("listenerMetadata without listenerPath".into()));
         }
         let default = action(&profile.default_action, profile.default_errno_ret)?;
         let native = [NATIVE.to_string()];
         let wanted = profile.architectures.iter().chain(&native);
+        if let Some(name) = profile.architectures.iter().find(|name| !is_architecture(name)) {
+            return Err(invalid(format!("unknown architecture {name:?}")));
+        }
         let mut blocks = Vec::new();
         for (name, word, lookup) in ARCHITECTURES {
             if wanted.clone().any(|w| w == name) {
@@ -97,8 +110,21 @@ impl Filter {
         }
         let program = bpf::compile(blocks, libc::SECCOMP_RET_KILL_PROCESS)
             .ok_or_else(|| invalid("more rules than the kernel takes".into()))?;
-        Ok(Self { program, flags: flags(&profile.flags)? })
+        // There is one thread only, and the kernel has these flags for one case each.
+        let others = if notifies {
+            libc::SECCOMP_FILTER_FLAG_TSYNC
+        } else {
+            libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+        };
+        Ok(Self { program, flags: flags(&profile.flags)? & !others, notifies })
     }
+}
+
+/// Whether libseccomp has it; those that are not this machine's need no rules.
+fn is_architecture(name: &str) -> bool {
+    let known = "X86 X86_64 X32 ARM AARCH64 LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 \
+                 PARISC PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X SH SHEB";
+    name.strip_prefix("SCMP_ARCH_").is_some_and(|name| known.split(' ').any(|k| k == name))
 }
 
 fn flags(names: &[String]) -> Result<u64> {
@@ -108,6 +134,7 @@ fn flags(names: &[String]) -> Result<u64> {
                 "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
                 "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
                 "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
                 other => return Err(invalid(format!("unknown flag {other:?}"))),
             })
     })
@@ -118,6 +145,9 @@ fn ranges(profile: &spec::Seccomp, default: u32, arch: &str, lookup: Lookup) -> 
     let mut calls: BTreeMap<u32, (Outcome, bool)> = BTreeMap::new();
     for rule in &profile.syscalls {
         let word = action(&rule.action, rule.errno_ret)?;
+        if rule.names.is_empty() {
+            return Err(invalid("a rule without names".into()));
+        }
         let conditions = rule.args.iter().map(condition).collect::<Result<Vec<_>>>()?;
         for number in rule.names.iter().filter_map(|n| lookup(n)) {
             let fresh = || (Outcome::from(default), false);
@@ -234,7 +264,13 @@ mod tests {
         for profile in [
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             json!({"defaultAction": "NOPE"}),
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+            json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_KILL"}]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}),
             json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}),
         ] {
             assert!(compile(profile.clone()).is_err(), "{profile}");

@@ -67,7 +67,7 @@ document! {
         source: Option<String>,
         /// As in fstab(5).
         options: Vec<String>,
-        /// Ids of an idmapped mount.
+        /// Ids of an idmapped mount, those of the filesystem as the ones inside.
         uid_mappings: Vec<IdMapping>,
         /// Ids of an idmapped mount.
         gid_mappings: Vec<IdMapping>,
@@ -102,6 +102,8 @@ document! {
         io_priority: Option<IoPriority>,
         /// Scheduling policy.
         scheduler: Option<Scheduler>,
+        /// Processors of what `exec` runs.
+        #[serde(rename = "execCPUAffinity")] exec_cpu_affinity: Option<CpuAffinity>,
     }
     /// A terminal's size in characters.
     ConsoleSize {
@@ -166,6 +168,13 @@ document! {
         deadline: u64,
         /// Of `SCHED_DEADLINE`, nanoseconds.
         period: u64,
+    }
+    /// Processors of what `exec` runs, as `0-3,7`.
+    CpuAffinity {
+        /// Before it is in the container's control groups.
+        initial: String,
+        /// From then on; all that the groups allow where empty.
+        r#final: String,
     }
     /// Programs to run at points of the lifecycle.
     Hooks {
@@ -270,6 +279,8 @@ document! {
     Personality {
         /// `LINUX` or `LINUX32`.
         domain: String,
+        /// None are known.
+        flags: Vec<String>,
     }
     /// Limits of a control group.
     Resources {
@@ -317,6 +328,8 @@ document! {
         swappiness: Option<u64>,
         /// Limit of what TCP's buffers take in the kernel.
         #[serde(rename = "kernelTCP")] kernel_tcp: Option<i64>,
+        /// Whether a limit below what is used already is refused.
+        check_before_update: bool,
         /// Whether the out-of-memory killer is off.
         #[serde(rename = "disableOOMKiller")] disable_oom_killer: bool,
     }
@@ -421,8 +434,10 @@ document! {
         architectures: Vec<String>,
         /// `SECCOMP_FILTER_FLAG_LOG` and so on.
         flags: Vec<String>,
-        /// Socket of an agent; refused.
-        listener_path: String,
+        /// Unix socket of the agent that decides on the calls of `SCMP_ACT_NOTIFY`.
+        listener_path: PathBuf,
+        /// What the agent is told beside the state.
+        listener_metadata: String,
         /// Rules.
         syscalls: Vec<SyscallRule>,
     }

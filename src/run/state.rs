@@ -1,5 +1,6 @@
 //! What is remembered of a container between commands.
 
+use super::health::Report;
 use super::{Error, Result, io_error};
 use crate::sys::{Call, process};
 use rustix::fd::OwnedFd;
@@ -100,7 +101,7 @@ pub struct State {
     pub created: String,
     /// Whether `create` has come to its end.
     pub complete: bool,
-    /// Whether its `run` takes it away at the end; it holds the lock until then.
+    /// Whether the process that waits for it takes it away at the end; it holds the lock until then.
     pub owned: bool,
     /// Its first process.
     pub process: Option<ProcessId>,
@@ -108,9 +109,24 @@ pub struct State {
     pub cgroups: Vec<PathBuf>,
     /// Those of them that were made for it.
     pub own_cgroups: Vec<PathBuf>,
+    /// The process that keeps it, where nobody waits for it.
+    #[serde(default)]
+    pub keeper: Option<ProcessId>,
+    /// The exit code that its program has left, for a shell.
+    #[serde(default)]
+    pub exit: Option<u8>,
+    /// When that was, RFC 3339, UTC.
+    #[serde(default)]
+    pub finished: Option<String>,
+    /// What its health checks have found.
+    #[serde(default)]
+    pub health: Option<Report>,
     /// The scope of systemd that they belong to.
     #[serde(default)]
     pub unit: Option<String>,
+    /// What there is of its network outside of it.
+    #[serde(default)]
+    pub network: Option<super::network::Attached>,
     /// Of config.json.
     pub annotations: BTreeMap<String, String>,
 }
@@ -159,7 +175,7 @@ impl State {
     #[must_use]
     pub fn document(&self, status: Status) -> serde_json::Value {
         let pid = if status == Status::Stopped { 0 } else { self.process.as_ref().map_or(0, |p| p.pid) };
-        serde_json::json!({
+        let mut document = serde_json::json!({
             "ociVersion": OCI_VERSION,
             "id": self.id,
             "status": status,
@@ -169,7 +185,15 @@ impl State {
             "created": self.created,
             "annotations": self.annotations,
             "owner": "",
-        })
+        });
+        if let Some(code) = self.exit {
+            document["exitCode"] = code.into();
+            document["finished"] = self.finished.as_deref().into();
+        }
+        if let Some(health) = &self.health {
+            document["health"] = serde_json::json!(health);
+        }
+        document
     }
 }
 

@@ -7,6 +7,7 @@
 use super::{Error, Result};
 use crate::error::Kind;
 use crate::sys::Call;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
@@ -21,7 +22,8 @@ pub enum Tag {
     Pid = b'P',
     /// To init: its user namespace has id maps.
     Mapped = b'm',
-    /// To init: it is in its control groups.
+    /// To init: it is in its control groups, and has its link to the host; with what it is to know
+    /// of that.
     Grouped = b'c',
     /// To the parent: everything is mounted, hooks may run.
     Mounted = b'M',
@@ -87,6 +89,13 @@ impl Channel {
                 Err(Error::Init { message, kind: Kind::Internal })
             }
         }
+    }
+
+    /// Whether nothing comes within `limit`, neither a message nor the end.
+    #[must_use]
+    pub fn is_silent_for(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).unwrap_or_default();
+        matches!(poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&limit)), Ok(0) | Err(Errno::INTR))
     }
 
     /// Waits for the end of the connection, which an execve brings.

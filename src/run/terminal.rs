@@ -1,14 +1,12 @@
-//! Waiting for a process: signals are passed on to it, its terminal to the caller's.
+//! The terminal of a program and that of its caller, joined.
 
 use super::Result;
+use super::watch::Duty;
 use crate::sys::Call;
 use crate::sys::pty::{self, Raw};
-use crate::sys::signal::{self, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::time::Instant;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,166 +28,145 @@ impl Exit {
     }
 }
 
-/// Waits for a child's end and collects it.
-///
-/// # Errors
-/// The failed waitid(2) call.
-pub fn reap(pidfd: BorrowedFd) -> Result<Exit> {
-    loop {
-        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) => {}
-            other => {
-                let status = other.call(|| "waitid".to_string())?;
-                let code = status.as_ref().and_then(rustix::process::WaitIdStatus::exit_status);
-                let signal = status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal);
-                return Ok(signal.map_or(Exit::Code(code.unwrap_or(0)), Exit::Signal));
-            }
-        }
-    }
-}
-
-/// What still waits to be written to the program's terminal.
-const CHUNK: usize = 8192;
+/// How much is read at once.
+pub const CHUNK: usize = 8192;
 /// End of file, as typed (termios(3), VEOF).
-const END_OF_FILE: u8 = 4;
+pub const END_OF_FILE: u8 = 4;
 
-/// Waits for the child of `pidfd`. Signals that come are sent on to it. With `master`, standard
-/// input and output are joined to the terminal that it drives. At `end` it is killed.
-///
-/// # Errors
-/// The failed poll(2), read(2) or write(2) call.
-pub fn wait(
-    pidfd: BorrowedFd,
-    signals: &Signals,
+/// Joins the caller's standard input and output to the terminal that `master` drives.
+pub struct Relay {
+    /// None once all of the program's ends are closed; it may run on.
     master: Option<OwnedFd>,
-    mut end: Option<Instant>,
-) -> Result<Exit> {
-    let Some(master) = master else {
-        loop {
-            let mut fds = [PollFd::new(&pidfd, PollFlags::IN), polled(signals.as_fd(), true)];
-            wait_any(&mut fds, pidfd, &mut end)?;
-            pass_on(pidfd, signals, None);
-            if !fds[0].revents().is_empty() {
-                return reap(pidfd);
-            }
-        }
-    };
-    let _raw = Raw::stdin();
-    rustix::io::ioctl_fionbio(&master, true).call(|| "ioctl(FIONBIO)".to_string())?;
-    if let Some((columns, rows)) = pty::size(rustix::stdio::stdin()) {
-        let _ = pty::resize(&master, columns, rows);
-    }
-    let mut relay = Relay { master, pending: Vec::new(), input_open: true };
-    loop {
-        let (want_input, want_output) =
-            (relay.input_open && relay.pending.is_empty(), !relay.pending.is_empty());
-        let mut events = PollFlags::IN;
-        events.set(PollFlags::OUT, want_output);
-        let mut fds = [
-            PollFd::new(&pidfd, PollFlags::IN),
-            polled(signals.as_fd(), true),
-            PollFd::from_borrowed_fd(relay.master.as_fd(), events),
-            polled(rustix::stdio::stdin(), want_input),
-        ];
-        wait_any(&mut fds, pidfd, &mut end)?;
-        let ready = [0, 1, 2, 3].map(|i| !fds[i].revents().is_empty());
-        pass_on(pidfd, signals, Some(relay.master.as_fd()));
-        let hung_up = ready[2] && !relay.output()?;
-        if ready[3] && want_input {
-            relay.input();
-        }
-        relay.flush();
-        if ready[0] {
-            while relay.output()? {}
-            return reap(pidfd);
-        }
-        if hung_up {
-            // All of the program's ends are closed, but it runs on.
-            return wait(pidfd, signals, None, end);
-        }
-    }
-}
-
-fn polled(fd: BorrowedFd<'_>, wanted: bool) -> PollFd<'_> {
-    PollFd::from_borrowed_fd(fd, if wanted { PollFlags::IN } else { PollFlags::empty() })
-}
-
-/// Waits until one of `fds` is ready; at `end` the process is killed, once.
-fn wait_any(fds: &mut [PollFd], pidfd: BorrowedFd, end: &mut Option<Instant>) -> Result<()> {
-    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-    let limit = left.and_then(|left| Timespec::try_from(left).ok());
-    match poll(fds, limit.as_ref()) {
-        Ok(0) if end.take().is_some() => {
-            tracing::warn!("the time is up, the container is killed");
-            Ok(signal::send(pidfd, libc::SIGKILL)?)
-        }
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(e) => Ok(Err(e).call(|| "poll".to_string())?),
-    }
-}
-
-fn pass_on(pidfd: BorrowedFd, signals: &Signals, master: Option<BorrowedFd>) {
-    while let Some(number) = signals.next() {
-        match (number, master) {
-            (libc::SIGCHLD | libc::SIGPIPE | libc::SIGTTIN | libc::SIGTTOU | libc::SIGURG, _) => {}
-            (libc::SIGWINCH, Some(master)) => {
-                if let Some((columns, rows)) = pty::size(rustix::stdio::stdin()) {
-                    let _ = pty::resize(master, columns, rows);
-                }
-            }
-            _ => {
-                let _ = signal::send(pidfd, number);
-            }
-        }
-    }
-}
-
-struct Relay {
-    master: OwnedFd,
+    /// What still waits to be written to the program's terminal.
     pending: Vec<u8>,
     input_open: bool,
+    _raw: Option<Raw>,
 }
 
 impl Relay {
-    /// Writes out what the program printed; false where there is nothing (more) for now.
-    fn output(&self) -> Result<bool> {
+    /// Joins them until the value is dropped.
+    ///
+    /// # Errors
+    /// The failed ioctl.
+    pub fn new(master: OwnedFd) -> Result<Self> {
+        let raw = Raw::stdin();
+        rustix::io::ioctl_fionbio(&master, true).call(|| "ioctl(FIONBIO)".to_string())?;
+        fit(&master);
+        Ok(Self { master: Some(master), pending: Vec::new(), input_open: true, _raw: raw })
+    }
+
+    /// Writes out what the program has printed; false where there is nothing (more) for now.
+    fn output(&mut self) -> Result<bool> {
+        let Some(master) = &self.master else { return Ok(false) };
         let mut buffer = [0u8; CHUNK];
-        match rustix::io::read(&self.master, &mut buffer) {
-            Ok(0) | Err(Errno::IO | Errno::AGAIN) => Ok(false),
+        match rustix::io::read(master, &mut buffer) {
+            Ok(0) | Err(Errno::IO) => {
+                self.master = None;
+                Ok(false)
+            }
+            Err(Errno::AGAIN) => Ok(false),
             Err(Errno::INTR) => Ok(true),
             Err(e) => Ok(Err(e).call(|| "read(terminal)".to_string())?),
             Ok(n) => {
-                let mut rest = &buffer[..n];
-                while !rest.is_empty() {
-                    match rustix::io::write(rustix::stdio::stdout(), rest) {
-                        Ok(written) => rest = &rest[written..],
-                        Err(Errno::INTR) => {}
-                        // Nobody reads any more; the program is not to wait for that.
-                        Err(_) => break,
-                    }
-                }
+                // Where nobody reads any more, the program is not to wait for that.
+                let _ = write_out(rustix::stdio::stdout(), &buffer[..n]);
                 Ok(true)
             }
         }
     }
 
+    fn wants_input(&self) -> bool {
+        self.input_open && self.pending.is_empty()
+    }
+
     fn input(&mut self) {
-        let mut buffer = [0u8; CHUNK];
-        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
-            Ok(n) if n > 0 => self.pending.extend(&buffer[..n]),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            _ => {
+        match typed() {
+            None => {
                 self.input_open = false;
                 self.pending.push(END_OF_FILE);
             }
+            Some(bytes) => self.pending.extend(bytes),
         }
+    }
+}
+
+impl Duty for Relay {
+    fn wants(&self) -> Vec<PollFd<'_>> {
+        let Some(master) = &self.master else { return Vec::new() };
+        let mut events = PollFlags::IN;
+        events.set(PollFlags::OUT, !self.pending.is_empty());
+        let mut fds = vec![PollFd::from_borrowed_fd(master.as_fd(), events)];
+        if self.wants_input() {
+            fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        fds
     }
 
-    fn flush(&mut self) {
-        if let Ok(n) = rustix::io::write(&self.master, &self.pending) {
+    fn attend(&mut self) -> Result<()> {
+        self.output()?;
+        if self.wants_input() && is_readable(rustix::stdio::stdin()) {
+            self.input();
+        }
+        if let Some(master) = &self.master
+            && let Ok(n) = rustix::io::write(master, &self.pending)
+        {
             self.pending.drain(..n);
         }
+        Ok(())
     }
+
+    fn takes(&mut self, number: i32) -> bool {
+        if number == libc::SIGWINCH
+            && let Some(master) = &self.master
+        {
+            fit(master);
+            return true;
+        }
+        false
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        while self.output()? {}
+        Ok(())
+    }
+}
+
+/// Gives a terminal the size of the caller's.
+fn fit(master: &OwnedFd) {
+    if let Some((columns, rows)) = pty::size(rustix::stdio::stdin()) {
+        let _ = pty::resize(master, columns, rows);
+    }
+}
+
+/// Whether a read would not wait.
+pub fn is_readable(fd: BorrowedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+}
+
+/// What stands on standard input; none at its end.
+pub fn typed() -> Option<Vec<u8>> {
+    let mut buffer = vec![0u8; CHUNK];
+    match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+        Ok(n) if n > 0 => {
+            buffer.truncate(n);
+            Some(buffer)
+        }
+        Err(Errno::INTR | Errno::AGAIN) => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// Writes all of it.
+///
+/// # Errors
+/// `EPIPE` where nobody reads any more.
+pub fn write_out(fd: BorrowedFd, mut rest: &[u8]) -> rustix::io::Result<()> {
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, rest))?;
+        rest = &rest[written..];
+    }
+    Ok(())
 }
 
 #[cfg(test)]

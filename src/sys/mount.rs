@@ -110,6 +110,16 @@ fn mount_points() -> Result<Vec<PathBuf>> {
     Ok(points.map(|p| std::ffi::OsString::from_vec(p).into()).collect())
 }
 
+/// The type of the filesystem that the file at `path` is on (`proc_pid_mountinfo(5)`).
+#[must_use]
+pub fn filesystem_of(path: &Path) -> Option<String> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let id = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?.stx_mnt_id.to_string();
+    let text = String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").ok()?).into_owned();
+    let line = text.lines().find(|l| l.split(' ').next() == Some(&id))?;
+    line.split_once(" - ")?.1.split(' ').next().map(str::to_string)
+}
+
 /// Undoes the kernel's octal escapes (`\\040` for a space).
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
@@ -161,6 +171,7 @@ mod tests {
     fn reads_mount_points() {
         assert_eq!(unescape(br"/a\040b\134c"), br"/a b\c");
         assert!(mount_points().unwrap().iter().any(|p| p == Path::new("/proc")));
+        assert_eq!(filesystem_of(Path::new("/proc/self")).as_deref(), Some("proc"));
         assert!(is_mount_point(Path::new("/proc")).unwrap());
         assert!(!is_mount_point(Path::new("/proc/self")).unwrap());
     }

@@ -120,6 +120,18 @@ impl Tree {
         Ok(Self { fd })
     }
 
+    /// Maps the owners of files by the user namespace that `namespace` is open on; also on the
+    /// mounts below where `recursive` (`MOUNT_ATTR_IDMAP`). Only before it is attached.
+    ///
+    /// # Errors
+    /// The failed `mount_setattr(2)` call: `EINVAL` where the filesystem has no such mounts, `EPERM`
+    /// where this process has no right over it.
+    pub fn map_ids(&self, namespace: BorrowedFd, recursive: bool, name: &str) -> Result<()> {
+        let userns = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
+        let attributes = Attributes { set: libc::MOUNT_ATTR_IDMAP, userns, ..Attributes::default() };
+        set_attributes(&self.fd, attributes, recursive, name)
+    }
+
     /// Attaches the mount at the place that `target` is open on.
     ///
     /// # Errors

@@ -127,11 +127,11 @@ fn is_single() -> Result<bool> {
     Ok(folder.st_nlink <= 3)
 }
 
-/// Closes the descriptors from `first` on that are not in `keep`.
+/// Closes the descriptors after the standard streams that are not in `keep`.
 fn close_all_but(keep: &[i32], mut first: u32) {
     let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
     numbers.sort_unstable();
-    for end in numbers.into_iter().filter(|n| *n >= first).chain([u32::MAX]).collect::<Vec<_>>() {
+    for end in numbers.into_iter().filter(|n| *n > 2).chain([u32::MAX]).collect::<Vec<_>>() {
         if end > first {
             // SAFETY: what is closed belongs to values that the child does not use, as the
             // documentation of `CloneOptions::keep` demands.
@@ -227,6 +227,25 @@ pub fn keep_on_exec(number: i32) -> bool {
     unsafe { libc::fcntl(number, libc::F_SETFD, 0) == 0 }
 }
 
+/// Closes the descriptors after the standard streams that this program was executed with: those of its own
+/// making have a flag that an execve closes them by, these have not.
+///
+/// # Errors
+/// The failed opendir(3) call.
+pub fn close_inherited() -> Result<()> {
+    let folder = std::fs::read_dir("/proc/self/fd").call(|| "opendir(/proc/self/fd)".to_string())?;
+    let numbers = folder.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|n| *n > 2).collect::<Vec<_>>() {
+        // SAFETY: F_GETFD reads a flag; what is closed has no owner in this program.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) == 0 {
+                libc::close(number);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether the descriptor `number` is open.
 #[must_use]
 pub fn is_open(number: i32) -> bool {
@@ -307,10 +326,25 @@ pub fn scheduler(attr: &libc::sched_attr) -> Result<()> {
 /// # Errors
 /// The failed call: malformed, too long, without `no_new_privs` and without `CAP_SYS_ADMIN`.
 pub fn load_seccomp(program: &[libc::sock_filter], flags: u64) -> Result<()> {
+    seccomp(program, flags).map(drop)
+}
+
+/// As [`load_seccomp`]; gives the descriptor that tells of the calls that a supervisor decides on
+/// (`seccomp_unotify(2)`), closed by the next execve.
+///
+/// # Errors
+/// As [`load_seccomp`]; `EBUSY` where this process has such a filter already.
+pub fn load_seccomp_listening(program: &[libc::sock_filter], flags: u64) -> Result<OwnedFd> {
+    let fd = seccomp(program, flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: the kernel made this descriptor for us, nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
+}
+
+fn seccomp(program: &[libc::sock_filter], flags: u64) -> Result<libc::c_long> {
     let length = libc::c_ushort::try_from(program.len()).unwrap_or(0);
     let header = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `header` describes `program`, which the kernel copies and does not write to.
     let ret =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const header) };
-    check(ret).map(drop).call(|| format!("seccomp({length} instructions, flags {flags:#x})"))
+    check(ret).call(|| format!("seccomp({length} instructions, flags {flags:#x})"))
 }

@@ -2,7 +2,7 @@
 
 use super::{Call, Error, Result};
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
@@ -18,6 +18,21 @@ const STDERR_TAIL: usize = 2000;
 pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
     let mut command = command(program);
     command.args(args).env("LC_ALL", "C").stdin(Stdio::null());
+    finish(program, args, &mut command)
+}
+
+/// As [`output`], with `input` on its standard input, which is a file in memory: no thread has to
+/// feed a pipe.
+///
+/// # Errors
+/// As [`output`]; the failed call where there is no room for the file.
+pub fn fed<A: AsRef<OsStr>>(program: &str, args: &[A], input: &[u8]) -> Result<Vec<u8>> {
+    let name = || "memfd_create".to_string();
+    let fd = rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC).call(name)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(input).and_then(|()| file.rewind()).call(name)?;
+    let mut command = command(program);
+    command.args(args).env("LC_ALL", "C").stdin(file);
     finish(program, args, &mut command)
 }
 
@@ -136,6 +151,7 @@ mod tests {
         assert_eq!(output("echo", &["hi"]).unwrap(), b"hi\n");
         let e = output("sh", &["-c", "echo broken >&2; exit 3"]).unwrap_err();
         assert!(e.to_string().ends_with("exit status: 3: broken"), "{e}");
+        assert_eq!(fed::<&str>("cat", &[], b"in").unwrap(), b"in");
         let e = output::<&str>("no-such-program-here", &[]).unwrap_err();
         assert_eq!(e.to_string(), "program no-such-program-here not found");
     }

@@ -30,6 +30,8 @@ pub enum Value {
     Numbers(Vec<u32>),
     /// `ay`
     Bytes(Vec<u8>),
+    /// `a(ss)`
+    Pairs(Vec<(String, String)>),
 }
 
 /// Name and value of a property.
@@ -94,6 +96,16 @@ impl Wire {
             Value::Bytes(bytes) => {
                 self.signature("ay");
                 self.array(1, |w| w.0.extend(bytes));
+            }
+            Value::Pairs(pairs) => {
+                self.signature("a(ss)");
+                self.array(8, |w| {
+                    for (first, second) in pairs {
+                        w.align(8);
+                        w.text(first);
+                        w.text(second);
+                    }
+                });
             }
         }
     }
@@ -256,6 +268,14 @@ mod tests {
         let size = u8::try_from(expected.len() - 8).unwrap();
         expected[0] = size;
         assert_eq!(w.0, expected);
+        let mut pairs = Wire::default();
+        pairs.value(&Value::Pairs(vec![("a".into(), "bc".into())]));
+        let expected: &[&[u8]] = &[
+            // a(ss), 15 bytes, from a multiple of eight on
+            &[5, b'a', b'(', b's', b's', b')', 0, 0, 15, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 0, 0, 0, b'a', 0, 0, 0, 2, 0, 0, 0, b'b', b'c', 0],
+        ];
+        assert_eq!(pairs.0, expected.concat());
         let call = Wire::call("StopUnit", "ss", &w);
         assert_eq!(call.len() % 8, w.0.len() % 8);
         assert!(call.starts_with(&[b'l', 1, 0, 1, u8::try_from(w.0.len()).unwrap(), 0, 0, 0, 1, 0, 0, 0]));

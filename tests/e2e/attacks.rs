@@ -214,6 +214,14 @@ fn descriptors_and_variables_stay_behind() {
     b.change(|c| c["process"]["args"] = json!(["sh", "-c", show]));
     let ran = careless(&b, &["run", "-b", dir, &b.id]);
     clean(&String::from_utf8_lossy(&ran.stdout));
+    // One that nobody waits for.
+    b.change(|c| c["process"]["args"] = json!(["sh", "-c", format!("{show} >/tmp/said; sleep 60")]));
+    let detached = careless(&b, &["run", "--detach", "-b", dir, &b.id]);
+    assert!(detached.status.success(), "{detached:?}");
+    let said = b.rootfs().join("tmp/said");
+    b.wait(|_| fs::read_to_string(&said).is_ok_and(|text| text.ends_with('\n')));
+    clean(&fs::read_to_string(&said).unwrap());
+    careless(&b, &["delete", "--force", &b.id]);
     let hooks =
         fs::read_to_string(&log).unwrap() + &fs::read_to_string(b.rootfs().join("tmp/hooks")).unwrap();
     assert!(!hooks.contains("SECRET") && !hooks.contains("shadow") && !hooks.contains("kept"), "{hooks}");
@@ -221,7 +229,7 @@ fn descriptors_and_variables_stay_behind() {
         .lines()
         .filter_map(|l| l.split(" -> ").next()?.rsplit(' ').next()?.parse::<u32>().ok())
         .collect();
-    assert!(numbers.len() >= 4 * 12 && numbers.iter().all(|n| *n <= 3), "{hooks}");
+    assert!(numbers.len() >= 4 * 18 && numbers.iter().all(|n| *n <= 3), "{hooks}");
     b.nothing_left();
 }
 

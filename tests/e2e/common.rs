@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod docker;
 pub mod layout;
 pub mod listener;
+pub mod netns;
 pub mod proxy;
 pub mod registry;
 pub mod serve;

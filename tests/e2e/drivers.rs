@@ -135,7 +135,7 @@ fn only_throw_away_bundles_are_volatile() {
     fs::write(bundle.rootfs().join("new"), "").unwrap();
     assert!(mount_of(&bundle.rootfs()).unwrap().contains("volatile"));
     bundle.remove().unwrap();
-    let bundle = Bundle::create(&store, "x", &origin, overlay, &settings).unwrap();
+    let bundle = Bundle::create(&store, "x", &origin, Some(overlay), &settings).unwrap();
     assert!(!mount_of(&bundle.rootfs()).unwrap().contains("volatile"));
     bundle.remove().unwrap();
 }

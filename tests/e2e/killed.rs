@@ -204,6 +204,43 @@ fn a_run() {
     );
 }
 
+/// The command only: the keeper that it has begun notices, or has begun the container already.
+#[test]
+fn a_detached_run() {
+    need_root();
+    let (_registry, name) = registry();
+    let store = TestStore::in_memory();
+    store.ok(&["pull", "-q", &name]);
+    let args = ["run", "--detach", "--rm", "--name", "victim", &name, "--", "/bin/busybox", "sleep", "1000"];
+    let areas = ["tmp", "containers", "bundles"];
+    let begun = || {
+        let path = store.path().join("shipimg/containers/victim/state.json");
+        let state = fs::read(path).ok().and_then(|t| serde_json::from_slice::<serde_json::Value>(&t).ok());
+        state.is_some_and(|s| s["keeper"].is_object())
+    };
+    killed(
+        &store,
+        KILLS,
+        &args,
+        || (),
+        |what| {
+            let end = Instant::now() + Duration::from_secs(10);
+            loop {
+                store.ok(&["list"]);
+                if begun() {
+                    store.ok(&["delete", "--force", "victim"]);
+                }
+                let left = |area| fs::read_dir(store.path().join("shipimg").join(area)).unwrap().count();
+                if areas.iter().all(|area| left(area) == 0) || Instant::now() > end {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            nothing_left(&store, &areas, what);
+        },
+    );
+}
+
 /// Sixteen at once: each ends well, and the trees are alike.
 #[test]
 fn many_at_once() {

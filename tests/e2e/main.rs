@@ -5,6 +5,9 @@
 
 mod common;
 mod conformance;
+mod conformance_linux;
+mod conformance_mounts;
+mod conformance_process;
 mod control;
 mod cp;
 
@@ -20,8 +23,10 @@ mod callers;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod detached;
 mod doctor;
 mod drivers;
+mod exec_options;
 mod faults;
 mod faults_push;
 mod flow_classroom;
@@ -37,6 +42,7 @@ mod hostile_transfer;
 mod killed;
 mod limits;
 mod mkimg;
+mod network;
 mod output;
 mod owners;
 mod pull;
@@ -49,6 +55,7 @@ mod registry_upload;
 mod rootfs;
 mod run;
 mod run_options;
+mod seccomp_agent;
 mod serve;
 mod serve_conformance;
 mod static_binary;

@@ -476,9 +476,10 @@ fn refuses_what_it_cannot_do() {
     let dir = b.dir.to_str().unwrap();
     assert!(b.store.fails(125, &["run", "-b", dir, &b.id, "--systemd-cgroup"]).contains("systemd"));
     for (path, value, word) in [
-        ("/process/apparmorProfile", json!("x"), "AppArmor"),
-        ("/process/selinuxLabel", json!("a:b:c"), "SELinux"),
-        ("/linux/intelRdt", json!({}), "intelRdt"),
+        ("/process/apparmorProfile", json!("x"), "process.apparmorProfile \"x\" without AppArmor"),
+        ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel \"a:b:c\" without SELinux"),
+        ("/linux/mountLabel", json!("a:b:c"), "linux.mountLabel \"a:b:c\" without SELinux"),
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         ("/root/path", json!("none"), "none"),
         ("/process/cwd", json!("relative"), "absolute"),
     ] {

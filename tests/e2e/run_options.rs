@@ -145,6 +145,13 @@ fn options_that_are_wrong_are_named() {
         ("--oom-score-adj", "1001"),
         ("--timeout", "0"),
         ("--annotation", "x"),
+        ("--publish", "80:80/sctp"),
+        ("--mac", "01:00:00:00:00:00"),
+        ("--subnet", "10.0.0.1/24"),
+        ("--dns", "dns.example.org"),
+        ("--dns-search", "a b"),
+        ("--add-host", "a"),
+        ("--netns-name", "../x"),
     ] {
         let said = store.fails(2, &["run", &format!("{option}={value}"), root.to_str().unwrap(), "true"]);
         assert!(said.contains(option), "{option}: {said}");
@@ -152,6 +159,11 @@ fn options_that_are_wrong_are_named() {
     for (options, said) in [
         (&["--user", "nobody"][..], "--user \"nobody\""),
         (&["--net", "fast"], "--net"),
+        (&["-p", "80:80"], "--publish: the network none has no use for it"),
+        (&["--net", "private", "--ip", "10.0.0.2"], "--ip: the network private"),
+        (&["--net", "host", "--netns-name", "x"], "--netns-name"),
+        (&["--net", "container:x", "--dns", "10.0.0.2"], "--dns"),
+        (&["--net", "container:no-such-container"], "no-such-container"),
         (&["--cap-add", "kill", "--cap-drop", "kill"], "--cap-add"),
         (&["-m", "2g", "--memory-swap", "1g"], "--memory-swap"),
         (&["--tmpfs", "/x", "-v", "/etc:/x"], "/x"),
@@ -222,6 +234,8 @@ fn another_runtime_runs_the_bundle() {
     for (options, said) in [
         (&["--runtime", "/no/such/runtime"][..], "/no/such/runtime"),
         (&["--runtime", "runc", "--net", "private"], "--net private"),
+        (&["--runtime", "runc", "--net", "bridge"], "--net bridge"),
+        (&["--runtime", "runc", "--add-host", "a:10.0.0.1"], "hosts file"),
     ] {
         let text = store.fails(125, &[&["run"], options, &[root.to_str().unwrap(), "true"]].concat());
         assert!(text.contains(said), "{text}");

@@ -131,6 +131,12 @@ fn a_scope_for_each_container() {
         c["linux"]["cgroupsPath"] = json!(format!("more-tests.slice:tests:{}", b.id));
         c["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
         c["linux"]["resources"]["pids"] = json!({"limit": 20});
+        c["linux"]["devices"] = json!([
+            {"path": "/dev/closed", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666},
+            {"path": "/dev/open", "type": "c", "major": 10, "minor": 235, "fileMode": 0o666},
+        ]);
+        let rules = c["linux"]["resources"]["devices"].as_array_mut().unwrap();
+        rules.push(json!({"allow": true, "type": "c", "major": 10, "minor": 235, "access": "r"}));
     });
     let (root, dir) = (b.store.path().to_str().unwrap(), b.dir.to_str().unwrap());
     let shipimg = |args: &[&str]| systemd.ok(&[&[bin(), "--root", root, "--systemd-cgroup"], args].concat());
@@ -160,9 +166,22 @@ fn a_scope_for_each_container() {
     assert_eq!(limit(), (64 << 20).to_string());
     shipimg(&["update", "--memory", "50M", &b.id]);
     assert_eq!((limit(), show("MemoryMax")), ((50 << 20).to_string(), (50 << 20).to_string()));
+    assert_eq!(show("DevicePolicy"), "strict");
+    let devices = show("DeviceAllow");
+    assert!(devices.lines().any(|l| l == "/dev/char/10:235 r") && !devices.contains("1:11"), "{devices}");
+    let opens = |name: &str| {
+        let script = format!("{{ cat < /dev/{name} | head -c 200; }} 2>&1");
+        let text = shipimg(&["exec", &b.id, "timeout", "1", "sh", "-c", &script]);
+        !text.contains("Operation not permitted")
+    };
+    assert_eq!(["null", "open", "closed"].map(opens), [true, true, false]);
     // What systemd knows of survives when it looks again.
     systemd.ok(&["systemctl", "daemon-reload"]);
     assert_eq!(limit(), (50 << 20).to_string());
+    assert_eq!(["null", "open", "closed"].map(opens), [true, true, false]);
+    shipimg(&["update", "--pids-limit", "30", &b.id]);
+    assert_eq!((show("TasksMax"), show("DevicePolicy")), ("30".into(), "strict".into()));
+    assert_eq!(["null", "open", "closed"].map(opens), [true, true, false]);
     shipimg(&["pause", &b.id]);
     shipimg(&["resume", &b.id]);
     shipimg(&["delete", "--force", &b.id]);

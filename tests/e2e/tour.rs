@@ -43,6 +43,8 @@ fn every_command_of_the_tour_works() {
             ("echo \"process", "process 1 of "),
             ("ls unpacked", "config.json"),
             ("ls busybox", "bin"),
+            ("logs web", "serving"),
+            ("wait web", "137"),
             ("tags ", "1\n"),
             ("history ", "SIZE"),
             ("fsck", "whole"),
@@ -59,7 +61,7 @@ fn every_command_of_the_tour_works() {
 fn busybox_image(layout: &Layout, work: &Path) {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static; scripts/test installs it");
     let mut tar = Tar::new().dir("bin/").entry(tar::EntryType::Regular, "bin/busybox", 0o755, "", &busybox);
-    for applet in ["sh", "hostname", "echo", "ls", "cat", "true"] {
+    for applet in ["sh", "hostname", "echo", "ls", "cat", "true", "sleep", "touch"] {
         tar = tar.symlink(&format!("bin/{applet}"), "busybox");
     }
     layout.add("debian:bookworm", &[Blob::gzip(&tar.finish())], &serde_json::json!({"Cmd": ["/bin/true"]}));

@@ -45,6 +45,33 @@ fn rules(wanted: &[DeviceRule]) -> Vec<Rule> {
     own.chain(default).collect()
 }
 
+/// The rules as a list of what is allowed, in the words of `DeviceAllow=`
+/// (systemd.resource-control(5)), first names or numbers, then access. None where there are no
+/// rules, or where all is allowed but for exceptions, which such a list cannot say.
+#[must_use]
+pub fn allowed(wanted: &[DeviceRule]) -> Option<Vec<(String, String)>> {
+    let mut list: Option<Vec<(String, String)>> = None;
+    for rule in rules(wanted) {
+        if rule.kind == 'a' {
+            list = (!rule.allow).then(Vec::new);
+            continue;
+        }
+        let Some(list) = &mut list else { continue };
+        let kind = if rule.kind == 'b' { "block" } else { "char" };
+        let name = match (rule.major, rule.minor) {
+            (..0, _) => format!("{kind}-*"),
+            (major, ..0) => format!("{kind}-{major}"),
+            (major, minor) => format!("/dev/{kind}/{major}:{minor}"),
+        };
+        if rule.allow {
+            list.push((name, rule.access));
+        } else {
+            list.retain(|(other, access)| *other != name || access.chars().any(|c| !rule.access.contains(c)));
+        }
+    }
+    list
+}
+
 fn line(rule: &Rule) -> String {
     let number = |n: i64| if n < 0 { "*".to_string() } else { n.to_string() };
     if rule.kind == 'a' {
@@ -91,5 +118,21 @@ mod tests {
                 .unwrap();
         let lines: Vec<_> = rules(&[deny, fuse]).iter().map(line).collect();
         assert_eq!(lines[..4], ["a", "c 10:229 rw", "c *:* m", "b *:* m"]);
+    }
+
+    #[test]
+    fn lists() {
+        let allowed = |text: &str| allowed(&serde_json::from_str::<Vec<DeviceRule>>(text).unwrap());
+        assert_eq!((allowed("[]"), allowed(r#"[{"allow":true}]"#)), (None, None));
+        let list = allowed(
+            r#"[{"allow":false,"access":"rwm"}, {"allow":true,"type":"b","major":7,"access":"r"},
+            {"allow":true,"type":"c","major":10,"minor":229,"access":"rw"},
+            {"allow":true,"type":"c","major":10,"minor":230,"access":"rw"},
+            {"allow":false,"type":"c","major":10,"minor":230,"access":"rwm"}]"#,
+        );
+        let list = list.unwrap();
+        let words: Vec<_> = list.iter().map(|(name, access)| format!("{name} {access}")).collect();
+        assert_eq!(words[..4], ["block-7 r", "/dev/char/10:229 rw", "char-* m", "block-* m"]);
+        assert!(words.contains(&"char-136 rwm".to_string()) && words.len() == 14, "{words:?}");
     }
 }

@@ -6,7 +6,7 @@
 use super::{Hierarchy, devices};
 use crate::run::spec::{Resources, Throttle};
 use crate::run::{Error, Result, io_error};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The controllers that `linux.resources` has something for, devices apart.
 const CONTROLLERS: [&str; 9] =
@@ -26,6 +26,9 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
         groups.iter().find(|(h, _)| h.controllers.iter().any(|c| c == controller)).map(|(_, p)| p)
     };
     let v2 = groups.iter().find(|(h, _)| h.is_v2()).map(|(_, p)| p);
+    if let Some(group) = v2.filter(|_| resources.memory.check_before_update && v1("memory").is_none()) {
+        check_memory(group, resources.memory.limit)?;
+    }
     let mut again = Vec::new();
     for controller in CONTROLLERS {
         let (group, files) = match v1(controller) {
@@ -37,7 +40,7 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
             let other = name.replace("blkio.", "blkio.bfq.").replace("io.weight", "io.bfq.weight");
             let there = group.into_iter().flat_map(|g| [g.join(&name), g.join(&other)]).find(|p| p.exists());
             let Some(path) = there else {
-                if is_default_swap(&name, &content) {
+                if is_default_swap(&name, &content) || name.contains(".rsvd.") {
                     continue;
                 }
                 return Err(Error::Unsupported { what: format!("control group file {name}") });
@@ -64,6 +67,19 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
         (Some(group), _) => devices::apply_v1(group, &resources.devices),
         (None, Some(group)) => devices::apply_v2(group, &resources.devices),
         (None, None) => Ok(()),
+    }
+}
+
+/// Refuses a limit of memory below what the group uses already, as version 1 does by itself.
+fn check_memory(group: &Path, limit: Option<i64>) -> Result<()> {
+    let path = group.join("memory.current");
+    let used: i64 = std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0);
+    match limit {
+        Some(limit) if limit > 0 && limit < used => {
+            let reason = format!("{limit} is less than the {used} bytes in use");
+            Err(Error::Invalid { field: "linux.resources.memory.limit".into(), reason })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -109,6 +125,8 @@ fn files(r: &Resources, controller: &'static str, version: u8) -> Result<Vec<Fil
             for h in &r.hugepage_limits {
                 let suffix = if version == 1 { "limit_in_bytes" } else { "max" };
                 out.put(&format!("hugetlb.{}.{suffix}", h.page_size), Some(h.limit));
+                // What is set aside counts as well, where the kernel has a limit for that.
+                out.put(&format!("hugetlb.{}.rsvd.{suffix}", h.page_size), Some(h.limit));
             }
         }
     }
@@ -254,6 +272,7 @@ mod tests {
                 "blkio.weight=10",
                 "blkio.weight_device=8:0 1000",
                 "hugetlb.2MB.limit_in_bytes=0",
+                "hugetlb.2MB.rsvd.limit_in_bytes=0",
                 "net_cls.classid=7",
                 "net_prio.ifpriomap=lo 3",
                 "rdma.max=mlx hca_handle=3 hca_object=max"
@@ -273,6 +292,7 @@ mod tests {
                 "io.weight=1",
                 "io.weight=8:0 10000",
                 "hugetlb.2MB.max=0",
+                "hugetlb.2MB.rsvd.max=0",
                 "net_cls.classid=7",
                 "net_prio.ifpriomap=lo 3",
                 "rdma.max=mlx hca_handle=3 hca_object=max"

@@ -1,10 +1,10 @@
 //! Control groups that systemd makes: a transient scope around the container's first process.
 //!
 //! The scope is the group of version 2, or of `name=systemd`; the other hierarchies get groups at
-//! the same path from us. It is delegated: systemd leaves what is below it alone. Limits are
-//! properties of the scope as well, so that they outlive a reload of systemd.
+//! the same path from us. It is delegated: systemd leaves what is below it alone. Limits and
+//! devices are properties of the scope as well, so that they outlive a reload of systemd.
 
-use super::limits;
+use super::{devices, limits};
 use crate::run::{Error, Result, io_error, spec::Resources};
 use crate::sys::process::Child;
 use crate::sys::systemd::{self, Property, Value};
@@ -76,6 +76,7 @@ impl Unit {
             ("PIDs", Value::Numbers(vec![pid.unsigned_abs()])),
         ];
         properties.extend(limits_of(resources));
+        properties.extend(devices_of(resources));
         systemd::start_scope(&self.name, &properties)?;
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let end = Instant::now() + Duration::from_secs(LIMIT);
@@ -99,6 +100,13 @@ impl Unit {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The devices as properties of a unit. systemd writes its own idea of them each time that it
+/// looks at its units anew.
+fn devices_of(resources: &Resources) -> Vec<Property> {
+    let Some(list) = devices::allowed(&resources.devices) else { return Vec::new() };
+    vec![("DevicePolicy", Value::Text("strict".into())), ("DeviceAllow", Value::Pairs(list))]
 }
 
 /// Whether a `cgroupsPath` is in systemd's form.

@@ -51,6 +51,20 @@ impl Bundle {
         fs::write(path, config.to_string()).unwrap();
     }
 
+    /// Adds to the mounts of config.json.
+    pub fn add_mount(&self, mount: Value) {
+        self.change(|c| c["mounts"].as_array_mut().unwrap().push(mount));
+    }
+
+    /// Gives the program another capability.
+    pub fn add_capability(&self, name: &str) {
+        self.change(|c| {
+            for set in ["bounding", "effective", "permitted"] {
+                c["process"]["capabilities"][set].as_array_mut().unwrap().push(json!(name));
+            }
+        });
+    }
+
     /// `shipimg COMMAND --bundle DIR ID`. Its output goes to files: a container that goes on
     /// holds its ends of pipes open.
     pub fn launch(&self, command: &str) -> Output {

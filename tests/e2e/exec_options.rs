@@ -1,0 +1,131 @@
+//! `exec` in control groups below the container's, in a paused one, on processors of its own; the
+//! sockets of a service manager, for `exec` as for `run`.
+
+use crate::common::bin;
+use crate::common::bundle::{Bundle, version_2};
+use crate::common::{ok, output};
+use serde_json::json;
+use std::fs;
+use std::process::Output;
+
+#[test]
+fn in_groups_below_the_container() {
+    let b = Bundle::new("sleep 60");
+    b.start();
+    let own = b.group("memory");
+    fs::create_dir(own.join("sub")).unwrap();
+    let groups = |options: &[&str]| {
+        let show = [&b.id, "cat", "/proc/self/cgroup"];
+        b.store.ok(&[&["exec"], options, &show].concat())
+    };
+    let ending = |text: &str| text.lines().filter(|l| l.ends_with(":/sub")).count();
+    let lines = groups(&[]);
+    assert_eq!(ending(&lines), 0);
+    if version_2() {
+        assert_eq!(groups(&["--cgroup", "sub"]), "0::/sub\n");
+        assert!(b.store.fails(125, &["exec", "--cgroup", "memory:sub", &b.id, "true"]).contains("memory"));
+    } else {
+        let text = groups(&["--cgroup", "memory:/sub"]);
+        assert!(ending(&text) == 1 && text.contains(":memory:/sub\n"), "{text}");
+        assert!(b.store.fails(125, &["exec", "--cgroup", "sub", &b.id, "true"]).contains("sub is not there"));
+        for controller in ["pids", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "systemd"] {
+            let own = b.group(controller);
+            fs::create_dir(own.join("sub")).unwrap();
+            for name in ["cpuset.cpus", "cpuset.mems"].iter().filter(|n| own.join(n).exists()) {
+                fs::write(own.join("sub").join(name), fs::read(own.join(name)).unwrap()).unwrap();
+            }
+        }
+        let all = groups(&["--cgroup", "sub"]);
+        assert_eq!(ending(&all), lines.lines().filter(|l| !l.starts_with("0::")).count(), "{all}");
+        let two = groups(&["--cgroup", "pids,cpu:sub", "--cgroup", "memory:sub"]);
+        assert_eq!(ending(&two), 3, "{two}");
+    }
+    for (wanted, words) in [
+        ("../x", "leads upwards"),
+        ("none", "none is not there"),
+        ("nothing:sub", "the controller \"nothing\""),
+    ] {
+        let stderr = b.store.fails(125, &["exec", "--cgroup", wanted, &b.id, "true"]);
+        assert!(stderr.contains("--cgroup") && stderr.contains(words), "{stderr}");
+    }
+    b.store.ok(&["delete", "--force", &b.id]);
+    b.nothing_left();
+}
+
+#[test]
+fn in_a_paused_container() {
+    let b = Bundle::new("sleep 60");
+    b.start();
+    b.store.ok(&["pause", &b.id]);
+    let mut command = b.store.command();
+    let mut exec =
+        command.args(["exec", "--ignore-paused", &b.id, "touch", "/dev/shm/begun"]).spawn().unwrap();
+    let begun =
+        |b: &Bundle| b.store.output(&["exec", &b.id, "test", "-e", "/dev/shm/begun"]).status.success();
+    b.wait(|b| b.store.ok(&["ps", "-f", "json", &b.id]).contains(','));
+    assert!(exec.try_wait().unwrap().is_none());
+    b.store.ok(&["resume", &b.id]);
+    assert!(exec.wait().unwrap().success() && begun(&b));
+}
+
+#[test]
+fn processors_of_their_own() {
+    let b = Bundle::new("sleep 60");
+    let show = ["exec", &b.id, "grep", "Cpus_allowed_list", "/proc/self/status"];
+    b.start();
+    let usual = b.store.ok(&show);
+    b.store.ok(&["delete", "--force", &b.id]);
+    for (affinity, shown) in [
+        (json!({"initial": "0", "final": "0"}), "Cpus_allowed_list:\t0\n"),
+        (json!({"final": "0"}), "Cpus_allowed_list:\t0\n"),
+        (json!({"initial": "0"}), usual.as_str()),
+    ] {
+        b.change(|c| c["process"]["execCPUAffinity"] = affinity);
+        b.start();
+        let pid = b.state()["pid"].to_string();
+        assert!(fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains(&usual), "not init's");
+        assert_eq!(b.store.ok(&show), shown);
+        b.store.ok(&["delete", "--force", &b.id]);
+    }
+    b.change(|c| c["process"]["execCPUAffinity"] = json!({"final": "x"}));
+    assert!(b.refused(125).contains("process.execCPUAffinity"));
+}
+
+/// Runs shipimg with two open descriptors that stand for sockets.
+fn with_sockets(b: &Bundle, pid: &str, args: &[&str]) -> Output {
+    for name in ["one", "two", "three"] {
+        fs::write(b.dir.join(name), name).unwrap();
+    }
+    let dir = b.dir.to_str().unwrap();
+    let script = format!(
+        "exec 3<{dir}/one 4<{dir}/two 5<{dir}/three; export LISTEN_FDS=2 LISTEN_FDNAMES=a:b LISTEN_PID={pid}; \
+         exec \"$@\""
+    );
+    let root = b.store.path().to_str().unwrap();
+    output("sh", &[&["-c", &script, "sh", bin(), "--root", root], args].concat())
+}
+
+#[test]
+fn sockets_of_a_service_manager() {
+    let script = "for n in 3 4 5 6; do [ ! -e /proc/self/fd/$n ] || eval \"cat <&$n\"; done; \
+                  echo \" $LISTEN_FDS $LISTEN_FDNAMES\"; [ \"$LISTEN_PID\" = $$ ]";
+    let b = Bundle::new(script);
+    b.change(|c| c["process"]["env"].as_array_mut().unwrap().push(json!("LISTEN_FDS=99")));
+    let text = |out: &Output| String::from_utf8_lossy(&out.stdout).into_owned();
+    let run = ["run", "-b", b.dir.to_str().unwrap(), &b.id];
+    for init in ["false", "true"] {
+        b.change(|c| c["annotations"] = json!({"org.shipimg.init": init}));
+        let out = with_sockets(&b, "$$", &run);
+        assert!(out.status.success() && text(&out) == "onetwo 2 a:b\n", "init {init}: {out:?}");
+    }
+    let out = with_sockets(&b, "$$", &[&run[..1], &["--preserve-fds", "1"], &run[1..]].concat());
+    assert!(out.status.success() && text(&out) == "onetwothree 2 a:b\n", "{out:?}");
+    // Another process's sockets are no one's here.
+    let out = with_sockets(&b, "1", &run);
+    assert_eq!(text(&out), " 99 \n", "{out:?}");
+    b.change(|c| c["process"]["args"] = json!(["sleep", "60"]));
+    b.start();
+    let out = with_sockets(&b, "$$", &["exec", &b.id, "sh", "-c", script]);
+    assert!(out.status.success() && text(&out) == "onetwo 2 a:b\n", "{out:?}");
+    assert_eq!(ok(bin(), &["--root", b.store.path().to_str().unwrap(), "list", "-q"]).trim(), b.id);
+}
