@@ -670,6 +670,54 @@ fn swapped_for_links_meanwhile() {
     assert!(done > 0 && refused > 0, "{done} went through, {refused} did not");
 }
 
+/// Takes away every folder in which files are being made, and puts a link to `outside` in its place,
+/// while `work` is done; gives how often.
+fn while_snatching(dir: &Path, outside: &Path, work: impl FnOnce()) -> u32 {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let snatcher = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
+                for name in names.filter(|n| n.as_bytes().starts_with(b".shipimg-")) {
+                    let stolen = dir.join(format!("stolen{count}"));
+                    if fs::rename(dir.join(&name), &stolen).is_ok() {
+                        count += 1;
+                        let _ = symlink(outside, dir.join(&name));
+                    }
+                }
+            }
+            count
+        });
+        work();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        snatcher.join().unwrap()
+    })
+}
+
+#[test]
+fn the_folder_in_which_files_are_made_is_snatched() {
+    let ground = Ground::new();
+    let outside = ground.bundle.dir.join("outside");
+    fs::create_dir_all(outside.join("sub")).unwrap();
+    fs::write(outside.join("new"), "host").unwrap();
+    let before = tree(&outside);
+    fill(&ground.host.join("d"));
+    let target = ground.inside("target");
+    fs::create_dir(&target).unwrap();
+    let snatched = while_snatching(&target, &outside, || {
+        for _ in 0..40 {
+            for args in [["-a", "d/.", ":/target"], ["-L", "d/file", ":/target/new"]] {
+                let (all, out) = ground.cp(&args);
+                assert!(matches!(out.status.code(), Some(0..=10)), "{}", describe("shipimg", &all, &out));
+                assert_eq!(tree(&outside), before);
+            }
+        }
+    });
+    assert!(snatched > 0);
+    assert_eq!(tree(&outside), before);
+}
+
 #[test]
 fn what_is_not_opened() {
     let ground = Ground::with(|b| {
