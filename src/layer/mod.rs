@@ -14,6 +14,9 @@
 //!
 //! Files are not synced one by one; who publishes a tree for good calls syncfs once.
 //!
+//! A tar that is no layer goes into a directory that is in use by [`place`], and files that are copied
+//! go by such a tar, [`copy_into`]: what holds for hostile layers holds for them.
+//!
 //! It does not know image configurations, drivers or mounts.
 
 mod acl;

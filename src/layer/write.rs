@@ -188,7 +188,7 @@ pub struct WriteOptions {
     /// The owners that files could not be given, nor be recorded on them.
     pub owners: Option<Arc<Owners>>,
     /// Of a system that runs: filesystems mounted below are entered, but for the kernel's own, and
-    /// of the kernel's files is written what they hold when they are read, up to [`MAX_KERNELS`].
+    /// of the kernel's files is written what they hold when they are read, up to 16 MiB.
     pub live: bool,
     /// The user namespace whose ids are written.
     pub ids: Option<UserIds>,
