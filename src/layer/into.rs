@@ -18,6 +18,7 @@
 use super::archive::Archive;
 use super::node::{self, finish_file, ids};
 use super::stream::Tar;
+use super::write::Identity;
 use super::{Error, Origin, Reason, Result, TarWriter, WriteOptions, signal_pending, write_at};
 use crate::oci::Compression;
 use crate::store::Limits;
@@ -87,11 +88,12 @@ pub fn copy_into(
     (into, target): (&Dir, &TreePath),
     placing: &Placing,
 ) -> Result<u64> {
+    let options = WriteOptions { except: Some(identity(into)?), ..options.clone() };
     let (reader, writer) = io::pipe().call(|| "pipe2".to_string())?;
     thread::scope(|scope| {
         let walk = scope.spawn(move || {
             let mut tar = TarWriter::new(io::BufWriter::with_capacity(64 << 10, writer));
-            write_at(from, name, target, &mut tar, options)?;
+            write_at(from, name, target, &mut tar, &options)?;
             tar.finish().map(drop).map_err(Error::Output)
         });
         let placed = place(reader, Compression::None, into, placing);
@@ -103,9 +105,6 @@ pub fn copy_into(
         }
     })
 }
-
-/// Which directory it is: device and inode.
-type Identity = (u64, u64);
 
 fn identity(dir: &Dir) -> sys::Result<Identity> {
     dir.stat_self().map(|s| (s.st_dev, s.st_ino))
@@ -133,6 +132,12 @@ impl At {
     fn publish(&self, name: &OsStr) -> sys::Result<()> {
         self.own.rename(OsStr::new(NEW), &self.dir, name)?;
         // rename(2) does nothing where both are names of one file.
+        self.discard()
+    }
+
+    /// Takes away what has got no name. Not what else may be in the folder: it should be none, but is
+    /// another's where somebody has put another folder in its place.
+    fn discard(&self) -> sys::Result<()> {
         match self.own.unlink(OsStr::new(NEW)) {
             Err(e) if e.errno() == Some(Errno::NOENT) => Ok(()),
             other => other,
@@ -156,7 +161,8 @@ impl Place<'_> {
             if kind != Kind::Directory {
                 return refuse(&path, Reason::Root);
             }
-            return if self.keeps_owners() { self.describe(path, meta) } else { Ok(()) };
+            let root = self.root;
+            return if self.keeps_owners() { self.describe(path, meta, root) } else { Ok(()) };
         };
         match kind {
             Kind::Socket => return self.leave_out(&path, "a socket"),
@@ -165,8 +171,9 @@ impl Place<'_> {
                 return self.leave_out(&path, "a device");
             }
             Kind::Directory => {
-                let fresh = make_directory(&self.at(&parent, &path)?.dir, &path, name)?;
-                return if fresh || self.keeps_owners() { self.describe(path, meta) } else { Ok(()) };
+                let (dir, fresh) = make_directory(&self.at(&parent, &path)?.dir, &path, name)?;
+                let described = fresh || self.keeps_owners();
+                return if described { self.describe(path, meta, &dir) } else { Ok(()) };
             }
             _ => {}
         }
@@ -236,10 +243,9 @@ impl Place<'_> {
         Ok(meta)
     }
 
-    /// The directory `path` gets `meta` at the end.
-    fn describe(&mut self, path: TreePath, meta: Meta) -> Result<()> {
-        let dir = self.root.below(path.as_path()).map_err(|e| fail(&path, e))?;
-        let identity = identity(&dir).map_err(|e| fail(&path, e))?;
+    /// The directory `path`, which is open, gets `meta` at the end.
+    fn describe(&mut self, path: TreePath, meta: Meta, dir: &Dir) -> Result<()> {
+        let identity = identity(dir).map_err(|e| fail(&path, e))?;
         self.made.insert(path, (meta, identity));
         Ok(())
     }
@@ -286,10 +292,11 @@ impl Place<'_> {
         for prefix in parent.prefixes() {
             let Some((above, name)) = prefix.split() else { continue };
             let dir = self.root.below(above.as_path()).map_err(|e| not_directory(&above, e))?;
-            if make_directory(&dir, &prefix, name)? {
+            let (made, fresh) = make_directory(&dir, &prefix, name)?;
+            if fresh {
                 let bare = Meta { mode: 0o755, mtime: now(), ..Meta::default() };
                 let meta = self.meta(&prefix, &Kind::Directory, bare)?;
-                self.describe(prefix, meta)?;
+                self.describe(prefix, meta, &made)?;
             }
         }
         self.root.below(parent.as_path()).map_err(|e| not_directory(parent, e))
@@ -298,7 +305,7 @@ impl Place<'_> {
     /// Takes away the folder in which files were made.
     fn leave(&mut self) -> sys::Result<()> {
         let Some(at) = self.at.take() else { return Ok(()) };
-        at.own.clear(&[])?;
+        at.discard()?;
         match at.dir.rmdir(&at.folder) {
             // Somebody has moved it.
             Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTEMPTY | Errno::NOTDIR)) => Ok(()),
@@ -333,16 +340,13 @@ fn now() -> crate::tree::Time {
     crate::tree::Time { seconds: i64::try_from(since.as_secs()).unwrap_or(0), nanos: since.subsec_nanos() }
 }
 
-/// Makes the directory `name`; whether it was not there.
-fn make_directory(dir: &Dir, path: &TreePath, name: &OsStr) -> Result<bool> {
-    match dir.mkdir(name) {
-        Ok(()) => Ok(true),
-        Err(e) if e.errno() == Some(Errno::EXIST) => match dir.child(name) {
-            Ok(_) => Ok(false),
-            Err(_) => refuse(path, Reason::NotDirectory(path.clone())),
-        },
-        Err(e) => Err(fail(path, e)),
+/// Opens the directory `name`, made where it is missing; whether it was.
+fn make_directory(dir: &Dir, path: &TreePath, name: &OsStr) -> Result<(Dir, bool)> {
+    if let Some(made) = make_own(dir, name).map_err(|e| fail(path, e))? {
+        return Ok((made, true));
     }
+    let there = dir.child(name).or_else(|_| refuse(path, Reason::NotDirectory(path.clone())))?;
+    Ok((there, false))
 }
 
 /// Makes a folder in `dir` that only this user can enter.
@@ -350,20 +354,27 @@ fn own_folder(dir: &Dir) -> sys::Result<(OsString, Dir)> {
     let mut number = 0;
     loop {
         let name = OsString::from(format!(".shipimg-{}-{number}", std::process::id()));
-        match dir.mkdir(&name) {
-            Err(e) if e.errno() == Some(Errno::EXIST) => number += 1,
-            other => {
-                other?;
-                let own = dir.child(&name)?;
-                let stat = own.stat_self()?;
-                // Another one, put there in between, would be somebody else's or open to others.
-                if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-                    return Err(Errno::PERM).call(|| format!("mkdirat({})", own.path().display()));
-                }
-                return Ok((name, own));
-            }
+        match make_own(dir, &name)? {
+            Some(own) => return Ok((name, own)),
+            None => number += 1,
         }
     }
+}
+
+/// Makes the directory `name`, mode 0700; none where something is there.
+fn make_own(dir: &Dir, name: &OsStr) -> sys::Result<Option<Dir>> {
+    match dir.mkdir(name) {
+        Err(e) if e.errno() == Some(Errno::EXIST) => return Ok(None),
+        other => other?,
+    }
+    let own = dir.child(name)?;
+    let stat = own.stat_self()?;
+    // Another one, put there in between, would be somebody else's, writable for others or not empty. (Not
+    // every filesystem has modes: vfat makes it 0755.)
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o022 != 0 || !own.list()?.is_empty() {
+        return Err(Errno::PERM).call(|| format!("mkdirat({})", own.path().display()));
+    }
+    Ok(Some(own))
 }
 
 fn write(file: &File, path: &TreePath, size: u64, archive: &mut Archive) -> Result<()> {

@@ -14,6 +14,9 @@
 //!
 //! Files are not synced one by one; who publishes a tree for good calls syncfs once.
 //!
+//! A tar that is no layer goes into a directory that is in use by [`place`], and files that are copied
+//! go by such a tar, [`copy_into`]: what holds for hostile layers holds for them.
+//!
 //! It does not know image configurations, drivers or mounts.
 
 mod acl;
@@ -134,12 +137,27 @@ pub enum Reason {
     /// An owner that there cannot be.
     #[error("no id {0} is mapped in the user namespace")]
     Unmapped(u32),
+    /// A directory would be copied into itself.
+    #[error("it is what is copied to, and would be copied into itself")]
+    Itself,
     /// A directory that was made is another one at the end.
     #[error("somebody put another directory in its place")]
     Replaced,
     /// A directory was moved away at the same time.
     #[error("it leads out of the root")]
     Escapes,
+}
+
+impl Reason {
+    /// Whether it is the entry that is wrong, or where it should go.
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::IsDirectory | Self::MountPoint | Self::Unmapped(_) | Self::Replaced | Self::Itself => {
+                Kind::Input
+            }
+            _ => Kind::Integrity,
+        }
+    }
 }
 
 /// What the bytes of a tar are.
@@ -289,9 +307,9 @@ impl Error {
             | Self::DiffId { .. }
             | Self::Archive { .. }
             | Self::Name { .. }
-            | Self::Entry { .. }
             | Self::Limit { .. }
             | Self::File { .. } => Kind::Integrity,
+            Self::Entry { reason, .. } => reason.kind(),
             Self::Unwritable { .. } => Kind::Unsupported,
             Self::Interrupted { .. } | Self::Stopped => Kind::Internal,
             Self::Output(e) => Kind::of_io(e),

@@ -1,4 +1,4 @@
-//! PAX records: `LENGTH KEY=VALUE\n`, read by their length (pax(1), "pax Extended Header").
+//! PAX records: `LENGTH KEY=VALUE\n`, read by their length, and written (pax(1), "pax Extended Header").
 
 use super::acl;
 use super::archive::{Malformed, Piece};
@@ -132,6 +132,63 @@ fn time(text: &[u8]) -> Result<Time> {
     } else {
         Time { seconds: sign * whole, nanos }
     })
+}
+
+/// The records of an entry, and what its plain header can hold of them.
+#[derive(Default)]
+pub(super) struct Pax(pub(super) Vec<u8>);
+
+impl Pax {
+    pub(super) fn record(&mut self, key: &[u8], value: &[u8]) {
+        // The length counts its own digits.
+        let rest = key.len() + value.len() + 3;
+        let digits = |n: usize| n.to_string().len();
+        let mut len = rest + digits(rest);
+        if digits(len) > digits(rest) {
+            len = rest + digits(len);
+        }
+        self.0.extend_from_slice(format!("{len} ").as_bytes());
+        self.0.extend_from_slice(key);
+        self.0.push(b'=');
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+    }
+
+    pub(super) fn text(&mut self, field: &mut [u8], key: &str, value: &[u8]) {
+        if value.len() > field.len() {
+            self.record(key.as_bytes(), value);
+        }
+        let n = value.len().min(field.len());
+        field[..n].copy_from_slice(&value[..n]);
+    }
+
+    pub(super) fn number(&mut self, field: &mut [u8], key: &str, value: u64) {
+        let digits = field.len() - 1;
+        let fits = value >> (3 * digits) == 0;
+        if !fits {
+            self.record(key.as_bytes(), value.to_string().as_bytes());
+        }
+        let text = format!("{:0digits$o}\0", if fits { value } else { 0 });
+        field.copy_from_slice(text.as_bytes());
+    }
+
+    pub(super) fn time(&mut self, field: &mut [u8], time: Time) {
+        let whole = u64::try_from(time.seconds).ok().filter(|s| s >> 33 == 0);
+        let text = match (whole, time.nanos) {
+            (Some(_), 0) => None,
+            (_, 0) => Some(time.seconds.to_string()),
+            (_, nanos) if time.seconds < 0 => Some(format!(
+                "-{}.{}",
+                -(time.seconds + 1),
+                format!("{:09}", 1_000_000_000 - nanos).trim_end_matches('0')
+            )),
+            (_, nanos) => Some(format!("{}.{}", time.seconds, format!("{nanos:09}").trim_end_matches('0'))),
+        };
+        if let Some(text) = text {
+            self.record(b"mtime", text.as_bytes());
+        }
+        field.copy_from_slice(format!("{:011o}\0", whole.unwrap_or(0)).as_bytes());
+    }
 }
 
 #[cfg(test)]

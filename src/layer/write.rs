@@ -8,10 +8,12 @@
 
 use super::archive::{Archive, Piece};
 use super::node::{self, Owners, is_whiteout, opaque};
-use super::{Error, Result, sparse, stream::Tar};
+use super::pax::Pax;
+use super::{Error, Origin, Reason, Result, sparse, stream::Tar};
 use crate::oci::{Compression, Layer};
 use crate::store::Limits;
-use crate::sys::{Call, dir::Dir, signal, userns::UserIds, xattr};
+use crate::sys::dir::{Dir, is_kernels};
+use crate::sys::{Call, signal, userns::UserIds, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
@@ -178,63 +180,6 @@ fn padding(size: u64) -> usize {
     usize::try_from(size.wrapping_neg() % 512).unwrap_or(0)
 }
 
-/// The records of an entry, and what its plain header can hold of them.
-#[derive(Default)]
-struct Pax(Vec<u8>);
-
-impl Pax {
-    fn record(&mut self, key: &[u8], value: &[u8]) {
-        // The length counts its own digits.
-        let rest = key.len() + value.len() + 3;
-        let digits = |n: usize| n.to_string().len();
-        let mut len = rest + digits(rest);
-        if digits(len) > digits(rest) {
-            len = rest + digits(len);
-        }
-        self.0.extend_from_slice(format!("{len} ").as_bytes());
-        self.0.extend_from_slice(key);
-        self.0.push(b'=');
-        self.0.extend_from_slice(value);
-        self.0.push(b'\n');
-    }
-
-    fn text(&mut self, field: &mut [u8], key: &str, value: &[u8]) {
-        if value.len() > field.len() {
-            self.record(key.as_bytes(), value);
-        }
-        let n = value.len().min(field.len());
-        field[..n].copy_from_slice(&value[..n]);
-    }
-
-    fn number(&mut self, field: &mut [u8], key: &str, value: u64) {
-        let digits = field.len() - 1;
-        let fits = value >> (3 * digits) == 0;
-        if !fits {
-            self.record(key.as_bytes(), value.to_string().as_bytes());
-        }
-        let text = format!("{:0digits$o}\0", if fits { value } else { 0 });
-        field.copy_from_slice(text.as_bytes());
-    }
-
-    fn time(&mut self, field: &mut [u8], time: Time) {
-        let whole = u64::try_from(time.seconds).ok().filter(|s| s >> 33 == 0);
-        let text = match (whole, time.nanos) {
-            (Some(_), 0) => None,
-            (_, 0) => Some(time.seconds.to_string()),
-            (_, nanos) if time.seconds < 0 => Some(format!(
-                "-{}.{}",
-                -(time.seconds + 1),
-                format!("{:09}", 1_000_000_000 - nanos).trim_end_matches('0')
-            )),
-            (_, nanos) => Some(format!("{}.{}", time.seconds, format!("{nanos:09}").trim_end_matches('0'))),
-        };
-        if let Some(text) = text {
-            self.record(b"mtime", text.as_bytes());
-        }
-        field.copy_from_slice(format!("{:011o}\0", whole.unwrap_or(0)).as_bytes());
-    }
-}
-
 /// How a tree is written.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
@@ -243,11 +188,16 @@ pub struct WriteOptions {
     /// The owners that files could not be given, nor be recorded on them.
     pub owners: Option<Arc<Owners>>,
     /// Of a system that runs: filesystems mounted below are entered, but for the kernel's own, and
-    /// of the kernel's files is written what they hold when they are read, up to [`MAX_KERNELS`].
+    /// of the kernel's files is written what they hold when they are read, up to 16 MiB.
     pub live: bool,
     /// The user namespace whose ids are written.
     pub ids: Option<UserIds>,
+    /// A directory that must not be met: the one that is written into.
+    pub except: Option<Identity>,
 }
+
+/// Which directory it is: device and inode.
+pub type Identity = (u64, u64);
 
 /// The most bytes of a file of which the kernel does not tell the size.
 pub const MAX_KERNELS: u64 = 16 << 20;
@@ -311,7 +261,7 @@ impl<'a, W: Write> Tree<'a, W> {
                 }
                 tree.node(&dir, &name, &written, &stat)?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                    && (stat.st_dev == device || tree.options.live && !dir.child(&name)?.is_kernels()?)
+                    && (stat.st_dev == device || tree.options.live && !is_kernels(dir.child(&name)?)?)
                 {
                     if form == Form::Upper {
                         tree.opaque(&dir.child(&name)?, &written, form)?;
@@ -364,6 +314,10 @@ impl<'a, W: Write> Tree<'a, W> {
             }
             return Ok(());
         }
+        if self.options.except == Some((stat.st_dev, stat.st_ino)) {
+            let (path, reason) = (path.clone(), Reason::Itself);
+            return Err(Error::Entry { layer: Origin::Stream, path, reason });
+        }
         if meta.xattrs.iter().any(|(n, _)| node::is_elsewhere(n)) {
             let reason = "overlayfs has its content elsewhere (redirect_dir, metacopy)";
             return Err(Error::Unwritable { path: path.clone(), reason });
@@ -394,7 +348,7 @@ impl<'a, W: Write> Tree<'a, W> {
                 reason: "it was replaced while it was read",
             });
         };
-        if self.options.live && dir.is_kernels()? {
+        if self.options.live && is_kernels(&file)? {
             return self.kernels(&file, path, &meta);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -459,7 +413,7 @@ pub fn rewrite<W: Write>(
             let Name::Entry(path) = name else { continue };
             let Some(new) = rename(&path).filter(|_| kind != Kind::Socket) else { continue };
             if let Kind::Link(target) = &kind {
-                let reason = super::Reason::LinkToNothing(target.clone());
+                let reason = Reason::LinkToNothing(target.clone());
                 let missing = || Error::Entry { layer: (&layer.descriptor.digest).into(), path, reason };
                 kind = Kind::Link(rename(target).ok_or_else(missing)?);
             }

@@ -17,7 +17,7 @@ use super::{Error, Result, Sockets, io_error, namespaces, priority};
 use crate::bundle::users::{self, Ids};
 use crate::sys::Call;
 use crate::sys::inroot::Root;
-use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now, setns};
+use crate::sys::process::{self, Child, CloneOptions, Fork, clone3, exit_now, setns};
 use crate::sys::pty::{self, Pty};
 use crate::sys::signal::Signals;
 use crate::sys::userns;
@@ -102,7 +102,9 @@ impl Exec {
             ours.limit(PATIENCE)?;
         }
         let pid = state.process.as_ref().map_or(0, |p| p.pid);
-        let entry = Entry { spec: &spec, program: &program, pid, pidfd: &pidfd, console: console.as_ref() };
+        let id = container.id();
+        let entry =
+            Entry { id, spec: &spec, program: &program, pid, pidfd: &pidfd, console: console.as_ref() };
         if let Some(affinity) = &program.spec().exec_cpu_affinity {
             priority::run_on(&affinity.initial)?;
         }
@@ -245,6 +247,7 @@ fn user(text: &str, root: &Root) -> Result<Ids> {
 
 /// What the new process works from.
 struct Entry<'a> {
+    id: &'a str,
     spec: &'a Spec,
     program: &'a Program,
     pid: i32,
@@ -283,6 +286,8 @@ impl Entry<'_> {
         if self.spec.has_namespace("user") {
             namespaces::become_root()?;
         }
+        // Whatever the container's first process has: the caller's keys are not for this one.
+        process::new_session_keyring(&format!("_ses.{}", self.id))?;
         if !self.spec.has_namespace("mount") {
             return Err(Error::Unsupported { what: "exec without a mount namespace".into() });
         }

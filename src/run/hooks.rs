@@ -3,6 +3,7 @@
 //! Each gets the container's state on standard input and no environment but its own.
 
 use super::{Error, Result, spec::Hook};
+use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -28,6 +29,8 @@ pub fn run_all(point: &'static str, hooks: &[Hook], state: &serde_json::Value) {
 }
 
 fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), String> {
+    // What the caller has left open is not for hooks.
+    process::close_on_exec_from(3).map_err(|e| e.to_string())?;
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);

@@ -311,6 +311,11 @@ impl Route {
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = flags | NLM_F_REQUEST;
         packet.finalize();
+        // The length of an attribute has 16 bits: one that wrapped around would let a value be read as
+        // others.
+        if packet.buffer_len() > usize::from(u16::MAX) {
+            return Err(Errno::MSGSIZE);
+        }
         let mut bytes = vec![0; packet.buffer_len()];
         packet.serialize(&mut bytes);
         rustix::net::send(&self.fd, &bytes, SendFlags::empty()).map(drop)
@@ -372,6 +377,19 @@ pub fn is_taken(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_that_are_too_long_are_not_sent() {
+        let route = Route::open().unwrap();
+        for length in [0xfffc, 0x1_0000, 0x1_0010] {
+            let refused = route.set_alias("no-such-link", &"x".repeat(length)).unwrap_err();
+            assert_eq!(refused.errno(), Some(Errno::MSGSIZE), "{length}");
+        }
+        assert_ne!(
+            route.set_alias("no-such-link", &"x".repeat(60_000)).unwrap_err().errno(),
+            Some(Errno::MSGSIZE)
+        );
+    }
 
     #[test]
     fn loopback_is_listed() {

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tar::EntryType as T;
 
 /// A container that runs, and a folder of the host's.
@@ -349,20 +349,32 @@ fn mounts_of_the_container_are_seen() {
             list.push(json!({"destination": "/data/volume", "source": volume, "options": ["rbind"]}));
             list.push(json!({"destination": "/data/memory", "type": "tmpfs"}));
             list.push(json!({"destination": "/data/proc", "type": "proc"}));
+            list.push(
+                json!({"destination": "/data/version", "source": "/proc/version", "options": ["bind", "ro"]}),
+            );
             list.push(json!({"destination": "/data/one", "source": b.dir.join("one"), "options": ["bind"]}));
         });
     });
     ground.ok(&[":/data", "data"]);
-    assert_eq!(names(&ground.host.join("data")), "memory/ one=1 proc/ volume/ volume/v=v");
+    assert_eq!(
+        names(&ground.host.join("data")),
+        format!("memory/ one=1 proc/ version={} volume/ volume/v=v", version())
+    );
     ground.ok(&["data/.", ":/data/volume"]);
     ground.ok(&["data/one", ":/data/memory"]);
-    let volume = "memory/ one=1 proc/ v=v volume/ volume/v=v";
+    let volume = format!("memory/ one=1 proc/ v=v version={} volume/ volume/v=v", version());
     assert_eq!(names(&ground.bundle.dir.join("volume")), volume);
     ground.ok(&[":/data/memory/.", "memory"]);
     assert_eq!(names(&ground.host.join("memory")), "one=1");
     // A file that is a mount point is not replaced, nor written through.
-    assert!(ground.fails(9, &["data/volume/v", ":/data/one"]).contains("it is a mount point"));
+    assert!(ground.fails(2, &["data/volume/v", ":/data/one"]).contains("it is a mount point"));
     assert_eq!(fs::read_to_string(ground.bundle.dir.join("one")).unwrap(), "1");
+}
+
+/// The last word of /proc/version, as `names` shows it.
+fn version() -> String {
+    let text = fs::read("/proc/version").unwrap().escape_ascii().to_string();
+    text.rsplit(' ').next().unwrap().to_string()
 }
 
 fn owner(path: &Path) -> (u32, u32, u32) {
@@ -456,7 +468,7 @@ fn ids_are_those_of_the_user_namespace() {
     };
     check();
     std::os::unix::fs::lchown(ground.host.join("d/f"), Some(5000), Some(0)).unwrap();
-    assert!(ground.fails(9, &["-a", "d", ":/tmp/none"]).contains("no id 5000 is mapped"));
+    assert!(ground.fails(2, &["-a", "d", ":/tmp/none"]).contains("no id 5000 is mapped"));
     std::os::unix::fs::lchown(ground.host.join("d/f"), Some(1000), Some(1001)).unwrap();
     fs::set_permissions(ground.host.join("d/f"), fs::Permissions::from_mode(0o6751)).unwrap();
     ok("setcap", &["cap_net_raw+ep", ground.host.join("d/f").to_str().unwrap()]);
@@ -658,6 +670,54 @@ fn swapped_for_links_meanwhile() {
     assert!(done > 0 && refused > 0, "{done} went through, {refused} did not");
 }
 
+/// Takes away every folder in which files are being made, and puts a link to `outside` in its place,
+/// while `work` is done; gives how often.
+fn while_snatching(dir: &Path, outside: &Path, work: impl FnOnce()) -> u32 {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let snatcher = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
+                for name in names.filter(|n| n.as_bytes().starts_with(b".shipimg-")) {
+                    let stolen = dir.join(format!("stolen{count}"));
+                    if fs::rename(dir.join(&name), &stolen).is_ok() {
+                        count += 1;
+                        let _ = symlink(outside, dir.join(&name));
+                    }
+                }
+            }
+            count
+        });
+        work();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        snatcher.join().unwrap()
+    })
+}
+
+#[test]
+fn the_folder_in_which_files_are_made_is_snatched() {
+    let ground = Ground::new();
+    let outside = ground.bundle.dir.join("outside");
+    fs::create_dir_all(outside.join("sub")).unwrap();
+    fs::write(outside.join("new"), "host").unwrap();
+    let before = tree(&outside);
+    fill(&ground.host.join("d"));
+    let target = ground.inside("target");
+    fs::create_dir(&target).unwrap();
+    let snatched = while_snatching(&target, &outside, || {
+        for _ in 0..40 {
+            for args in [["-a", "d/.", ":/target"], ["-L", "d/file", ":/target/new"]] {
+                let (all, out) = ground.cp(&args);
+                assert!(matches!(out.status.code(), Some(0..=10)), "{}", describe("shipimg", &all, &out));
+                assert_eq!(tree(&outside), before);
+            }
+        }
+    });
+    assert!(snatched > 0);
+    assert_eq!(tree(&outside), before);
+}
+
 #[test]
 fn what_is_not_opened() {
     let ground = Ground::with(|b| {
@@ -715,18 +775,84 @@ fn what_is_not_opened() {
 
 #[test]
 fn ten_thousand_files() {
-    let ground = Ground::new();
+    // In memory, on both sides.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let ground = Ground { host: memory.path().to_path_buf(), ..Ground::new() };
     let source = ground.host.join("many");
     for dir in 0..100 {
         let dir = source.join(dir.to_string());
         fs::create_dir_all(&dir).unwrap();
         (0..100).for_each(|n| fs::write(dir.join(n.to_string()), n.to_string()).unwrap());
     }
-    ground.ok(&["many", ":/many"]);
-    ground.ok(&[":/many", "back"]);
+    ground.ok(&["many", ":/dev/shm"]);
+    ground.ok(&[":/dev/shm/many", "back"]);
     let (a, b) = (source.to_str().unwrap(), ground.host.join("back"));
     ok("diff", &["-r", a, b.to_str().unwrap()]);
     assert_eq!(ok("find", &[b.to_str().unwrap(), "-type", "f"]).lines().count(), 10_000);
+}
+
+#[test]
+fn not_into_itself() {
+    let ground = Ground::new();
+    // The host's folder has the container's root in it.
+    let bundle = ground.bundle.dir.to_str().unwrap();
+    for to in [":/", ":/tmp", ":/tmp/new"] {
+        let to = ground.argument(OsStr::new(to));
+        let all = [OsStr::new("cp"), OsStr::new(bundle), &to];
+        let said = failed(2, &all, &ground.bundle.store.output(&all));
+        assert!(said.contains("would be copied into itself"), "{said}");
+    }
+    ground.ok(&[":/bin/busybox", "busybox"]);
+}
+
+#[test]
+fn nothing_of_the_container_runs() {
+    let ground = Ground::new();
+    // The program that runs has its file no longer; others are traps.
+    fs::remove_dir_all(ground.inside("bin")).unwrap();
+    for dir in ["bin", "lib", "usr/bin", "usr/lib"] {
+        fs::create_dir_all(ground.inside(dir)).unwrap();
+        for name in ["sh", "tar", "cp", "cat", "busybox", "shipimg", "libnss_files.so.2", "libc.so.6", "id"] {
+            let trap = ground.inside(dir).join(name);
+            fs::write(&trap, "#!/bin/sh\necho > /trapped\n").unwrap();
+            fs::set_permissions(trap, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    fill(&ground.host.join("d"));
+    ground.ok(&["d", ":/d"]);
+    ground.ok(&["-a", ":/d", "back"]);
+    assert_eq!(tree(&ground.host.join("back")), tree(&ground.host.join("d")));
+    let tar = ground.tar(&[":/d", "-"]);
+    assert!(ground.pour(&["-", ":/tmp"], &tar).status.success());
+    assert!(!ground.inside("trapped").exists() && !Path::new("/trapped").exists());
+}
+
+#[test]
+fn ended_in_the_middle_it_leaves_nothing_half_made() {
+    use std::io::Write;
+    let ground = Ground::new();
+    let whole = Tar::new().file("big", &vec![7; 4 << 20]).finish();
+    let mut command = ground.bundle.store.command();
+    command.args(["cp", "-", &format!("{}:/tmp", ground.bundle.id)]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&whole[..2 << 20]).unwrap();
+    let begun = || fs::read_dir(ground.inside("tmp")).unwrap().count() > 0;
+    ground.bundle.wait(|_| begun());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let _ = stdin.write_all(&whole[2 << 20..]);
+    drop(stdin);
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status:?}");
+    assert_eq!(fs::read_dir(ground.inside("tmp")).unwrap().count(), 0);
+    // And an archive has its limits.
+    let out = ground.pour(
+        &["--max-entries=2", "-", ":/tmp"],
+        &Tar::new().file("a", b"").file("b", b"").file("c", b"").finish(),
+    );
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(9) && stderr.contains("more than 2 entries"), "{stderr}");
 }
 
 #[test]

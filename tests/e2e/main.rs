@@ -13,6 +13,7 @@ mod cp;
 
 mod archives;
 mod archives_hostile;
+mod attacks;
 mod attributes;
 mod back;
 mod back_random;
