@@ -243,3 +243,85 @@ fn mappings_that_cannot_be_are_refused() {
     assert!(stderr.contains("idmapped bind mount at /vol by an ordinary user is not supported"), "{out:?}");
     b.nothing_left();
 }
+
+/// The options of the mounts at `places`, as `/proc/self/mountinfo` has them: of the mount, of the
+/// filesystem.
+fn shown(mountinfo: &str, place: &str) -> (String, String) {
+    let line = mountinfo.lines().rfind(|l| l.split(' ').nth(4) == Some(place));
+    let fields: Vec<_> = line.unwrap_or_else(|| panic!("{place}: {mountinfo}")).split(' ').collect();
+    (format!(",{},", fields[5]), format!(",{},", fields.last().unwrap()))
+}
+
+#[test]
+fn options_for_all_mounts_below() {
+    let all = ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"];
+    let b = with_volume("cat /proc/self/mountinfo");
+    let options: Vec<String> = all.iter().map(|name| format!("r{name}")).chain(["rbind".into()]).collect();
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": options}));
+    let out = run_with_sub(&b);
+    let text = String::from_utf8_lossy(&out.stdout);
+    for place in ["/vol", "/vol/sub"] {
+        let own = shown(&text, place).0;
+        assert!(all.iter().all(|name| own.contains(&format!(",{name},"))), "{place}: {own}");
+    }
+    // And the other way round; a plain option goes for the upper mount alone.
+    let b = with_volume("cat /proc/self/mountinfo");
+    let options =
+        json!(["rbind", "ro", "nosuid", "rdev", "rexec", "rdiratime", "rsymfollow", "rstrictatime", "rrw"]);
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": options}));
+    let script = "mount -t tmpfs -o ro,nosuid,nodev,noexec,nodiratime t \"$3/vol/sub\" && \
+                  exec \"$1\" --root \"$2\" run -b \"$3\" \"$4\"";
+    let args = ["-m", "sh", "-ec", script, "sh", crate::common::bin(), b.store.path().to_str().unwrap()];
+    let text = ok("unshare", &[&args[..], &[b.dir.to_str().unwrap(), &b.id]].concat());
+    let (upper, lower) = (shown(&text, "/vol").0, shown(&text, "/vol/sub").0);
+    assert_eq!((upper.as_str(), lower.as_str()), (",rw,nosuid,", ",rw,nosuid,"), "{text}");
+}
+
+#[test]
+fn options_of_mounts_and_filesystems() {
+    for (option, of_mount, of_filesystem) in [
+        ("ro", "ro", "rw"),
+        ("nosuid", "nosuid", "rw"),
+        ("nodev", "nodev", "rw"),
+        ("noexec", "noexec", "rw"),
+        ("noatime", "noatime", "rw"),
+        ("nodiratime", "nodiratime", "rw"),
+        ("relatime", "relatime", "rw"),
+        ("strictatime", "rw", "rw"),
+        ("nosymfollow", "nosymfollow", "rw"),
+        ("sync", "rw", "sync"),
+        ("dirsync", "rw", "dirsync"),
+        ("lazytime", "rw", "lazytime"),
+        ("async", "rw", "rw"),
+        ("defaults", "rw", "rw"),
+        ("silent", "rw", "rw"),
+        ("loud", "rw", "rw"),
+        ("iversion", "rw", "rw"),
+        ("noiversion", "rw", "rw"),
+        ("nolazytime", "rw", "rw"),
+        ("size=64k", "rw", "size=64k"),
+    ] {
+        let b = Bundle::new("cat /proc/self/mountinfo");
+        b.add_mount(json!({"destination": "/one", "type": "tmpfs", "source": "named", "options": [option]}));
+        let text = b.run(0);
+        let (own, filesystem) = shown(&text, "/one");
+        assert!(own.contains(&format!(",{of_mount},")), "{option}: {own}");
+        assert!(filesystem.contains(&format!(",{of_filesystem},")), "{option}: {filesystem}");
+        assert!(text.contains(" - tmpfs named "), "{text}");
+    }
+    // An existing mount is changed; what only a filesystem has means nothing to a bind mount.
+    let b = with_volume("cat /proc/self/mountinfo; touch /vol/made 2>&1");
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": ["bind", "sync", "noexec"]}));
+    b.add_mount(
+        json!({"destination": "/vol", "source": "vol", "options": ["bind", "remount", "ro", "nodev"]}),
+    );
+    let text = b.run(1);
+    let own = shown(&text, "/vol").0;
+    assert!(["ro", "nodev", "noexec"].iter().all(|name| own.contains(&format!(",{name},"))), "{own}");
+    assert!(text.contains("Read-only file system"));
+    let b = Bundle::new("true");
+    b.add_mount(json!({"destination": "/one", "type": "tmpfs", "options": ["nonsense"]}));
+    assert!(b.refused(125).contains("nonsense"));
+    b.change(|c| c["mounts"].as_array_mut().unwrap().last_mut().unwrap()["type"] = json!("nofs"));
+    assert!(b.refused(125).contains("nofs"));
+}
