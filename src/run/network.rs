@@ -8,7 +8,7 @@ use crate::sys::netlink;
 use rustix::fd::AsFd;
 use std::path::Path;
 
-const ANNOTATION: &str = "org.shipimg.network";
+pub(super) const ANNOTATION: &str = "org.shipimg.network";
 /// How much of the container's id the name of the host's end has, in characters.
 const ID_ROOM: usize = 5;
 
