@@ -14,7 +14,7 @@ use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{self, Bundle, Origin};
 use crate::rootfs::Access;
-use crate::run::{self, Launch};
+use crate::run::{self, Launch, Notify};
 use crate::store::Store;
 use crate::sys::selfexe;
 use crate::transfer::Platforms;
@@ -117,8 +117,9 @@ impl Args {
             create::mount(&launch.bundle)?;
         }
         if detach {
+            let launch = Launch { notify: Notify::inherited(), ..launch };
             let container = launch.create(&containers)?;
-            if let Err(e) = container.start() {
+            if let Err(e) = container.start(launch.notify.as_ref()) {
                 container.delete(true)?;
                 return Err(e.into());
             }

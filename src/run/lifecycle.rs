@@ -1,6 +1,7 @@
 //! Containers by name: find, list, start, kill, delete, and sweep up what was abandoned.
 
 use super::create::read_all;
+use super::notify::{Listening, Notify};
 use super::state::{self, State, Status};
 use super::sync::decode;
 use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
@@ -96,6 +97,11 @@ impl Runtime {
             }
         };
         Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// The folder of the container `id`, there or not.
+    pub(super) fn folder(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
     }
 
     /// The name of the control groups of a container that asks for none.
@@ -234,12 +240,12 @@ impl Container {
         Spec::read(&self.dir.join("config.json"))
     }
 
-    /// Lets its program begin.
+    /// Lets its program begin; with `manager`, waits until it is ready and tells.
     ///
     /// # Errors
     /// [`Error::State`] where it has begun or ended; what keeps the program from being executed.
-    pub fn start(&self) -> Result<()> {
-        let _lock = self.lock()?;
+    pub fn start(&self, manager: Option<&Notify>) -> Result<()> {
+        let lock = self.lock()?;
         let (state, status) = self.status()?;
         let refused = |what| Err(Error::State { what, id: self.id.clone() });
         match status {
@@ -265,6 +271,7 @@ impl Container {
             }
             other => other?,
         };
+        let socket = manager.map(|manager| Listening::open(manager, &self.dir)).transpose()?.flatten();
         rustix::io::write(&start, b"s").call(|| "write(start)".to_string())?;
         rustix::fs::fcntl_setfl(&report, OFlags::empty()).call(|| "fcntl(report)".to_string())?;
         let report = read_all(&report)?;
@@ -274,6 +281,13 @@ impl Container {
         }
         let spec = self.spec()?;
         hooks::run_all("poststart", &spec.hooks.poststart, &state.document(Status::Running));
+        drop(lock);
+        if let (Some(socket), Some(pidfd)) = (socket, state.pidfd())
+            && let Err(e) = socket.pass_on(&pidfd, state.process.map_or(0, |p| p.pid))
+        {
+            // It runs all the same.
+            tracing::warn!("{e}");
+        }
         Ok(())
     }
 
