@@ -52,6 +52,9 @@ pub struct Args {
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
+    /// Known to callers of runc, whose subreaper is not needed here
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
     /// Pass on standard input, which is the default
     #[arg(short, long)]
     interactive: bool,

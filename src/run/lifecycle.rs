@@ -6,7 +6,7 @@ use super::state::{self, State, Status};
 use super::sync::decode;
 use super::{Error, Result, cgroup, hooks, io_error, spec::Spec};
 use crate::store::Area;
-use crate::sys::{Call, signal};
+use crate::sys::{Call, signal, userns};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,13 @@ impl Runtime {
             }
         };
         Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// Who has made the container `id`, by name where the user has one.
+    #[must_use]
+    pub fn owner(&self, id: &str) -> String {
+        let uid = fs::metadata(self.dir.join(id)).map_or(0, |m| m.uid());
+        userns::user_name(uid).unwrap_or_else(|| format!("#{uid}"))
     }
 
     /// The folder of the container `id`, there or not.
