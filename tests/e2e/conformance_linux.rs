@@ -312,3 +312,25 @@ fn no_limit_below_what_is_used() {
     assert!(!b.store.output(&["update", "--resources", file.to_str().unwrap(), &b.id]).status.success());
     assert_eq!((limit(), &b.state()["status"]), ((64 << 20).to_string(), &json!("running")));
 }
+
+#[test]
+fn limits_that_cannot_be_are_refused() {
+    let mut wrong = vec![
+        (json!({"cpu": {"quota": 10_000, "period": 100_000, "burst": 20_000}}), "burst"),
+        (json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), "hugetlb.3MB"),
+        (json!({"cpu": {"cpus": "4000"}}), "cpuset.cpus"),
+        (json!({"rdma": {"nothing": {"hcaHandles": 1}}}), "rdma.max"),
+    ];
+    if version_2() {
+        // What only version 1 has a file for.
+        wrong.push((json!({"cpu": {"realtimePeriod": 1_000_000}}), "cpu.rt_period_us"));
+        wrong.push((json!({"network": {"classID": 1}}), "net_cls.classid"));
+        wrong.push((json!({"blockIO": {"leafWeight": 10}}), "blkio.leaf_weight"));
+    }
+    for (resources, words) in wrong {
+        let b = Bundle::new("echo never");
+        b.change(|c| c["linux"]["resources"] = resources.clone());
+        let stderr = b.refused(125);
+        assert!(stderr.contains(words), "{resources}: {stderr}");
+    }
+}
