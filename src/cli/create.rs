@@ -6,7 +6,7 @@
 use super::{Context, Result};
 use crate::bundle::Bundle;
 use crate::rootfs::Access;
-use crate::run::{Launch, Sockets};
+use crate::run::{Launch, Notify, Sockets};
 use crate::sys::selfexe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,6 +88,7 @@ impl Options {
             pid_file: self.pid_file,
             preserve_fds: self.preserve_fds,
             sockets: Sockets::inherited(),
+            notify: None,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             timeout: None,
@@ -113,7 +114,7 @@ impl Args {
         {
             options.bundle = Some(bundle.path().to_path_buf());
         }
-        let launch = options.launch(self.id)?;
+        let launch = Launch { notify: Notify::inherited(), ..options.launch(self.id)? };
         mount(&launch.bundle)?;
         launch.create(&context.runtime()?)?;
         Ok(ExitCode::SUCCESS)

@@ -19,7 +19,8 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        let containers = context.runtime()?.list()?;
+        let runtime = context.runtime()?;
+        let containers = runtime.list()?;
         let mut out = std::io::stdout().lock();
         if self.quiet {
             for (state, _) in &containers {
@@ -27,7 +28,12 @@ impl Args {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let documents: Vec<_> = containers.iter().map(|(state, status)| state.document(*status)).collect();
+        let document = |(state, status): &(State, Status)| {
+            let mut document = state.document(*status);
+            document["owner"] = runtime.owner(&state.id).into();
+            document
+        };
+        let documents: Vec<_> = containers.iter().map(document).collect();
         match self.format {
             Format::Json => writeln!(out, "{}", serde_json::Value::from(documents))?,
             Format::Table => {

@@ -14,7 +14,7 @@ use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{self, Bundle, Origin};
 use crate::rootfs::Access;
-use crate::run::{self, Bounds, Keep, Launch, Reserved, Runtime};
+use crate::run::{self, Bounds, Keep, Launch, Notify, Reserved, Runtime};
 use crate::store::Store;
 use crate::sys::selfexe;
 use crate::transfer::Platforms;
@@ -55,6 +55,9 @@ pub struct Args {
     /// What is kept of its output: max-size=SIZE of a file, max-file=N of them
     #[arg(long, value_name = "KEY=VALUE", value_parser = log_option, requires = "detach")]
     log_opt: Vec<LogOption>,
+    /// Known to callers of runc, whose subreaper is not needed here
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
     /// Pass on standard input, which is the default without --detach
     #[arg(short, long)]
     interactive: bool,
@@ -160,8 +163,9 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         if detach {
+            let launch = Launch { notify: Notify::inherited(), ..launch };
             let container = launch.create(&containers)?;
-            if let Err(e) = container.start() {
+            if let Err(e) = container.start(launch.notify.as_ref()) {
                 container.delete(true)?;
                 return Err(e.into());
             }

@@ -1,6 +1,7 @@
 //! `shipimg start`: lets a created container begin.
 
 use super::{Context, Result};
+use crate::run::Notify;
 use std::process::ExitCode;
 
 /// Arguments of `start`.
@@ -12,7 +13,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        context.runtime()?.get(&self.id)?.start()?;
+        context.runtime()?.get(&self.id)?.start(Notify::inherited().as_ref())?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -10,7 +10,7 @@ use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
 use super::sync::{Channel, Tag};
 use super::watch;
-use super::{Error, Result, Sockets, hooks, io_error, network, reaper, spec::Spec};
+use super::{Error, Notify, Result, Sockets, hooks, io_error, network, notify, reaper, spec::Spec};
 use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
 use crate::sys::{Call, systemd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -42,6 +42,8 @@ pub struct Launch {
     pub preserve_fds: u32,
     /// Sockets of a service manager, before those.
     pub sockets: Sockets,
+    /// The service manager that is to hear when it is ready; for [`Launch::create`].
+    pub notify: Option<Notify>,
     /// Move the root instead of pivoting it.
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
@@ -180,6 +182,10 @@ impl Launch {
         }
         if let Some(process) = &mut spec.process {
             self.sockets.tell(&mut process.env);
+            if self.notify.is_some() {
+                process.env.push(notify::variable());
+                spec.mounts.push(notify::mount(&runtime.folder(&self.id)));
+            }
         }
         for mount in &mut spec.mounts {
             // Relative ones, as old tools have them, are below the root.
@@ -272,6 +278,10 @@ impl Launch {
         state.write(dir)?;
         let config = dir.join("config.json");
         io_error("write", &config, std::fs::write(&config, &p.text))?;
+        if self.notify.is_some() {
+            let folder = notify::folder(dir);
+            io_error("create", &folder, std::fs::create_dir(&folder))?;
+        }
         let resources = &p.spec.linux.resources;
         let unit = p.cgroup.unit();
         if unit.is_none() {

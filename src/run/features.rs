@@ -1,7 +1,8 @@
 //! What this runner can do, for callers that ask before they use it (runtime-spec, `features.md`).
 
-use super::caps;
 use super::state::OCI_VERSION;
+use super::{caps, reaper};
+use crate::bundle::HEALTH_ANNOTATION;
 use crate::bundle::network::NETWORK_ANNOTATION;
 use serde_json::{Value, json};
 
@@ -129,7 +130,7 @@ pub fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": true}}
         },
         "annotations": {"org.shipimg.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": [NETWORK_ANNOTATION]
+        "potentiallyUnsafeConfigAnnotations": [reaper::ANNOTATION, NETWORK_ANNOTATION, HEALTH_ANNOTATION]
     })
 }
 
@@ -161,6 +162,25 @@ mod tests {
         }
         compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": FLAGS, "architectures": ARCHITECTURES}))
             .unwrap();
-        assert_eq!(features()["linux"]["capabilities"][0], "CAP_CHOWN");
+        let features = features();
+        for name in features["linux"]["capabilities"].as_array().unwrap() {
+            assert!(caps::parse(name.as_str().unwrap()).is_some(), "{name}");
+        }
+        for name in HOOKS {
+            let hooks = format!(r#"{{"{name}":[{{"path":"/x"}}]}}"#);
+            let hooks: spec::Hooks = serde_json::from_str(&hooks).unwrap();
+            let all = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container];
+            let late = [&hooks.start_container, &hooks.poststart, &hooks.poststop];
+            assert_eq!(all.iter().chain(&late).map(|list| list.len()).sum::<usize>(), 1, "{name}");
+        }
+        for version in ["ociVersionMin", "ociVersionMax"] {
+            let text = json!({"ociVersion": features[version], "root": {"path": "r"}}).to_string();
+            spec::Spec::parse(text.as_bytes()).unwrap().check().unwrap();
+        }
+        assert!(features["ociVersionMin"].as_str() <= features["ociVersionMax"].as_str());
+        let names: Vec<_> = features.as_object().unwrap().keys().map(String::as_str).collect();
+        let known = ["ociVersionMin", "ociVersionMax", "hooks", "mountOptions", "linux", "annotations"];
+        assert_eq!(names, [&known[..], &["potentiallyUnsafeConfigAnnotations"]].concat());
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
     }
 }

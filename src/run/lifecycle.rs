@@ -1,13 +1,14 @@
 //! Containers by name: find, list, start, kill, delete, and sweep up what was abandoned.
 
 use super::create::read_all;
+use super::notify::{Listening, Notify};
 use super::state::{self, State, Status};
 use super::sync::decode;
 use super::terminal::Exit;
 use super::{Error, Result, cgroup, hooks, io_error, network, spec::Spec};
 use crate::bundle::Bundle;
 use crate::store::Area;
-use crate::sys::{Call, signal};
+use crate::sys::{Call, signal, userns};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -110,6 +112,18 @@ impl Runtime {
             }
         };
         Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// Who has made the container `id`, by name where the user has one.
+    #[must_use]
+    pub fn owner(&self, id: &str) -> String {
+        let uid = fs::metadata(self.dir.join(id)).map_or(0, |m| m.uid());
+        userns::user_name(uid).unwrap_or_else(|| format!("#{uid}"))
+    }
+
+    /// The folder of the container `id`, there or not.
+    pub(super) fn folder(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
     }
 
     /// The name of the control groups of a container that asks for none.
@@ -281,12 +295,12 @@ impl Container {
         Spec::read(&self.dir.join("config.json"))
     }
 
-    /// Lets its program begin.
+    /// Lets its program begin; with `manager`, waits until it is ready and tells.
     ///
     /// # Errors
     /// [`Error::State`] where it has begun or ended; what keeps the program from being executed.
-    pub fn start(&self) -> Result<()> {
-        let _lock = self.lock()?;
+    pub fn start(&self, manager: Option<&Notify>) -> Result<()> {
+        let lock = self.lock()?;
         let (state, status) = self.status()?;
         let refused = |what| Err(Error::State { what, id: self.id.clone() });
         match status {
@@ -312,6 +326,7 @@ impl Container {
             }
             other => other?,
         };
+        let socket = manager.map(|manager| Listening::open(manager, &self.dir)).transpose()?.flatten();
         rustix::io::write(&start, b"s").call(|| "write(start)".to_string())?;
         rustix::fs::fcntl_setfl(&report, OFlags::empty()).call(|| "fcntl(report)".to_string())?;
         let report = read_all(&report)?;
@@ -321,6 +336,13 @@ impl Container {
         }
         let spec = self.spec()?;
         hooks::run_all("poststart", &spec.hooks.poststart, &state.document(Status::Running));
+        drop(lock);
+        if let (Some(socket), Some(pidfd)) = (socket, state.pidfd())
+            && let Err(e) = socket.pass_on(&pidfd, state.process.map_or(0, |p| p.pid))
+        {
+            // It runs all the same.
+            tracing::warn!("{e}");
+        }
         Ok(())
     }
 

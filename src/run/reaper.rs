@@ -23,7 +23,7 @@ use std::os::unix::ffi::OsStringExt;
 /// By this name it is called.
 const NAME: &str = "shipimg-init";
 /// The annotation that asks for it.
-const ANNOTATION: &str = "org.shipimg.init";
+pub(super) const ANNOTATION: &str = "org.shipimg.init";
 
 /// Whether a container is to have one.
 ///

@@ -32,7 +32,7 @@ impl Sockets {
     }
 
     /// Tells the program of them, in place of what its environment says; but for its process id,
-    /// see [`own_pid`].
+    /// see `own_pid`.
     pub fn tell(&self, env: &mut Vec<String>) {
         if self.count == 0 {
             return;

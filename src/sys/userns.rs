@@ -381,6 +381,12 @@ pub fn sub_ids(file: &'static str) -> Result<Vec<Range>> {
     }
 }
 
+/// The name of a user of this machine, by /etc/passwd.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    name_of(&fs::read_to_string("/etc/passwd").ok()?, uid)
+}
+
 /// The name of a user in the text of /etc/passwd (passwd(5)).
 fn name_of(passwd: &str, uid: u32) -> Option<String> {
     let number = uid.to_string();

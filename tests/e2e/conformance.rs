@@ -39,6 +39,69 @@ fn unknown_properties_have_no_effect() {
 }
 
 #[test]
+fn operations_need_a_container() {
+    let b = Bundle::new("true");
+    for command in ["state", "create", "start", "kill", "delete"] {
+        assert!(b.store.fails(2, &[command]).contains("required"), "{command}");
+    }
+    let none = b.dir.join("none");
+    let create = ["create", "-b", none.to_str().unwrap(), &b.id];
+    assert!(b.store.fails(10, &create).contains(none.to_str().unwrap()));
+    for id in ["a/b", "..", ""] {
+        assert!(!b.store.fails(2, &["create", "-b", b.dir.to_str().unwrap(), id]).is_empty());
+    }
+    b.nothing_left();
+}
+
+#[test]
+fn invalid_values_are_refused() {
+    for (path, value, words) in [
+        ("/ociVersion", json!("1.0"), "ociVersion"),
+        ("/ociVersion", json!("0.9.0"), "ociVersion"),
+        ("/ociVersion", json!(1), "invalid type"),
+        ("/annotations", json!({"": "x"}), "annotations"),
+        ("/annotations", json!({"a": 1}), "invalid type"),
+        ("/root/path", json!("config.json"), "not a folder"),
+        ("/root/path", json!(""), "root.path"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_NOTHING", "soft": 1, "hard": 1}]), "RLIMIT_NOTHING"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_CPU", "soft": 9, "hard": 1}]), "setrlimit"),
+        ("/process/user/uid", json!(-1), "invalid value"),
+        ("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), "timeout of 0"),
+        ("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": -1}]}), "invalid value"),
+        ("/hooks", json!({"poststart": [{"path": "bin/true"}]}), "absolute path"),
+        ("/linux/namespaces", json!([{"type": "pid", "path": "proc/self/ns/pid"}]), "absolute path"),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}),
+            "ADDR_NO_RANDOMIZE",
+        ),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_LOG", "defaultErrnoRet": 1}), "SCMP_ACT_LOG"),
+        ("/linux/resources/rdma", json!({"mlx": {}}), "hcaHandles"),
+        ("/linux/cgroupsPath", json!("/a/../../b"), "cgroupsPath"),
+    ] {
+        let b = Bundle::new("echo never");
+        b.change(|c| {
+            let (parent, name) = path.rsplit_once('/').unwrap();
+            c.pointer_mut(parent).unwrap()[name] = value;
+        });
+        // Refused before anything is made: no poststop hook runs for it.
+        let stderr = b.refused(125);
+        assert!(stderr.contains(words), "{path}: {stderr}");
+    }
+}
+
+#[test]
+fn a_root_by_an_absolute_path() {
+    let b = Bundle::new("cat /mark; touch /new");
+    let moved = b.store.path().join("elsewhere");
+    fs::rename(b.rootfs(), &moved).unwrap();
+    fs::write(moved.join("mark"), "there\n").unwrap();
+    b.change(|c| c["root"] = json!({"path": moved}));
+    assert_eq!(b.run(0), "there\n");
+    assert!(moved.join("new").exists(), "not read-only where nothing is said");
+}
+
+#[test]
 fn changes_after_create_have_no_effect() {
     let b = Bundle::new("hostname > /tmp/name; cat /proc/sys/kernel/domainname >> /tmp/name");
     b.change(|c| {

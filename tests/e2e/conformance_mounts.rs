@@ -4,7 +4,7 @@ use crate::common::bundle::Bundle;
 use crate::common::{ok, output};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Output;
 
 #[test]
@@ -123,7 +123,7 @@ fn a_volume_that_begins_with_what_it_covers() {
     assert_eq!(b.run(0), "mine\n");
 }
 
-const OWNERS: &str = "cd /vol && stat -c '%n %u:%g' . own other sub/own; touch made; stat -c %u made";
+const OWNERS: &str = "cd /vol && stat -c '%n %u:%g' . own other sub/own; touch made || true";
 
 /// A bundle with the folder `vol`, below which another filesystem is mounted by [`run_with_sub`].
 fn with_volume(script: &str) -> Bundle {
@@ -146,6 +146,27 @@ fn run_with_sub(b: &Bundle) -> Output {
     out
 }
 
+/// Runs it in a mount namespace where filesystems that know of mappings are mounted at `vol` and
+/// `vol/sub`; after its output comes who owns `vol/made` there, on the filesystem.
+fn run_mapped(b: &Bundle) -> Output {
+    let script = r#"
+        cd "$3"
+        for name in vol sub; do truncate -s 128M $name.img; mkfs.btrfs -q $name.img > mkfs.log; done
+        mount -o loop vol.img vol
+        mkdir vol/sub
+        touch vol/own vol/other
+        chown 5:5 vol/other
+        mount -o loop sub.img vol/sub
+        touch vol/sub/own
+        "$1" --root "$2" run -b . "$4"
+        [ ! -e vol/made ] || stat -c %u:%g vol/made
+    "#;
+    let args = ["-m", "sh", "-ec", script, "sh", crate::common::bin(), b.store.path().to_str().unwrap()];
+    let out = output("unshare", &[&args[..], &[b.dir.to_str().unwrap(), &b.id]].concat());
+    b.nothing_left();
+    out
+}
+
 fn map(host: u32) -> Value {
     json!([{"containerID": 0, "hostID": host, "size": 1000}])
 }
@@ -158,7 +179,7 @@ fn owners_of_a_mapped_volume() {
         let b = with_volume(OWNERS);
         b.add_mount(json!({"destination": "/vol", "source": "vol", "options": options,
             "uidMappings": map(2000), "gidMappings": map(3000)}));
-        let out = run_with_sub(&b);
+        let out = run_mapped(&b);
         let group = if below == 0 { 0 } else { 3000 };
         assert_eq!(
             String::from_utf8_lossy(&out.stdout),
@@ -169,13 +190,12 @@ fn owners_of_a_mapped_volume() {
         assert!(String::from_utf8_lossy(&out.stderr).contains("made: Value too large"), "{out:?}");
     }
     // What is written comes out as the filesystem's own ids.
-    let b = with_volume("id -u; touch /vol/made; stat -c %u:%g /vol/made");
+    let b = with_volume("id -u; stat -c %u:%g /vol/own; touch /vol/sub/made /vol/made");
     b.change(|c| c["process"]["user"] = json!({"uid": 2000, "gid": 3000}));
     b.add_mount(json!({"destination": "/vol", "source": "vol", "options": ["bind", "idmap"],
         "uidMappings": map(2000), "gidMappings": map(3000)}));
-    assert_eq!(b.run(0), "2000\n2000:3000\n");
-    let made = fs::metadata(b.dir.join("vol/made")).unwrap();
-    assert_eq!((made.uid(), made.gid()), (0, 0));
+    let out = run_mapped(&b);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "2000\n2000:3000\n0:0\n", "{out:?}");
 }
 
 #[test]
@@ -193,22 +213,33 @@ fn a_volume_mapped_as_the_container_is() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     ok("chown", &["-R", "100000:100000", b.rootfs().to_str().unwrap()]);
-    let out = b.run(0);
-    assert_eq!(out, "/vol/own 0:0\n/vol/other 5:5\n/plain/own 65534:65534\n");
-    assert_eq!(fs::metadata(b.dir.join("vol/made")).unwrap().uid(), 0);
+    let out = run_mapped(&b);
+    let expected = "/vol/own 0:0\n/vol/other 5:5\n/plain/own 65534:65534\n0:0\n";
+    assert_eq!(String::from_utf8_lossy(&out.stdout), expected, "{out:?}");
 }
 
 #[test]
 fn a_mapped_filesystem_of_its_own() {
     let b = Bundle::new("stat -c %u:%g /new");
-    b.add_mount(json!({"destination": "/new", "type": "tmpfs", "options": ["idmap", "mode=755"],
-        "uidMappings": map(7), "gidMappings": map(8)}));
-    assert_eq!(b.run(0), "7:8\n");
+    let image = b.dir.join("image");
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    ok("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+    let device = ok("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_string();
+    let mappings = json!({"destination": "/new", "type": "btrfs", "source": device, "options": ["idmap"],
+        "uidMappings": map(7), "gidMappings": map(8)});
+    b.add_mount(mappings);
+    // The device is read by who mounts, in the container's control groups.
+    b.change(|c| c["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]));
+    let out = b.launch("run");
+    ok("losetup", &["--detach", &device]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "7:8\n", "{out:?}");
     // One that belongs to the container's user namespace is not mapped by another.
     b.change(|c| {
         c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
         c["linux"]["uidMappings"] = map(0);
         c["linux"]["gidMappings"] = map(0);
+        let mount = c["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        (mount["type"], mount["source"]) = (json!("tmpfs"), json!("tmpfs"));
     });
     assert!(b.refused(125).contains("idmapped mount of tmpfs at /new"));
 }
@@ -242,4 +273,86 @@ fn mappings_that_cannot_be_are_refused() {
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert!(stderr.contains("idmapped bind mount at /vol by an ordinary user is not supported"), "{out:?}");
     b.nothing_left();
+}
+
+/// The options of the mounts at `places`, as `/proc/self/mountinfo` has them: of the mount, of the
+/// filesystem.
+fn shown(mountinfo: &str, place: &str) -> (String, String) {
+    let line = mountinfo.lines().rfind(|l| l.split(' ').nth(4) == Some(place));
+    let fields: Vec<_> = line.unwrap_or_else(|| panic!("{place}: {mountinfo}")).split(' ').collect();
+    (format!(",{},", fields[5]), format!(",{},", fields.last().unwrap()))
+}
+
+#[test]
+fn options_for_all_mounts_below() {
+    let all = ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"];
+    let b = with_volume("cat /proc/self/mountinfo");
+    let options: Vec<String> = all.iter().map(|name| format!("r{name}")).chain(["rbind".into()]).collect();
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": options}));
+    let out = run_with_sub(&b);
+    let text = String::from_utf8_lossy(&out.stdout);
+    for place in ["/vol", "/vol/sub"] {
+        let own = shown(&text, place).0;
+        assert!(all.iter().all(|name| own.contains(&format!(",{name},"))), "{place}: {own}");
+    }
+    // And the other way round; a plain option goes for the upper mount alone.
+    let b = with_volume("cat /proc/self/mountinfo");
+    let options =
+        json!(["rbind", "ro", "nosuid", "rdev", "rexec", "rdiratime", "rsymfollow", "rstrictatime", "rrw"]);
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": options}));
+    let script = "mount -t tmpfs -o ro,nosuid,nodev,noexec,nodiratime t \"$3/vol/sub\" && \
+                  exec \"$1\" --root \"$2\" run -b \"$3\" \"$4\"";
+    let args = ["-m", "sh", "-ec", script, "sh", crate::common::bin(), b.store.path().to_str().unwrap()];
+    let text = ok("unshare", &[&args[..], &[b.dir.to_str().unwrap(), &b.id]].concat());
+    let (upper, lower) = (shown(&text, "/vol").0, shown(&text, "/vol/sub").0);
+    assert_eq!((upper.as_str(), lower.as_str()), (",rw,nosuid,", ",rw,nosuid,"), "{text}");
+}
+
+#[test]
+fn options_of_mounts_and_filesystems() {
+    for (option, of_mount, of_filesystem) in [
+        ("ro", "ro", "rw"),
+        ("nosuid", "nosuid", "rw"),
+        ("nodev", "nodev", "rw"),
+        ("noexec", "noexec", "rw"),
+        ("noatime", "noatime", "rw"),
+        ("nodiratime", "nodiratime", "rw"),
+        ("relatime", "relatime", "rw"),
+        ("strictatime", "rw", "rw"),
+        ("nosymfollow", "nosymfollow", "rw"),
+        ("sync", "rw", "sync"),
+        ("dirsync", "rw", "dirsync"),
+        ("lazytime", "rw", "lazytime"),
+        ("async", "rw", "rw"),
+        ("defaults", "rw", "rw"),
+        ("silent", "rw", "rw"),
+        ("loud", "rw", "rw"),
+        ("iversion", "rw", "rw"),
+        ("noiversion", "rw", "rw"),
+        ("nolazytime", "rw", "rw"),
+        ("size=64k", "rw", "size=64k"),
+    ] {
+        let b = Bundle::new("cat /proc/self/mountinfo");
+        b.add_mount(json!({"destination": "/one", "type": "tmpfs", "source": "named", "options": [option]}));
+        let text = b.run(0);
+        let (own, filesystem) = shown(&text, "/one");
+        assert!(own.contains(&format!(",{of_mount},")), "{option}: {own}");
+        assert!(filesystem.contains(&format!(",{of_filesystem},")), "{option}: {filesystem}");
+        assert!(text.contains(" - tmpfs named "), "{text}");
+    }
+    // An existing mount is changed; what only a filesystem has means nothing to a bind mount.
+    let b = with_volume("cat /proc/self/mountinfo; touch /vol/made 2>&1");
+    b.add_mount(json!({"destination": "/vol", "source": "vol", "options": ["bind", "sync", "noexec"]}));
+    b.add_mount(
+        json!({"destination": "/vol", "source": "vol", "options": ["bind", "remount", "ro", "nodev"]}),
+    );
+    let text = b.run(1);
+    let own = shown(&text, "/vol").0;
+    assert!(["ro", "nodev", "noexec"].iter().all(|name| own.contains(&format!(",{name},"))), "{own}");
+    assert!(text.contains("Read-only file system"));
+    let b = Bundle::new("true");
+    b.add_mount(json!({"destination": "/one", "type": "tmpfs", "options": ["nonsense"]}));
+    assert!(b.refused(125).contains("nonsense"));
+    b.change(|c| c["mounts"].as_array_mut().unwrap().last_mut().unwrap()["type"] = json!("nofs"));
+    assert!(b.refused(125).contains("nofs"));
 }

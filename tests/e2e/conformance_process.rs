@@ -100,3 +100,53 @@ fn without_standard_streams() {
     b.store.ok(&["delete", &b.id]);
     b.nothing_left();
 }
+
+#[test]
+fn capabilities_that_are_not_there_are_warnings() {
+    // One that nobody knows, and one that this process may not give; in any of the sets.
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        let b = Bundle::new("grep CapBnd /proc/self/status");
+        b.change(|c| {
+            c["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"]});
+            let list = json!(["CAP_OF_LATER", "CAP_SYS_TIME", "CAP_KILL"]);
+            c["process"]["capabilities"][set] = list;
+        });
+        let run = [crate::common::bin(), "--root", b.store.path().to_str().unwrap(), "run", "-b"];
+        let drop = ["--bounding-set", "-sys_time", "--inh-caps", "-sys_time"];
+        let out = output("setpriv", &[&drop[..], &run, &[b.dir.to_str().unwrap(), &b.id]].concat());
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "CapBnd:\t0000000000000020\n", "{out:?}");
+        assert!(stderr.contains("CAP_OF_LATER") && stderr.contains("CAP_SYS_TIME"), "{set}: {stderr}");
+        b.nothing_left();
+    }
+}
+
+#[test]
+fn what_is_not_set_stays_the_callers() {
+    let b = Bundle::new("cat /proc/self/oom_score_adj; ulimit -n");
+    b.change(|c| {
+        c["process"].as_object_mut().unwrap().remove("rlimits");
+        // Without a terminal its size means nothing.
+        c["process"]["consoleSize"] = json!({"height": 10, "width": 20});
+    });
+    let script = "ulimit -n 321; echo 300 > /proc/self/oom_score_adj; exec \"$@\"";
+    let run = [crate::common::bin(), "--root", b.store.path().to_str().unwrap(), "run", "-b"];
+    let out = ok("sh", &[&["-c", script, "sh"], &run[..], &[b.dir.to_str().unwrap(), &b.id]].concat());
+    assert_eq!(out, "300\n321\n");
+    b.nothing_left();
+}
+
+#[test]
+fn environment_and_arguments_as_they_are() {
+    let b = Bundle::new("");
+    b.change(|c| {
+        c["process"]["args"] = json!(["sh", "-c", "echo \"$0|$1|$2\"; env", "a b", "", "*"]);
+        c["process"]["env"] = json!(["PATH=/bin", "A=", "B=x=y z", "HOME=/h"]);
+    });
+    let out = b.run(0);
+    let mut lines: Vec<_> = out.lines().collect();
+    lines.sort_unstable();
+    let of_the_shell = ["PWD=", "SHLVL=", "OLDPWD=", "_="];
+    lines.retain(|l| !of_the_shell.iter().any(|name| l.starts_with(name)));
+    assert_eq!(lines, ["A=", "B=x=y z", "HOME=/h", "PATH=/bin", "a b||*"]);
+}

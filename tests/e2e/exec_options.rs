@@ -1,12 +1,8 @@
-//! `exec` in control groups below the container's, in a paused one, on processors of its own; the
-//! sockets of a service manager, for `exec` as for `run`.
+//! `exec` in control groups below the container's, in a paused one, on processors of its own.
 
-use crate::common::bin;
 use crate::common::bundle::{Bundle, version_2};
-use crate::common::{ok, output};
 use serde_json::json;
 use std::fs;
-use std::process::Output;
 
 #[test]
 fn in_groups_below_the_container() {
@@ -89,43 +85,4 @@ fn processors_of_their_own() {
     }
     b.change(|c| c["process"]["execCPUAffinity"] = json!({"final": "x"}));
     assert!(b.refused(125).contains("process.execCPUAffinity"));
-}
-
-/// Runs shipimg with two open descriptors that stand for sockets.
-fn with_sockets(b: &Bundle, pid: &str, args: &[&str]) -> Output {
-    for name in ["one", "two", "three"] {
-        fs::write(b.dir.join(name), name).unwrap();
-    }
-    let dir = b.dir.to_str().unwrap();
-    let script = format!(
-        "exec 3<{dir}/one 4<{dir}/two 5<{dir}/three; export LISTEN_FDS=2 LISTEN_FDNAMES=a:b LISTEN_PID={pid}; \
-         exec \"$@\""
-    );
-    let root = b.store.path().to_str().unwrap();
-    output("sh", &[&["-c", &script, "sh", bin(), "--root", root], args].concat())
-}
-
-#[test]
-fn sockets_of_a_service_manager() {
-    let script = "for n in 3 4 5 6; do [ ! -e /proc/self/fd/$n ] || eval \"cat <&$n\"; done; \
-                  echo \" $LISTEN_FDS $LISTEN_FDNAMES\"; [ \"$LISTEN_PID\" = $$ ]";
-    let b = Bundle::new(script);
-    b.change(|c| c["process"]["env"].as_array_mut().unwrap().push(json!("LISTEN_FDS=99")));
-    let text = |out: &Output| String::from_utf8_lossy(&out.stdout).into_owned();
-    let run = ["run", "-b", b.dir.to_str().unwrap(), &b.id];
-    for init in ["false", "true"] {
-        b.change(|c| c["annotations"] = json!({"org.shipimg.init": init}));
-        let out = with_sockets(&b, "$$", &run);
-        assert!(out.status.success() && text(&out) == "onetwo 2 a:b\n", "init {init}: {out:?}");
-    }
-    let out = with_sockets(&b, "$$", &[&run[..1], &["--preserve-fds", "1"], &run[1..]].concat());
-    assert!(out.status.success() && text(&out) == "onetwothree 2 a:b\n", "{out:?}");
-    // Another process's sockets are no one's here.
-    let out = with_sockets(&b, "1", &run);
-    assert_eq!(text(&out), " 99 \n", "{out:?}");
-    b.change(|c| c["process"]["args"] = json!(["sleep", "60"]));
-    b.start();
-    let out = with_sockets(&b, "$$", &["exec", &b.id, "sh", "-c", script]);
-    assert!(out.status.success() && text(&out) == "onetwo 2 a:b\n", "{out:?}");
-    assert_eq!(ok(bin(), &["--root", b.store.path().to_str().unwrap(), "list", "-q"]).trim(), b.id);
 }

@@ -58,6 +58,7 @@ mod run_options;
 mod seccomp_agent;
 mod serve;
 mod serve_conformance;
+mod service_manager;
 mod static_binary;
 mod store;
 mod systemd;

@@ -30,7 +30,7 @@ fn lifecycle() {
     assert!(b.store.fails(2, &["start", id]).contains("cannot start an already running container"));
     assert!(b.store.fails(2, &["delete", id]).contains("not stopped: running"));
     let list: Value = serde_json::from_str(&b.store.ok(&["list", "--format", "json"])).unwrap();
-    assert_eq!(list[0]["id"], json!(id));
+    assert_eq!((&list[0]["id"], &list[0]["owner"]), (&json!(id), &json!("root")));
     assert!(b.store.ok(&["list"]).lines().nth(1).unwrap().starts_with(id));
     assert_eq!(b.store.ok(&["list", "-q"]).trim(), id);
     // The trap may not be set yet: the signal is sent until it counts.

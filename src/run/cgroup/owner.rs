@@ -3,6 +3,7 @@
 use super::Cgroup;
 use crate::run::spec::{IdMapping, Mount, Spec};
 use crate::run::{Result, io_error};
+use crate::sys::userns;
 use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::Path;
@@ -19,7 +20,8 @@ impl Cgroup {
     /// [`crate::run::Error::Io`].
     pub fn hand_over(&self, spec: &Spec, uid: u32) -> Result<()> {
         let ([(hierarchy, path)], Some(uid)) = (self.groups(), host_uid(spec, uid)) else { return Ok(()) };
-        if !hierarchy.is_v2() || !is_writable(spec) {
+        // An ordinary user's are the user's.
+        if !hierarchy.is_v2() || !is_writable(spec) || userns::ids() != userns::Ids::Host {
             return Ok(());
         }
         let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| FILES.into());
