@@ -166,8 +166,8 @@ impl Network {
         let names = !self.dns.is_empty() || !self.dns_search.is_empty() || !self.add_host.is_empty();
         for (given, option, fits) in [
             (!self.publish.is_empty(), "--publish", &[Bridge, Pasta][..]),
-            (self.ip.is_some(), "--ip", &[Bridge]),
-            (self.mac.is_some(), "--mac", &[Bridge]),
+            (self.ip.is_some(), "--ip", &[Bridge, Pasta]),
+            (self.mac.is_some(), "--mac", &[Bridge, Pasta]),
             (self.subnet.is_some(), "--subnet", &[Bridge]),
             (names, "--dns, --dns-search and --add-host", &[None, Private, Bridge, Pasta]),
             (self.netns_name.is_some(), "--netns-name", &[None, Private, Bridge]),

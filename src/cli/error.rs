@@ -187,8 +187,11 @@ impl Error {
             Self::Run(run::Error::NotStopped { id, .. } | run::Error::Damaged { id, .. }) => {
                 Some(format!("shipimg delete --force {id}"))
             }
-            Self::Run(run::Error::Sys(sys::Error::NoProgram { program })) if program == "nft" => {
-                Some("apt-get install nftables".to_string())
+            Self::Run(run::Error::Sys(sys::Error::NoProgram { program })) => network_program_hint(program),
+            Self::Run(run::Error::Sys(sys::Error::Program { command, .. }))
+                if command.starts_with("pasta ") =>
+            {
+                Some("shipimg doctor".to_string())
             }
             Self::Debian(debian::Error::NoKeyring { path }) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -206,6 +209,16 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// For a network that lacks its program.
+fn network_program_hint(program: &str) -> Option<String> {
+    let package = match program {
+        "pasta" => "passt",
+        "nft" => "nftables",
+        _ => return None,
+    };
+    Some(format!("sudo apt-get install {package}"))
 }
 
 /// For an ordinary user whose command does not get its user namespace.
@@ -308,5 +321,9 @@ mod tests {
             assert!(launch.hint().is_some_and(|h| h.contains(remedy)), "{remedy}");
         }
         assert_eq!(Error::from(program("mke2fs")).hint(), None);
+        for (name, package) in [("pasta", "passt"), ("nft", "nftables")] {
+            let launch = Error::Launch(Box::new(run::Error::from(program(name)).into()));
+            assert_eq!(launch.hint(), Some(format!("sudo apt-get install {package}")));
+        }
     }
 }

@@ -418,12 +418,13 @@ impl Container {
         Ok(cgroup::likely_places(&path, &name)?.into_iter().map(|(_, group)| group).collect())
     }
 
-    /// Remembers how it ended.
+    /// Remembers how it ended, and lets go of the host's ports.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Timeout`].
     pub(super) fn ended(&self, exit: Exit) -> Result<()> {
         let mut state = self.state()?;
+        state.network.as_ref().map_or(Ok(()), network::ended)?;
         (state.exit, state.finished) = (Some(exit.code()), Some(state::now()));
         state.write(&self.dir)
     }

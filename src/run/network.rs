@@ -5,7 +5,7 @@
 //! | `none` | nothing; loopback is up in a new namespace |
 //! | `private` | a veth pair: `eth0` inside, `ve-…` on the host, both up, no addresses |
 //! | `bridge` | the same with the host's end on the bridge `shipimg0`, see [`bridge`] |
-//! | `pasta` | refused for now |
+//! | `pasta` | `eth0` inside, by a process of the user's on the host, see [`pasta`] |
 //! | `container` | the namespace of another container is joined |
 //!
 //! The host's end of a pair goes with the namespace. What else there is stands in the container's
@@ -17,6 +17,7 @@ mod files;
 mod firewall;
 mod names;
 mod neighbours;
+mod pasta;
 mod ports;
 
 pub use files::Files;
@@ -28,6 +29,7 @@ use crate::sys::netlink::{self, Route, Veth};
 use crate::sys::userns;
 use bridge::{Guest, Inside, Port};
 use neighbours::Neighbour;
+use pasta::Pasta;
 use rustix::fd::{AsFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -47,6 +49,9 @@ pub struct Attached {
     /// The name of its namespace below `/run/netns`.
     #[serde(default)]
     name: Option<String>,
+    /// The process that passes its packets on.
+    #[serde(default)]
+    pasta: Option<Pasta>,
 }
 
 /// What a launch knows of the network before anything is made.
@@ -74,9 +79,6 @@ impl Plan {
         }
         if network.mode == Mode::Bridge && userns::ids() != userns::Ids::Host {
             return Err(Error::Bridge { reason: "it needs root".to_string() });
-        }
-        if network.mode == Mode::Pasta {
-            return Err(Error::Unsupported { what: "the network pasta".into() });
         }
         let joined = network.container.as_deref().map(|id| join(spec, runtime, id)).transpose()?;
         Ok(Self { network, joined })
@@ -134,9 +136,30 @@ impl Plan {
             state.write(dir)?;
             names::bind(name, pid)?;
         }
-        if !matches!(self.network.mode, Mode::Private | Mode::Bridge) {
-            return Ok(Vec::new());
+        match self.network.mode {
+            Mode::None | Mode::Container => Ok(Vec::new()),
+            Mode::Private | Mode::Bridge => self.link(spec, state, dir, pid),
+            Mode::Pasta => self.start_pasta(spec, state, dir, pid).map(|()| Vec::new()),
         }
+    }
+
+    /// Starts pasta for the namespace of `pid`.
+    fn start_pasta(&self, spec: &Spec, state: &mut State, dir: &Path, pid: i32) -> Result<()> {
+        let held = ports::hold(&self.network.publish, &[])?;
+        let publish: Vec<_> = held.iter().map(|(port, _)| *port).collect();
+        state.annotations.extend(annotation(&Network { publish: publish.clone(), ..self.network.clone() }));
+        let mut pasta = Pasta::new(dir);
+        state.network.get_or_insert_default().pasta = Some(pasta.clone());
+        state.write(dir)?;
+        // pasta takes them itself.
+        drop(held);
+        pasta.start(&self.network, spec, &publish, pid)?;
+        state.network.get_or_insert_default().pasta = Some(pasta);
+        state.write(dir)
+    }
+
+    /// Makes the pair to the namespace of `pid`.
+    fn link(&self, spec: &Spec, state: &mut State, dir: &Path, pid: i32) -> Result<Vec<u8>> {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let netns = io_error("open", &path, std::fs::File::open(&path))?;
         let veth = host_name(&state.id, pid);
@@ -160,6 +183,7 @@ impl Plan {
         bridge::attach(&self.network, guest, &mut |port| {
             let inside = port.inside();
             let own = files::hosts_text(&self.network, &names, Some((inside.address, inside.gateway)));
+            let own = own + neighbours::OTHERS;
             io_error("write", &hosts, std::fs::write(&hosts, own))?;
             told = json(&hosts, &inside)?;
             state.network.get_or_insert_default().port = Some(port.clone());
@@ -178,7 +202,7 @@ impl Plan {
             publish: port.publish.clone(),
             ..self.network.clone()
         };
-        Some((NETWORK_ANNOTATION.to_string(), made.annotation()?))
+        annotation(&made)
     }
 
     /// From inside, once the link to the host is there: its end up, with what the host has `told`.
@@ -202,11 +226,20 @@ impl Plan {
     }
 }
 
+/// Once a container has ended: its namespace is to go, in which nobody is any more.
+///
+/// # Errors
+/// [`Error::Timeout`].
+pub fn ended(attached: &Attached) -> Result<()> {
+    attached.pasta.as_ref().map_or(Ok(()), Pasta::end)
+}
+
 /// Takes away what there is of a container's network outside of it.
 ///
 /// # Errors
 /// The failed call.
 pub fn detach(attached: &Attached) -> Result<()> {
+    ended(attached)?;
     attached.name.as_deref().map_or(Ok(()), names::remove)?;
     attached.port.as_ref().map_or(Ok(()), bridge::detach)
 }
@@ -224,6 +257,11 @@ fn join(spec: &mut Spec, runtime: &Runtime, id: &str) -> Result<(PathBuf, OwnedF
         namespace.path = format!("/proc/{}/ns/net", process.pid).into();
     }
     Ok((other.dir().to_path_buf(), pidfd))
+}
+
+/// The annotation, with its name.
+fn annotation(network: &Network) -> Option<(String, String)> {
+    Some((NETWORK_ANNOTATION.to_string(), network.annotation()?))
 }
 
 fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {

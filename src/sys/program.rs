@@ -2,6 +2,7 @@
 
 use super::{Call, Error, Result};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,16 +22,59 @@ pub fn output<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<Vec<u8>> {
     finish(program, args, &mut command)
 }
 
+/// A program that goes into the background by itself when it is ready.
+#[derive(Debug)]
+pub struct Background<'a> {
+    /// What is executed.
+    pub program: &'a str,
+    /// The first word of its command line.
+    pub name: &'a str,
+    /// The others.
+    pub args: &'a [String],
+    /// What it has as standard input and output, or /dev/null.
+    pub files: [Option<File>; 2],
+}
+
+impl Background<'_> {
+    /// The file into which it is to write its process id, its standard error, in memory.
+    pub const PID_FILE: &'static str = "/proc/self/fd/2";
+
+    /// Runs it; gives its process id in the background. It gets nothing else of this process.
+    ///
+    /// # Errors
+    /// As [`output`], also where it tells no process id; the failed call where there is no room for its errors.
+    pub fn start(self) -> Result<i32> {
+        let mut errors = in_memory("errors")?;
+        let copy = errors.try_clone().call(|| "dup".to_string())?;
+        let [input, output] = self.files.map(|file| file.map_or_else(Stdio::null, Stdio::from));
+        let mut command = command(self.program);
+        command.arg0(self.name).args(self.args).env("LC_ALL", "C").stdin(input).stdout(output).stderr(copy);
+        let status = command.status().map_err(|e| spawn_error(self.program, &e))?;
+        let mut bytes = Vec::new();
+        errors.rewind().and_then(|()| errors.read_to_end(&mut bytes)).call(|| "read(errors)".to_string())?;
+        let text = String::from_utf8_lossy(&bytes);
+        // What it has said before is gone, what it has said since follows.
+        match text.lines().next().map(str::parse) {
+            Some(Ok(pid)) if status.success() => Ok(pid),
+            _ => Err(failure(self.program, self.args, status, &text)),
+        }
+    }
+}
+
+/// A file in memory.
+fn in_memory(name: &str) -> Result<File> {
+    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
+    Ok(File::from(fd.call(|| "memfd_create".to_string())?))
+}
+
 /// As [`output`], with `input` on its standard input, which is a file in memory: no thread has to
 /// feed a pipe.
 ///
 /// # Errors
 /// As [`output`]; the failed call where there is no room for the file.
 pub fn fed<A: AsRef<OsStr>>(program: &str, args: &[A], input: &[u8]) -> Result<Vec<u8>> {
-    let name = || "memfd_create".to_string();
-    let fd = rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC).call(name)?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(input).and_then(|()| file.rewind()).call(name)?;
+    let mut file = in_memory("input")?;
+    file.write_all(input).and_then(|()| file.rewind()).call(|| "write(input)".to_string())?;
     let mut command = command(program);
     command.args(args).env("LC_ALL", "C").stdin(file);
     finish(program, args, &mut command)
@@ -54,14 +98,14 @@ pub(super) fn finish<A: AsRef<OsStr>>(program: &str, args: &[A], command: &mut C
     if out.status.success() {
         return Ok(out.stdout);
     }
-    let text = String::from_utf8_lossy(&out.stderr);
-    let text = text.trim();
+    Err(failure(program, args, out.status, &String::from_utf8_lossy(&out.stderr)))
+}
+
+/// The error of a program that has failed and has written `stderr`.
+fn failure<A: AsRef<OsStr>>(program: &str, args: &[A], status: ExitStatus, stderr: &str) -> Error {
+    let text = stderr.trim();
     let start = text.ceil_char_boundary(text.len().saturating_sub(STDERR_TAIL));
-    Err(Error::Program {
-        command: command_line(program, args),
-        status: out.status,
-        stderr: text[start..].to_string(),
-    })
+    Error::Program { command: command_line(program, args), status, stderr: text[start..].to_string() }
 }
 
 /// Runs `program` with `args` and `input` on its standard input, its standard error this
@@ -152,6 +196,16 @@ mod tests {
         let e = output("sh", &["-c", "echo broken >&2; exit 3"]).unwrap_err();
         assert!(e.to_string().ends_with("exit status: 3: broken"), "{e}");
         assert_eq!(fed::<&str>("cat", &[], b"in").unwrap(), b"in");
+        let background = |script: &str| {
+            let args = ["-c".to_string(), script.to_string()];
+            Background { program: "sh", name: "x/sh", args: &args, files: [None, None] }.start()
+        };
+        let script = format!("test $0 = x/sh && echo before >&2; echo 7 >{}", Background::PID_FILE);
+        assert_eq!(background(&script).unwrap(), 7);
+        for failing in ["echo 7; echo broken >&2; exit 3", "echo broken >&2"] {
+            let e = background(failing).unwrap_err();
+            assert!(e.to_string().ends_with(": broken"), "{e}");
+        }
         let e = output::<&str>("no-such-program-here", &[]).unwrap_err();
         assert_eq!(e.to_string(), "program no-such-program-here not found");
     }

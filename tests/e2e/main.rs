@@ -43,6 +43,7 @@ mod killed;
 mod limits;
 mod mkimg;
 mod network;
+mod network_pasta;
 mod output;
 mod owners;
 mod pull;

@@ -100,7 +100,7 @@ fn said(address: &str) -> String {
 }
 
 /// Sends something by UDP from `client` to `address`, and back from `server`, where it arrives.
-fn by_udp(client: &UdpSocket, address: &str, server: &UdpSocket) {
+pub fn by_udp(client: &UdpSocket, address: &str, server: &UdpSocket) {
     for socket in [client, server] {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }

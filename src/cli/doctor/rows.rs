@@ -313,8 +313,25 @@ impl Ground {
             )
             .not_needed(),
             Row::new("packet filter", "run --net bridge", nft, "apt-get install nftables").not_needed(),
+            pasta().not_needed(),
         ]
     }
+}
+
+/// `--net pasta`: the program, and the device by which it makes the interface.
+fn pasta() -> Row {
+    let tun = Path::new("/dev/net/tun");
+    let opened = fs::File::options().read(true).write(true).open(tun).map(drop);
+    let tried = if trial::has_program("pasta") {
+        opened.call(|| format!("open({})", tun.display()))
+    } else {
+        Err(sys::Error::NoProgram { program: "pasta".into() })
+    };
+    let remedy = match &tried {
+        Err(sys::Error::NoProgram { .. }) => "apt-get install passt",
+        _ => "sudo modprobe tun && sudo chmod 666 /dev/net/tun",
+    };
+    Row::new("pasta", "run", tried, remedy)
 }
 
 /// All subordinate ids of the user, or for root a range that is always its own; how many there are.

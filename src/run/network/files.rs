@@ -4,7 +4,7 @@
 //! has in their places, a link too: nothing is ever written through it.
 
 use super::super::{Result, io_error, spec::Spec};
-use super::neighbours::OTHERS;
+use super::pasta;
 use crate::bundle::network::{Mode, Network, host_name};
 use crate::sys::inroot::Root;
 use crate::sys::mountfd::Tree;
@@ -53,7 +53,8 @@ impl Files {
             }
         } else {
             if on_a_network || !network.add_host.is_empty() {
-                files.write(dir, "/etc/hosts", &hosts_text(network, &names, None))?;
+                let host = pasta::addresses(network).filter(|_| network.mode == Mode::Pasta);
+                files.write(dir, "/etc/hosts", &hosts_text(network, &names, host))?;
             }
             if on_a_network || !network.dns.is_empty() || !network.dns_search.is_empty() {
                 files.write(dir, "/etc/resolv.conf", &resolv_conf(network, spec))?;
@@ -149,26 +150,23 @@ fn hostname(names: &[String]) -> String {
     names.first().map_or_else(String::new, |name| format!("{name}\n"))
 }
 
-/// The hosts file: on the bridge with an address and room for the others.
+/// The hosts file, where they are known with the addresses of the container and of the host.
 #[must_use]
-pub fn hosts_text(network: &Network, names: &[String], on_bridge: Option<(Ipv4Addr, Ipv4Addr)>) -> String {
+pub fn hosts_text(network: &Network, names: &[String], at: Option<(Ipv4Addr, Ipv4Addr)>) -> String {
     let mut text = "127.0.0.1\tlocalhost\n\
                     ::1\tlocalhost ip6-localhost ip6-loopback\n\
                     ff02::1\tip6-allnodes\n\
                     ff02::2\tip6-allrouters\n"
         .to_string();
     for host in &network.add_host {
-        let address = host.address.or(on_bridge.map(|(_, gateway)| IpAddr::V4(gateway)));
+        let address = host.address.or(at.map(|(_, gateway)| IpAddr::V4(gateway)));
         if let Some(address) = address {
             let _ = writeln!(text, "{address}\t{}", host.name);
         }
     }
     if !names.is_empty() {
-        let own = on_bridge.map_or(Ipv4Addr::new(127, 0, 1, 1), |(address, _)| address);
+        let own = at.map_or(Ipv4Addr::new(127, 0, 1, 1), |(address, _)| address);
         let _ = writeln!(text, "{own}\t{}", names.join(" "));
-    }
-    if on_bridge.is_some() {
-        text.push_str(OTHERS);
     }
     text
 }
@@ -182,7 +180,11 @@ fn resolv_conf(network: &Network, spec: &Spec) -> String {
     });
     // In the host's namespace its local name server is there, too.
     let local = !spec.has_namespace("network");
-    let (text, found) = resolv_conf_of(network, &hosts, local);
+    let (mut text, mut found) = resolv_conf_of(network, &hosts, local);
+    if !found && network.mode == Mode::Pasta && resolv_conf_of(network, &hosts, true).1 {
+        let dns = vec![pasta::NAME_SERVER.into()];
+        (text, found) = resolv_conf_of(&Network { dns, ..network.clone() }, &hosts, local);
+    }
     if !found {
         tracing::warn!("the host has no name server that a container reaches; --dns names one");
     }
@@ -291,8 +293,8 @@ mod tests {
         };
         let at = (Ipv4Addr::new(10, 129, 0, 2), Ipv4Addr::new(10, 129, 0, 1));
         let text = hosts_text(&network, &names("web", "w"), Some(at));
-        let end = format!("10.0.0.9\tdb\n10.129.0.1\tup\n10.129.0.2\tw web\n{OTHERS}");
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with(&end), "{text}");
+        let end = "10.0.0.9\tdb\n10.129.0.1\tup\n10.129.0.2\tw web\n";
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with(end), "{text}");
         assert!(hosts_text(&network, &names("web", ""), None).ends_with("10.0.0.9\tdb\n127.0.1.1\tweb\n"));
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{TestStore, collect, failed, need_root, ok, output, succeeded};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -42,6 +43,25 @@ impl Host {
     /// Its name below `/run/netns`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The path of its namespace.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// The processes of programs with this name on it, whoever runs them.
+    pub fn processes(&self, program: &str) -> Vec<i32> {
+        let own = fs::metadata(self.path()).unwrap().ino();
+        let is_here = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let first = line.split(|b| *b == 0).next().unwrap_or_default();
+            let netns = fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino());
+            first.rsplit(|b| *b == b'/').next() == Some(program.as_bytes())
+                && netns.is_ok_and(|ino| ino == own)
+        };
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_here).collect()
     }
 
     /// shipimg with the network namespace of this host alone; mounts and control groups are the machine's.

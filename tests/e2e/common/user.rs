@@ -106,7 +106,23 @@ impl User {
     /// A program to be run as this user, at home, with the environment of a login.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.uid(self.uid).gid(self.gid).env_clear().current_dir(self.home()).stdin(Stdio::null());
+        command.uid(self.uid).gid(self.gid);
+        self.log_in(&mut command);
+        command
+    }
+
+    /// `shipimg` in the network namespace `netns`, mounts and control groups are the machine's.
+    pub fn shipimg_on(&self, netns: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={netns}"));
+        command.arg(format!("--setgid={}", self.gid)).arg(format!("--setuid={}", self.uid)).arg(self.bin());
+        self.log_in(&mut command);
+        command
+    }
+
+    /// Gives a command the environment of a login.
+    fn log_in(&self, command: &mut Command) {
+        command.env_clear().current_dir(self.home()).stdin(Stdio::null());
         command.envs([("USER", &self.name), ("LOGNAME", &self.name)]);
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("SHELL", "/bin/sh").env("HOME", self.home());
         for (name, folder) in
@@ -115,16 +131,14 @@ impl User {
             command.env(format!("XDG_{name}"), self.home().join(folder));
         }
         command.env("XDG_RUNTIME_DIR", self.home().join("run"));
-        command
+        if self.single {
+            command.env("SHIPIMG_SINGLE_ID", "true");
+        }
     }
 
     /// `shipimg`, to add arguments to; its store is [`User::store`].
     pub fn shipimg(&self) -> Command {
-        let mut command = self.command(self.bin());
-        if self.single {
-            command.env("SHIPIMG_SINGLE_ID", "true");
-        }
-        command
+        self.command(self.bin())
     }
 
     /// Runs shipimg; gives what it did.
