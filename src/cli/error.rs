@@ -188,6 +188,9 @@ impl Error {
                 Some(format!("shipimg delete --force {id}"))
             }
             Self::Run(run::Error::Sys(sys::Error::NoProgram { program })) => network_program_hint(program),
+            Self::Run(run::Error::NotHandedDown { .. }) => {
+                Some("systemd-run --user --scope shipimg run …".to_string())
+            }
             Self::Run(run::Error::Sys(sys::Error::Program { command, .. }))
                 if command.starts_with("pasta ") =>
             {

@@ -4,7 +4,8 @@
 //! `/sys/fs/cgroup`. An absolute `cgroupsPath` is taken from each hierarchy's root; any
 //! other, or the container's own name, from the caller's own group on version 1, so that its
 //! limits hold, and from the root on version 2, where groups with processes have no
-//! children. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
+//! children; for an ordinary user from the nearest group above the caller's own that was handed
+//! down to the user and has no processes. Version 2 is entered by clone3 itself; entering version 1 waits in the kernel
 //! for milliseconds the first time and is left to the parent, beside the mounts.
 //!
 //! With systemd as the manager the groups are those of a scope (`unit`).
@@ -104,12 +105,31 @@ pub fn places(cgroups_path: &str, name: &str) -> Result<Vec<(Hierarchy, PathBuf)
         return Err(Error::Invalid { field: "linux.cgroupsPath".into(), reason });
     }
     let place = |h: Hierarchy| {
-        let from_root = wanted.is_absolute() || h.is_v2();
-        let inside = if from_root { wanted.to_path_buf() } else { h.own.join(wanted) };
-        let path = h.mount.join(inside.strip_prefix("/").unwrap_or(&inside));
+        let base = if h.is_v2() { handed_down(&h).unwrap_or_else(|| "/".into()) } else { h.own.clone() };
+        // An absolute one stays what it is.
+        let path = below_mount(&h, &base.join(wanted));
         (h, path)
     };
     Ok(hierarchies()?.into_iter().map(place).collect())
+}
+
+fn below_mount(h: &Hierarchy, group: &Path) -> PathBuf {
+    h.mount.join(group.strip_prefix("/").unwrap_or(group))
+}
+
+/// The nearest version 2 group above this process's own that an ordinary user may make groups in
+/// and move processes below (cgroup-v2.rst, Delegation); one with processes hands no
+/// controllers down. None for root, who needs none.
+fn handed_down(h: &Hierarchy) -> Option<PathBuf> {
+    if userns::ids() == userns::Ids::Host {
+        return None;
+    }
+    let fits = |group: &Path| {
+        let procs = group.join("cgroup.procs");
+        let may = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+        may(group) && may(&procs) && fs::read(&procs).is_ok_and(|pids| pids.is_empty())
+    };
+    h.own.ancestors().find(|group| fits(&below_mount(h, group))).map(Path::to_path_buf)
 }
 
 /// Where the groups of a container are that nothing else tells of: those of a scope where

@@ -120,6 +120,12 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// A limit of an ordinary user, who has no control group with the controller for it.
+    #[error("control group file {file}: no control group with it was handed down to this user")]
+    NotHandedDown {
+        /// Which file.
+        file: String,
+    },
     /// Not a container's id.
     #[error("invalid container ID {id:?}: letters, digits and _ + - . only, no more than 255")]
     BadId {
@@ -257,7 +263,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io { source, .. } => Kind::of_io(source),
-            Self::Unsupported { .. } => Kind::Unsupported,
+            Self::Unsupported { .. } | Self::NotHandedDown { .. } => Kind::Unsupported,
             Self::NoContainer { .. } | Self::Exec { code: 127, .. } => Kind::Missing,
             Self::Config { .. }
             | Self::Damaged { .. }

@@ -23,6 +23,7 @@ mod callers;
 mod debian_http;
 mod debian_keys;
 mod debian_scripts;
+mod delegated;
 mod detached;
 mod doctor;
 mod drivers;

@@ -6,6 +6,7 @@
 use super::{Hierarchy, devices};
 use crate::run::spec::{Resources, Throttle};
 use crate::run::{Error, Result, io_error};
+use crate::sys::userns;
 use std::path::{Path, PathBuf};
 
 /// The controllers that `linux.resources` has something for, devices apart.
@@ -43,7 +44,7 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
                 if is_default_swap(&name, &content) || name.contains(".rsvd.") {
                     continue;
                 }
-                return Err(Error::Unsupported { what: format!("control group file {name}") });
+                return Err(missing(&name));
             };
             match std::fs::write(&path, &content) {
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => again.push((path, content)),
@@ -56,18 +57,30 @@ pub fn apply(groups: &[(Hierarchy, PathBuf)], resources: &Resources) -> Result<(
     }
     for (name, content) in &resources.unified {
         let Some(group) = v2.filter(|_| !name.contains('/')) else {
-            return Err(Error::Unsupported { what: format!("control group file {name}") });
+            return Err(missing(name));
         };
         let path = group.join(name);
         for line in content.lines() {
             io_error("write", &path, std::fs::write(&path, line))?;
         }
     }
+    if userns::ids() != userns::Ids::Host {
+        // Devices are root's to give; an ordinary user's containers have no others than the user.
+        return Ok(());
+    }
     match (v1("devices"), v2) {
         (Some(group), _) => devices::apply_v1(group, &resources.devices),
         (None, Some(group)) => devices::apply_v2(group, &resources.devices),
         (None, None) => Ok(()),
     }
+}
+
+/// Why a limit cannot be set whose file is not there.
+fn missing(name: &str) -> Error {
+    if userns::ids() == userns::Ids::Host {
+        return Error::Unsupported { what: format!("control group file {name}") };
+    }
+    Error::NotHandedDown { file: name.to_string() }
 }
 
 /// Refuses a limit of memory below what the group uses already, as version 1 does by itself.
