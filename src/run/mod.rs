@@ -5,6 +5,8 @@
 //!   state.json                      see [`state::State`]; replaced by rename
 //!   config.json                     the bundle's, as it was at `create`
 //!   start, report                   fifos, there until the container is started
+//!   bundle                          link to a bundle that goes with the container
+//!   log.json, attach                what it has printed, and the socket of its keeper
 //!   etc/                            files that are mounted into its /etc, see [`network`]
 //! ```
 //!
@@ -58,6 +60,7 @@ mod reaper;
 mod seccomp;
 mod sockets;
 pub mod spec;
+mod start;
 mod state;
 mod sync;
 mod sysctl;
