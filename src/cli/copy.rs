@@ -3,12 +3,11 @@
 use super::export::archive_target;
 use super::import::{archive_source, source_date};
 use super::transfer::{Connections, Report, Selection};
-use super::{Context, Result};
+use super::{Context, Result, tidily};
 use crate::archive::{self, Reader, Writer};
 use crate::layer::Coding;
 use crate::registry::{self, Credentials};
 use crate::store::Store;
-use crate::sys::signal;
 use crate::transfer::{FromArchive, FromRegistry, FromStore, Location, Options, Platforms, Sink, Source};
 use crate::transfer::{ToArchive, ToRegistry, ToStore};
 use std::path::Path;
@@ -57,12 +56,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         // What is written beside a target of the user's is taken away also after a signal.
-        signal::put_off();
-        let copied = self.copy(context);
-        if copied.is_err() {
-            signal::give_in();
-        }
-        copied.map(|()| ExitCode::SUCCESS)
+        tidily(|| self.copy(context))
     }
 
     fn copy(&self, context: &Context) -> Result<()> {

@@ -1,9 +1,8 @@
 //! `shipimg cp`: files into a container and out of it.
 
-use super::{Context, Result, create, export};
+use super::{Context, Result, create, export, tidily};
 use crate::layer::compression_of;
 use crate::run::{Container, Copy, Status};
-use crate::sys::signal;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -66,12 +65,7 @@ impl Args {
 
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         // What is half-made is taken away.
-        signal::put_off();
-        let copied = self.copy(context);
-        if copied.is_err() {
-            signal::give_in();
-        }
-        copied.map(|()| ExitCode::SUCCESS)
+        tidily(|| self.copy(context))
     }
 
     fn copy(&self, context: &Context) -> Result<()> {

@@ -3,11 +3,10 @@
 use super::back::{unpack, write_options};
 use super::import::{platforms, source_date};
 use super::progress::{Progress, Style};
-use super::{Context, Result};
+use super::{Context, Result, tidily};
 use crate::archive::{self, Kind, Target, Writer};
 use crate::oci::{Name, Platform};
 use crate::store::Store;
-use crate::sys::signal;
 use crate::transfer::{self, FromStore, Platforms, ToArchive};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -67,18 +66,16 @@ impl Args {
         }
         let target = archive_target(self.output.as_deref().unwrap_or(Path::new("-")))?;
         // The workspace lies in a folder of the user's, where no later command may come to sweep.
-        signal::put_off();
-        let store = context.store()?;
-        let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
-        let exported = match self.kind {
-            Kind::Rootfs => self.rootfs(&store, &target),
-            _ => self.images(&store, &target, &progress),
-        };
-        progress.clear();
-        if exported.is_err() {
-            signal::give_in();
-        }
-        exported.map(|()| ExitCode::SUCCESS)
+        tidily(|| {
+            let store = context.store()?;
+            let progress = Progress::new(if self.quiet { Style::None } else { self.progress });
+            let exported = match self.kind {
+                Kind::Rootfs => self.rootfs(&store, &target),
+                _ => self.images(&store, &target, &progress),
+            };
+            progress.clear();
+            exported
+        })
     }
 
     fn images(&self, store: &Store, target: &Target, progress: &Progress) -> Result<()> {

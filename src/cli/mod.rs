@@ -85,7 +85,7 @@ mod wait;
 pub use error::Error;
 
 use crate::store::{Limits, Store, mount_backing};
-use crate::sys::{self, Call, process, userns};
+use crate::sys::{self, Call, process, signal, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -425,6 +425,17 @@ pub fn main() -> ExitCode {
         }
         report(&e)
     })
+}
+
+/// Does work that looks whether a signal has come and takes away what is half-made then; this
+/// process ends by that signal afterwards.
+fn tidily(work: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
+    signal::put_off();
+    let done = work();
+    if done.is_err() {
+        signal::give_in();
+    }
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Says what went wrong; gives the exit code.

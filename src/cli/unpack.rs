@@ -6,14 +6,14 @@
 //! of the files, named after the image's digest.
 
 use super::pulling::{Found, Pulling};
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, tidily};
 use crate::bundle::{self, RECORD, Unpacked};
 use crate::layer::{self, Contents, Options, Owners};
 use crate::oci::{Image, Name, Platform};
 use crate::store::{self, Store};
 use crate::sys::dir::Dir;
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, signal, userns};
+use crate::sys::{self, Call, userns};
 use crate::transfer::Platforms;
 use crate::tree::mtree::Manifest;
 use rustix::fs::{CWD, Mode};
@@ -67,12 +67,7 @@ fn manifest_file(text: &str) -> std::result::Result<ManifestFile, String> {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         // The workspace lies in a folder of the user's, where no later command may come to sweep.
-        signal::put_off();
-        let unpacked = self.unpack(context);
-        if unpacked.is_err() {
-            signal::give_in();
-        }
-        unpacked.map(|()| ExitCode::SUCCESS)
+        tidily(|| self.unpack(context))
     }
 
     fn unpack(&self, context: &Context) -> Result<()> {

@@ -55,6 +55,21 @@ fn nothing_left(store: &TestStore, areas: &[&str], what: &str) {
     assert!(!loops.contains(path), "{what}: {loops}");
 }
 
+/// Lists containers, and does `besides`, until nothing is left of them, for ten seconds at most.
+fn settle(store: &TestStore, besides: &dyn Fn()) {
+    let end = Instant::now() + Duration::from_secs(10);
+    let left =
+        |area: &&str| fs::read_dir(store.path().join("shipimg").join(area)).is_ok_and(|d| d.count() > 0);
+    loop {
+        store.ok(&["list"]);
+        besides();
+        if !["tmp", "containers", "bundles"].iter().any(left) || Instant::now() > end {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs `args` once to the end for its time, then kills it `kills` times, each at a random point
 /// of its part of that time; `again` cleans and works after each.
 fn killed(store: &TestStore, kills: u32, args: &[&str], fresh: impl Fn(), again: impl Fn(&str)) {
@@ -185,15 +200,7 @@ fn a_run() {
         || (),
         |what| {
             // The container ends with the command that it belongs to, some milliseconds later.
-            let end = Instant::now() + Duration::from_secs(10);
-            loop {
-                store.ok(&["list"]);
-                let left = |area| fs::read_dir(store.path().join("shipimg").join(area)).unwrap().count();
-                if left("containers") == 0 && left("tmp") == 0 || Instant::now() > end {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            settle(&store, &|| ());
             nothing_left(&store, &["tmp", "containers", "bundles"], what);
             assert_eq!(
                 store.ok(&["run", "--name", "victim", &name, "--", "/bin/busybox", "echo", "lives"]),
@@ -224,18 +231,11 @@ fn a_detached_run() {
         &args,
         || (),
         |what| {
-            let end = Instant::now() + Duration::from_secs(10);
-            loop {
-                store.ok(&["list"]);
+            settle(&store, &|| {
                 if begun() {
                     store.ok(&["delete", "--force", "victim"]);
                 }
-                let left = |area| fs::read_dir(store.path().join("shipimg").join(area)).unwrap().count();
-                if areas.iter().all(|area| left(area) == 0) || Instant::now() > end {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            });
             nothing_left(&store, &areas, what);
         },
     );
