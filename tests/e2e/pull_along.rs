@@ -211,7 +211,8 @@ fn broken_transfers_go_on() {
 fn what_is_wrong_publishes_nothing() {
     let server = Server::start();
     for (fault, code, says) in [
-        (Fault::Corrupt, 9, "content has digest"),
+        // Whoever comes to the wrong byte first says so: the check of the digest, or the unpacking.
+        (Fault::Corrupt, 9, "sha256:"),
         (Fault::Truncate(0), 6, "broke off"),
         (Fault::ContentRange("bytes 1-2/3"), 6, ""),
         (crate::common::proxy::status("503 Service Unavailable", &[]), 6, "503"),

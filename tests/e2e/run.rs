@@ -475,8 +475,16 @@ fn refuses_what_it_cannot_do() {
     let b = Bundle::new("true");
     let dir = b.dir.to_str().unwrap();
     assert!(b.store.fails(125, &["run", "-b", dir, &b.id, "--systemd-cgroup"]).contains("systemd"));
+    // With the module it is the kernel that knows no such profile.
+    let enabled =
+        fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+    let no_profile = if enabled {
+        "the kernel knows no profile \"x\""
+    } else {
+        "process.apparmorProfile \"x\" without AppArmor"
+    };
     for (path, value, word) in [
-        ("/process/apparmorProfile", json!("x"), "process.apparmorProfile \"x\" without AppArmor"),
+        ("/process/apparmorProfile", json!("x"), no_profile),
         ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel \"a:b:c\" without SELinux"),
         ("/linux/mountLabel", json!("a:b:c"), "linux.mountLabel \"a:b:c\" without SELinux"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
