@@ -85,7 +85,7 @@ mod wait;
 pub use error::Error;
 
 use crate::store::{Limits, Store, mount_backing};
-use crate::sys::{self, Call, process, signal, userns};
+use crate::sys::{self, Call, process, selfexe, signal, userns};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -400,6 +400,11 @@ impl Context {
 /// Parses the command line, runs the command, reports an error; gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().any(|word| ["run", "create", "exec"].iter().any(|command| word == *command)) {
+        // It executes this program anew, which is better done before the command line, whose parsing
+        // takes most of a launch's first millisecond, is read. The commands see to it in any case.
+        let _ = selfexe::protect();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

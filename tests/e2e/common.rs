@@ -137,8 +137,12 @@ impl TestStore {
 }
 
 impl Drop for TestStore {
-    /// Takes away what a failed test left mounted, so that the folder can go.
+    /// Takes away what a failed test left running and mounted, so that the folder can go.
     fn drop(&mut self) {
+        let left = std::fs::read_dir(self.path().join("shipimg/containers")).into_iter().flatten().flatten();
+        for container in left {
+            self.output(&["delete".as_ref(), "--force".as_ref(), container.file_name().as_os_str()]);
+        }
         unmount_below(self.path());
     }
 }
