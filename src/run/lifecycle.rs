@@ -179,6 +179,9 @@ impl Runtime {
         }
         for id in names {
             let container = Container { dir: self.dir.join(&id), id };
+            if state::is_settled(&container.dir) {
+                continue;
+            }
             let Some(lock) = container.try_lock() else { continue };
             let abandoned = match State::read(&container.dir) {
                 Ok(state) => !state.complete || (state.owned && state.pidfd().is_none()),

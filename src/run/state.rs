@@ -7,8 +7,13 @@ use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// The mode of a settled container's state beyond the owner's.
+const READABLE: u32 = 0o044;
 /// The version of the runtime-spec that state and lifecycle follow.
 pub const OCI_VERSION: &str = "1.2.0";
 
@@ -142,14 +147,18 @@ impl State {
         serde_json::from_slice(&text).map_err(|source| Error::Config { path, source })
     }
 
-    /// Replaces `state.json`.
+    /// Replaces `state.json`. All may read that of a container that is nobody's to take away, so
+    /// that a look at its mode is enough for [`is_settled`].
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, dir: &Path) -> Result<()> {
         let (path, new) = (dir.join("state.json"), dir.join("state.new"));
         let text = serde_json::to_vec(self).map_err(|source| Error::Config { path: path.clone(), source })?;
-        io_error("write", &new, std::fs::write(&new, text))?;
+        let mode = if self.complete && !self.owned { 0o600 | READABLE } else { 0o600 };
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(mode).open(&new);
+        io_error("write", &new, file.and_then(|mut file| file.write_all(&text)))?;
         io_error("rename", &new, std::fs::rename(&new, &path))
     }
 
@@ -195,6 +204,13 @@ impl State {
         }
         document
     }
+}
+
+/// Whether the container in `dir` is one that no sweep takes away, as far as that can be told
+/// without reading.
+#[must_use]
+pub fn is_settled(dir: &Path) -> bool {
+    std::fs::metadata(dir.join("state.json")).is_ok_and(|meta| meta.mode() & READABLE == READABLE)
 }
 
 /// Checks that `id` can be a folder's name and nothing else.
