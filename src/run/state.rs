@@ -148,7 +148,7 @@ impl State {
     }
 
     /// Replaces `state.json`. All may read that of a container that is nobody's to take away, so
-    /// that a look at its mode is enough for [`is_settled`].
+    /// that a sweep knows it by its mode.
     ///
     /// # Errors
     /// [`Error::Io`].
