@@ -243,8 +243,13 @@ impl Store {
                 made => io_error("create", &dir, made)?,
             }
         }
-        if !is_layout {
-            blob::write_atomic(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if !is_layout
+            && let Err(e) =
+                blob::write_atomic(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+            // The first prune of a store that others make at the same moment takes new files away.
+            && !store.check_layout()?
+        {
+            return Err(e);
         }
         sys::workspace::sweep(&root.join("shipimg/tmp"))?;
         Ok(store)
