@@ -37,7 +37,7 @@ pub struct Options {
     pid_file: Option<PathBuf>,
     /// Pass on this many descriptors after the standard streams
     #[arg(long, default_value_t = 0, value_name = "N")]
-    preserve_fds: u32,
+    pub preserve_fds: u32,
     /// Move the root instead of pivoting it (for a root on a ramdisk)
     #[arg(long)]
     no_pivot: bool,

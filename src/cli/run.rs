@@ -14,7 +14,7 @@ use super::target::{self, Target};
 use super::{Context, Error, Result, settings};
 use crate::bundle::{self, Bundle, Origin};
 use crate::rootfs::Access;
-use crate::run::{self, Bounds, Keep, Launch, Notify, Reserved, Runtime};
+use crate::run::{self, Bounds, Held, Keep, Launch, Notify, Runtime};
 use crate::store::Store;
 use crate::sys::selfexe;
 use crate::transfer::Platforms;
@@ -105,13 +105,13 @@ pub enum Usage {
 /// What to launch, where, and what goes away after it.
 struct Plan {
     launch: Launch,
-    place: Option<Reserved>,
+    held: Option<Held>,
     throw_away: Option<Bundle>,
 }
 
 impl Plan {
     fn of(launch: Launch) -> Self {
-        Self { launch, place: None, throw_away: None }
+        Self { launch, held: None, throw_away: None }
     }
 }
 
@@ -146,19 +146,19 @@ impl Args {
         {
             return Err(Usage::Own(own).into());
         }
+        if self.detach && self.options.bundle.is_none() && self.options.preserve_fds > 0 {
+            return Err(Usage::Held.into());
+        }
         let containers = context.runtime()?;
         let (keep, detach, print, runtime) =
             (self.keep, self.detach, self.print_config, self.runtime.clone());
         let (kept, kept_as) = (self.options.bundle.is_none(), self.kept_as());
-        let Plan { launch, place, throw_away } = self.plan(&context.store()?, &containers)?;
-        if throw_away.is_none() && place.is_none() {
+        let Plan { launch, held, throw_away } = self.plan(&context.store()?, &containers)?;
+        if throw_away.is_none() && held.is_none() {
             create::mount(&launch.bundle)?;
         }
         if detach && kept {
-            if launch.preserve_fds > 0 {
-                return Err(Usage::Held.into());
-            }
-            launch.detach(&containers, place, kept_as)?;
+            launch.detach(&containers, held, kept_as)?;
             writeln!(std::io::stdout(), "{}", launch.id)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -180,7 +180,7 @@ impl Args {
         } else if let Some(runtime) = runtime {
             launch.hand_over(&runtime).map_err(Error::from).map(Some)
         } else {
-            launch.run(&containers, place, keep).map_err(Error::from).map(Some)
+            launch.run(&containers, held, keep).map_err(Error::from).map(Some)
         };
         if let Some(bundle) = throw_away {
             bundle.remove()?;
@@ -279,17 +279,17 @@ impl Args {
             // Nothing of the host is changed for that.
             settings.mounts = settings.mounts.iter().map(bundle::plain).collect();
         }
-        let place = if self.detach || self.keep { Some(containers.reserve(&name)?) } else { None };
-        let bundle = match &place {
-            Some(place) => {
-                place.owns(&Bundle::place(store, &name)?)?;
+        let held = if self.detach || self.keep { Some(containers.reserve(&name)?) } else { None };
+        let bundle = match &held {
+            Some(held) => {
+                held.owns(&Bundle::place(store, &name)?)?;
                 Bundle::for_container(store, &name, origin, driver, &settings)?
             }
             None => Bundle::throw_away(store, &name, origin, driver, &settings)?,
         };
         self.options = self.options.of(bundle.path());
         let launch = Launch { args: Vec::new(), ..self.launch_as(name, None)? };
-        Ok(Plan { launch, throw_away: place.is_none().then_some(bundle), place })
+        Ok(Plan { launch, throw_away: held.is_none().then_some(bundle), held })
     }
 
     /// Whether the program gets a terminal: as asked for, else where there is one.

@@ -7,7 +7,7 @@
 use super::lifecycle::Container;
 use super::log::Stream;
 use super::terminal::{is_readable, typed, write_out};
-use super::{Error, Result};
+use super::{Error, Result, watch};
 use crate::sys::Call;
 use crate::sys::pty::{self, Raw};
 use crate::sys::signal::{self, Signals};
@@ -19,7 +19,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, recv, send, socket_with,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest packet, in bytes.
@@ -147,14 +147,21 @@ impl Socket {
     }
 }
 
-/// A socket and its address, which is valid as long as the folder is open: a path may be longer
-/// than an address can be (unix(7)).
+/// The path of `name` in the folder `dir`, short enough for an address (unix(7)), as long as the
+/// folder is open.
+///
+/// # Errors
+/// The failed open(2) call.
+pub fn short_path(dir: &Path, name: &str) -> Result<(PathBuf, OwnedFd)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(dir, flags, Mode::empty()).call(|| format!("open({})", dir.display()))?;
+    Ok((format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into(), folder))
+}
+
+/// A socket and its address, which is valid as long as the folder is open.
 fn socket_in(dir: &Path, flags: SocketFlags) -> Result<(OwnedFd, SocketAddrUnix, OwnedFd)> {
-    let call = || format!("open({})", dir.display());
-    let folder = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .call(call)?;
-    let path = format!("/proc/self/fd/{}/attach", folder.as_raw_fd());
-    let address = SocketAddrUnix::new(path).call(call)?;
+    let (path, folder) = short_path(dir, "attach")?;
+    let address = SocketAddrUnix::new(path).call(|| format!("open({})", dir.display()))?;
     let flags = flags | SocketFlags::CLOEXEC;
     let fd =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).call(|| "socket".to_string())?;
@@ -203,7 +210,7 @@ impl Container {
             while let Some(number) = signals.next() {
                 match number {
                     libc::SIGWINCH => client.fit(),
-                    libc::SIGCHLD | libc::SIGPIPE | libc::SIGTTIN | libc::SIGTTOU | libc::SIGURG => {}
+                    number if watch::is_own(number) => {}
                     _ => drop(signal::send(pidfd.as_fd(), number)),
                 }
             }

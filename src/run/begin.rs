@@ -3,19 +3,18 @@
 use super::create::{Gate, Launch, Manner, Prepared, Running, pipe, read_all};
 use super::health::{self, Check};
 use super::keeper::Streams;
-use super::lifecycle::{Container, Reserved, Runtime, end};
+use super::lifecycle::{Container, Held, Runtime, end};
 use super::state::Status;
 use super::sync::decode;
-use super::terminal::{Exit, Relay};
+use super::terminal::{Exit, Relay, console};
 use super::watch::{self, Duty};
 use super::{Error, Result, hooks, io_error};
+use crate::oci::Health;
 use crate::sys::signal::Signals;
 use crate::sys::{Call, pty};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,6 +25,8 @@ pub struct Begun {
     signals: Signals,
     /// The driving end of its terminal.
     pub master: Option<OwnedFd>,
+    /// How its health is to be checked.
+    pub health: Option<Health>,
     cgroups: Vec<PathBuf>,
     remove: bool,
 }
@@ -33,7 +34,7 @@ pub struct Begun {
 impl Begun {
     /// The container.
     pub fn container(&self) -> &Container {
-        &self.running.container
+        self.running.held.container()
     }
 
     /// Waits for its end, for `limit` at most; then it is killed.
@@ -54,22 +55,25 @@ impl Begun {
             Ok(exit) => exit,
             Err(e) => return Err(self.abandon(e)),
         };
-        let (container, lock) = (&self.running.container, &self.running.lock);
-        match lock {
-            Some(lock) if self.remove => container.destroy(lock)?,
-            _ => container.ended(exit)?,
+        let held = self.running.held;
+        if self.remove {
+            held.destroy()?;
+        } else {
+            let remembered = held.container().ended(exit);
+            held.keep();
+            remembered?;
         }
         Ok(exit)
     }
 
     /// Ends and deletes it, for `reason`.
     pub fn abandon(self, reason: Error) -> Error {
-        let Running { container, lock, child } = self.running;
-        let ended = end(container.id(), &child.pidfd, &self.cgroups);
+        let Running { held, child } = self.running;
+        let ended = end(held.container().id(), &child.pidfd, &self.cgroups);
         let _ = watch::reap(child.pidfd.as_fd());
-        let gone = ended.and_then(|()| lock.map_or(Ok(()), |lock| container.destroy(&lock)));
-        if let Err(e) = gone {
+        if let Err(e) = ended {
             tracing::warn!("{e}");
+            held.keep();
         }
         reason
     }
@@ -81,13 +85,14 @@ impl Launch {
     ///
     /// # Errors
     /// As [`Self::create`] and [`Container::start`].
-    pub fn run(&self, runtime: &Runtime, place: Option<Reserved>, keep: bool) -> Result<Exit> {
-        let prepared = self.prepare(runtime, place.is_some())?;
-        let mut begun = self.begin(runtime, &prepared, place, None, !keep)?;
-        let master = begun.master.take();
+    pub fn run(&self, runtime: &Runtime, held: Option<Held>, keep: bool) -> Result<Exit> {
+        let held = self.hold(runtime, held)?;
+        let prepared = self.prepare(runtime)?;
+        let mut begun = self.begin(&prepared, held, None, !keep)?;
+        let (master, health) = (begun.master.take(), begun.health.take());
         let result = (|| {
             let mut relay = master.map(Relay::new).transpose()?;
-            let mut health = Check::of(begun.container(), health::of_spec(&prepared.spec)?)?;
+            let mut health = Check::of(begun.container(), health)?;
             let mut duties: Vec<&mut dyn Duty> = Vec::new();
             duties.extend(relay.as_mut().map(|d| d as &mut dyn Duty));
             duties.extend(health.as_mut().map(|d| d as &mut dyn Duty));
@@ -96,35 +101,33 @@ impl Launch {
         begun.close(result)
     }
 
+    /// The container to fill: the one that is there, or a new one.
+    pub(super) fn hold(&self, runtime: &Runtime, held: Option<Held>) -> Result<Held> {
+        held.map_or_else(|| runtime.reserve(&self.id), Ok)
+    }
+
     /// Creates the container and lets its program begin, as a child of this process, with which
     /// it ends.
     pub(super) fn begin(
         &self,
-        runtime: &Runtime,
         prepared: &Prepared,
-        place: Option<Reserved>,
+        held: Held,
         streams: Option<Streams>,
         remove: bool,
     ) -> Result<Begun> {
         if prepared.spec.process.is_none() {
             return Err(Error::Invalid { field: "process".into(), reason: "missing".into() });
         }
-        health::of_spec(&prepared.spec)?;
+        let health = health::of_spec(&prepared.spec)?;
         let signals = Signals::take()?;
         let (start_read, start_write) = pipe()?;
         let (report_read, report_write) = pipe()?;
-        let (mut console, mut inbox) = (None, None);
-        if let Some(path) = &self.console_socket {
-            console = Some(io_error("connect to", path, UnixStream::connect(path))?.into());
-        } else if prepared.program.spec().terminal {
-            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-            let (a, b) = pair.call(|| "socketpair".to_string())?;
-            (console, inbox) = (Some(a), Some(b));
-        }
+        let (console, inbox) = console(self.console_socket.as_deref(), prepared.program.spec().terminal)?;
         let gate = Gate { start: start_read, report: report_write };
         let manner = Manner { tied: true, remove, streams, console };
-        let running = self.launch(runtime, prepared, place, manner, Some(gate))?;
-        let mut begun = Begun { running, signals, master: None, cgroups: prepared.cgroup.paths(), remove };
+        let running = self.launch(prepared, held, manner, Some(gate))?;
+        let cgroups = prepared.cgroup.paths();
+        let mut begun = Begun { running, signals, master: None, health, cgroups, remove };
         let result = (|| {
             begun.master = inbox.map(|i| pty::receive_fd(i.as_fd(), &mut [0; 64])).transpose()?;
             rustix::io::write(&start_write, b"s").call(|| "write(start)".to_string())?;

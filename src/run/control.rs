@@ -3,11 +3,10 @@
 use super::lifecycle::{Container, PATIENCE};
 use super::log::{self, Entry, Query};
 use super::state::{ProcessId, State, Status};
+use super::watch::ends_within;
 use super::{Error, Result, cgroup, spec::Resources};
 use crate::bundle::STOP_SIGNAL_ANNOTATION;
 use crate::sys::signal;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
 use std::time::Duration;
 
 impl Container {
@@ -64,7 +63,7 @@ impl Container {
             match self.kill(number, false) {
                 Err(Error::NotRunning { .. } | Error::NoContainer { .. }) => Ok(true),
                 Err(e) => Err(e),
-                Ok(()) => Ok(ends_within(&state, limit)),
+                Ok(()) => Ok(ended_within(&state, limit)),
             }
         };
         let limit = Duration::from_secs(PATIENCE);
@@ -74,7 +73,7 @@ impl Container {
         }
         // Whoever keeps it writes down how it ended.
         if let Some(keeper) = state.keeper.as_ref().and_then(ProcessId::open) {
-            is_ready(&keeper, limit);
+            let _ = ends_within(&keeper, limit);
         }
         Ok(())
     }
@@ -142,16 +141,10 @@ impl Container {
     /// # Errors
     /// As [`Self::state`].
     pub fn ends_within(&self, limit: Duration) -> Result<bool> {
-        Ok(ends_within(&self.state()?, limit))
+        Ok(ended_within(&self.state()?, limit))
     }
 }
 
-fn ends_within(state: &State, limit: Duration) -> bool {
-    state.pidfd().is_none_or(|pidfd| is_ready(&pidfd, limit))
-}
-
-/// Whether the process of `pidfd` ends within `limit`.
-fn is_ready(pidfd: &OwnedFd, limit: Duration) -> bool {
-    let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-    !matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)), Ok(0))
+fn ended_within(state: &State, limit: Duration) -> bool {
+    state.pidfd().is_none_or(|pidfd| ends_within(&pidfd, limit))
 }

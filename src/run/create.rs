@@ -4,7 +4,7 @@ use super::cgroup::{self, Cgroup};
 use super::idmap::{self, Idmaps};
 use super::init::{Init, has_runtime_hooks};
 use super::keeper::Streams;
-use super::lifecycle::{Container, Lock, Reserved, Runtime, end};
+use super::lifecycle::{Container, Held, Runtime, end};
 use super::namespaces::{self, Plan};
 use super::process::Program;
 use super::state::{self, ProcessId, State, Status};
@@ -58,9 +58,7 @@ pub struct Launch {
 #[derive(Debug)]
 pub struct Running {
     /// The container.
-    pub container: Container,
-    /// Its lock.
-    pub lock: Option<Lock>,
+    pub held: Held,
     /// Its first process.
     pub child: Child,
 }
@@ -116,7 +114,8 @@ impl Launch {
     /// # Errors
     /// What is wrong with the bundle, or the call that failed; nothing is left then.
     pub fn create(&self, runtime: &Runtime) -> Result<Container> {
-        let prepared = self.prepare(runtime, false)?;
+        let held = runtime.reserve(&self.id)?;
+        let prepared = self.prepare(runtime)?;
         let terminal = prepared.program.spec().terminal;
         let invalid = |reason: &str| {
             Err(Error::Invalid { field: "process.terminal".into(), reason: reason.to_string() })
@@ -128,7 +127,7 @@ impl Launch {
             (Some(path), true) => Some(io_error("connect to", path, UnixStream::connect(path))?.into()),
         };
         let manner = Manner { console, ..Manner::default() };
-        Ok(self.launch(runtime, &prepared, None, manner, None)?.container)
+        Ok(self.launch(&prepared, held, manner, None)?.held.keep())
     }
 
     /// The config.json that counts, with the program and the terminal that are asked for.
@@ -150,7 +149,7 @@ impl Launch {
 
     /// How many descriptors after the standard streams the program gets.
     fn passed_on(&self) -> u32 {
-        self.sockets.count().saturating_add(self.preserve_fds)
+        self.sockets.before(self.preserve_fds)
     }
 
     pub(super) fn wants_terminal(&self) -> bool {
@@ -164,13 +163,9 @@ impl Launch {
         Ok((path, text))
     }
 
-    /// Reads and checks everything; `reserved` says that the container has its place already.
-    pub(super) fn prepare(&self, runtime: &Runtime, reserved: bool) -> Result<Prepared> {
+    /// Reads and checks everything.
+    pub(super) fn prepare(&self, runtime: &Runtime) -> Result<Prepared> {
         state::check_preserved(self.passed_on())?;
-        state::check_id(&self.id)?;
-        if !reserved {
-            runtime.vacant(&self.id)?;
-        }
         let bundle = io_error("open bundle", &self.bundle, self.bundle.canonicalize())?;
         let (path, text) = self.config()?;
         let mut spec = Spec::parse(&text).map_err(|source| Error::Config { path, source })?;
@@ -219,13 +214,11 @@ impl Launch {
     /// The call that failed.
     pub(super) fn launch(
         &self,
-        runtime: &Runtime,
         prepared: &Prepared,
-        place: Option<Reserved>,
+        held: Held,
         manner: Manner,
         gate: Option<Gate>,
     ) -> Result<Running> {
-        let (container, lock) = place.map_or_else(|| runtime.reserve(&self.id), Ok)?.taken();
         let mut state = State {
             id: self.id.clone(),
             bundle: prepared.bundle.clone(),
@@ -245,19 +238,20 @@ impl Launch {
             annotations: prepared.spec.annotations.clone(),
         };
         let mut child = None;
-        let result = self.make(&container, prepared, &mut state, &manner, gate, &mut child);
+        let result = self.make(held.container(), prepared, &mut state, &manner, gate, &mut child);
         // The receiver is to notice where init has not sent anything.
         drop(manner);
         match (result, child) {
-            (Ok(()), Some(child)) => Ok(Running { container, lock, child }),
+            (Ok(()), Some(child)) => Ok(Running { held, child }),
             (result, child) => {
                 if let Some(child) = child {
-                    end(&self.id, &child.pidfd, &state.cgroups)?;
+                    if let Err(e) = end(&self.id, &child.pidfd, &state.cgroups) {
+                        held.keep();
+                        return Err(e);
+                    }
                     let _ = watch::reap(child.pidfd.as_fd());
                 }
-                if let Err(e) = lock.map_or(Ok(()), |lock| container.destroy(&lock)) {
-                    tracing::warn!("{e}");
-                }
+                drop(held);
                 let gone =
                     || Error::Init { message: "no process".into(), kind: crate::error::Kind::Internal };
                 Err(result.err().unwrap_or_else(gone))

@@ -11,7 +11,7 @@ use super::process::Program;
 use super::spec::{self, Spec};
 use super::state::{self, Status};
 use super::sync::{Channel, Tag};
-use super::terminal::{Exit, Relay};
+use super::terminal::{Exit, Relay, console};
 use super::watch::{self, Duty};
 use super::{Error, Result, Sockets, io_error, namespaces, priority};
 use crate::bundle::users::{self, Ids};
@@ -23,8 +23,6 @@ use crate::sys::signal::Signals;
 use crate::sys::userns;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -209,23 +207,16 @@ impl Exec {
 
     /// How many descriptors after the standard streams the program gets.
     fn passed_on(&self) -> u32 {
-        self.sockets.count().saturating_add(self.preserve_fds)
+        self.sockets.before(self.preserve_fds)
     }
 
     fn console(&self, program: &Program) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-        if let Some(path) = &self.console_socket {
-            return Ok((Some(io_error("connect to", path, UnixStream::connect(path))?.into()), None));
-        }
-        if !program.spec().terminal {
-            return Ok((None, None));
-        }
-        if self.detach {
+        let terminal = program.spec().terminal;
+        if self.detach && terminal && self.console_socket.is_none() {
             let reason = "a detached terminal needs --console-socket".to_string();
             return Err(Error::Invalid { field: "process.terminal".into(), reason });
         }
-        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-        let (a, b) = pair.call(|| "socketpair".to_string())?;
-        Ok((Some(a), Some(b)))
+        console(self.console_socket.as_deref(), terminal)
     }
 }
 

@@ -9,10 +9,9 @@ use super::{Error, Exec, Result, create::pipe, spec::Spec};
 use crate::bundle::HEALTH_ANNOTATION;
 use crate::oci::Health;
 use crate::sys::Call;
-use crate::sys::process::{Child, CloneOptions, Fork, clone3, exit_now};
+use crate::sys::process::{self, Child, CloneOptions, Fork, clone3, exit_now};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -163,11 +162,8 @@ impl Check {
 
     /// The process of a check: executes it in the container, as `exec` does.
     fn execute(&self, output: &OwnedFd) -> Result<u8> {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        rustix::stdio::dup2_stdin(&null.call(|| "open(/dev/null)".to_string())?)
-            .call(|| "dup2(0)".to_string())?;
-        rustix::stdio::dup2_stdout(output).call(|| "dup2(1)".to_string())?;
-        rustix::stdio::dup2_stderr(output).call(|| "dup2(2)".to_string())?;
+        let null = process::null()?;
+        process::set_streams([null.as_fd(), output.as_fd(), output.as_fd()])?;
         let args = self.health.command().unwrap_or_default();
         let exec = Exec { args, timeout: Some(self.health.limit()), ..Exec::default() };
         Ok(exec.run(&self.container)?.map_or(0, Exit::code))
@@ -208,7 +204,7 @@ impl Duty for Check {
     fn attend(&mut self) -> Result<()> {
         if let Some(mut running) = self.running.take() {
             running.listen();
-            if super::terminal::is_readable(running.child.pidfd.as_fd()) {
+            if watch::ends_within(&running.child.pidfd, Duration::ZERO) {
                 let exit = watch::reap(running.child.pidfd.as_fd())?;
                 running.listen();
                 self.end(&running, exit.code());

@@ -2,12 +2,13 @@
 //!
 //! Each gets the container's state on standard input and no environment but its own.
 
+use super::watch;
 use super::{Error, Result, spec::Hook};
 use crate::sys::process;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Runs `hooks` one after another; the first that fails ends it.
 ///
@@ -42,7 +43,7 @@ fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), String> {
         // A hook that does not read its input is fine.
         let _ = stdin.write_all(state.to_string().as_bytes());
     }
-    if let Some(seconds) = hook.timeout.filter(|s| *s > 0)
+    if let Some(seconds) = hook.timeout
         && !ends_within(&child, seconds)
     {
         let _ = child.kill();
@@ -57,8 +58,7 @@ fn ends_within(child: &std::process::Child, seconds: u64) -> bool {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let Some(pidfd) = pid.and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else { return true };
-    let limit = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
-    !matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)), Ok(0))
+    watch::ends_within(pidfd, Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

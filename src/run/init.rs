@@ -1,6 +1,7 @@
 //! The container's first process, from its birth to the execve of its program.
 
 use super::idmap::Idmaps;
+use super::keeper::Streams;
 use super::mounts::{self, Mounts};
 use super::process::Program;
 use super::reaper::{self, Reaper};
@@ -33,7 +34,7 @@ pub struct Init<'a> {
     /// What it becomes.
     pub program: &'a Program,
     /// Its standard streams, instead of those of the process that made it.
-    pub streams: Option<&'a [OwnedFd; 3]>,
+    pub streams: Option<&'a Streams>,
     /// Takes the driving end of its terminal.
     pub console: Option<&'a OwnedFd>,
     /// A byte comes when it is to start.
@@ -205,10 +206,8 @@ impl Init<'_> {
     }
 
     fn attach(&self, terminal: Option<Pty>) -> Result<()> {
-        if let Some([stdin, stdout, stderr]) = self.streams {
-            rustix::stdio::dup2_stdin(stdin).call(|| "dup2(0)".to_string())?;
-            rustix::stdio::dup2_stdout(stdout).call(|| "dup2(1)".to_string())?;
-            rustix::stdio::dup2_stderr(stderr).call(|| "dup2(2)".to_string())?;
+        if let Some(streams) = self.streams {
+            process::set_streams(streams.each_ref().map(AsFd::as_fd))?;
         }
         let Some(pty) = terminal else { return Ok(()) };
         hand_over(&pty, self.console, self.program.spec().console_size.as_ref())

@@ -8,8 +8,8 @@
 use super::Result;
 use super::attach::{Packet, Socket};
 use super::create::{Launch, pipe, read_all};
-use super::health::{self, Check};
-use super::lifecycle::{Reserved, Runtime};
+use super::health::Check;
+use super::lifecycle::{Held, Runtime};
 use super::log::{Bounds, Log, Stream};
 use super::state::{ProcessId, State};
 use super::sync::{decode, encode};
@@ -18,7 +18,6 @@ use super::watch::Duty;
 use crate::sys::{Call, process, pty};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::collections::VecDeque;
@@ -55,11 +54,11 @@ impl Launch {
     ///
     /// # Errors
     /// As [`Self::run`]; nothing is left then.
-    pub fn detach(&self, runtime: &Runtime, place: Option<Reserved>, keep: Keep) -> Result<()> {
+    pub fn detach(&self, runtime: &Runtime, held: Option<Held>, keep: Keep) -> Result<()> {
         let (read, write) = pipe()?;
         if process::fork()?.is_some() {
             // Its copy is the keeper's.
-            std::mem::forget(place);
+            held.map(Held::keep);
             drop(write);
             return match read_all(&read)?.as_slice() {
                 BEGUN => Ok(()),
@@ -68,7 +67,7 @@ impl Launch {
         }
         drop(read);
         let mut report = Some(write);
-        let kept = self.keep(runtime, place, keep, &mut report);
+        let kept = self.keep(runtime, held, keep, &mut report);
         if let (Err(e), Some(report)) = (&kept, &report) {
             let _ = rustix::io::write(report, &encode(e));
         }
@@ -79,26 +78,26 @@ impl Launch {
     fn keep(
         &self,
         runtime: &Runtime,
-        place: Option<Reserved>,
+        held: Option<Held>,
         keep: Keep,
         report: &mut Option<OwnedFd>,
     ) -> Result<()> {
         rustix::process::setsid().call(|| "setsid".to_string())?;
         process::close_inherited()?;
-        let prepared = self.prepare(runtime, place.is_some())?;
-        let place = place.map_or_else(|| runtime.reserve(&self.id), Ok)?;
-        let dir = place.dir().to_path_buf();
+        let held = self.hold(runtime, held)?;
+        let prepared = self.prepare(runtime)?;
+        let dir = held.container().dir().to_path_buf();
         let mut streams = Kept::new(&dir, keep)?;
         let terminal = prepared.spec.process.as_ref().is_some_and(|p| p.terminal);
         let theirs = if terminal { None } else { Some(streams.pipes(keep.interactive)?) };
-        let mut begun = self.begin(runtime, &prepared, Some(place), theirs, keep.remove)?;
-        let master = begun.master.take();
+        let mut begun = self.begin(&prepared, held, theirs, keep.remove)?;
+        let (master, health) = (begun.master.take(), begun.health.take());
         let result = (|| {
             master.map_or(Ok(()), |master| streams.terminal(master))?;
             let mut state = State::read(&dir)?;
             state.keeper = Some(ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0))?);
             state.write(&dir)?;
-            let mut health = Check::of(begun.container(), health::of_spec(&prepared.spec)?)?;
+            let mut health = Check::of(begun.container(), health)?;
             leave()?;
             if let Some(report) = report.take() {
                 rustix::io::write(&report, BEGUN).call(|| "write(report)".to_string())?;
@@ -115,16 +114,9 @@ impl Launch {
 
 /// Lets go of what the command's caller waits for or wants to unmount.
 fn leave() -> Result<()> {
-    let null = null()?;
-    rustix::stdio::dup2_stdin(&null).call(|| "dup2(0)".to_string())?;
-    rustix::stdio::dup2_stdout(&null).call(|| "dup2(1)".to_string())?;
-    rustix::stdio::dup2_stderr(&null).call(|| "dup2(2)".to_string())?;
+    let null = process::null()?;
+    process::set_streams([null.as_fd(); 3])?;
     Ok(rustix::process::chdir("/").call(|| "chdir(/)".to_string())?)
-}
-
-fn null() -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open("/dev/null", flags, Mode::empty()).call(|| "open(/dev/null)".to_string())?)
 }
 
 /// The streams of a container, its log, and those who look.
@@ -167,7 +159,7 @@ impl Kept {
         };
         let (stdout, stderr) = (output(Stream::Stdout)?, output(Stream::Stderr)?);
         if !interactive {
-            return Ok([null()?, stdout, stderr]);
+            return Ok([process::null()?, stdout, stderr]);
         }
         let (read, write) = pipe()?;
         rustix::io::ioctl_fionbio(&write, true).call(|| "ioctl(FIONBIO)".to_string())?;

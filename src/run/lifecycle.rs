@@ -2,11 +2,11 @@
 
 use super::state::{self, State, Status};
 use super::terminal::Exit;
+use super::watch::ends_within;
 use super::{Error, Result, cgroup, hooks, io_error, network, spec::Spec};
 use crate::bundle::Bundle;
 use crate::store::Area;
 use crate::sys::{Call, signal, userns};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -36,11 +36,12 @@ pub struct Lock {
     _dir: File,
 }
 
-/// The place of a container that is not there yet; free again with the value.
+/// A container that this process makes, locked. It is taken away with the value.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct Held {
     container: Container,
-    lock: Option<Lock>,
+    lock: Lock,
+    stays: bool,
 }
 
 /// A container.
@@ -137,7 +138,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Io`].
-    pub(super) fn vacant(&self, id: &str) -> Result<()> {
+    fn vacant(&self, id: &str) -> Result<()> {
         self.sweep()?;
         if self.dir.join(id).exists() { Err(Error::Exists { id: id.to_string() }) } else { Ok(()) }
     }
@@ -146,7 +147,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::BadId`], [`Error::Exists`], [`Error::Io`].
-    pub fn reserve(&self, id: &str) -> Result<Reserved> {
+    pub fn reserve(&self, id: &str) -> Result<Held> {
         state::check_id(id)?;
         self.vacant(id)?;
         let parent = io_error("open", &self.dir, File::open(&self.dir))?;
@@ -160,8 +161,8 @@ impl Runtime {
             other => io_error("create", &dir, other)?,
         }
         let container = Container { id: id.to_string(), dir };
-        let lock = Some(container.lock()?);
-        Ok(Reserved { container, lock })
+        let lock = container.lock()?;
+        Ok(Held { container, lock, stays: false })
     }
 
     /// Takes away what killed commands left.
@@ -196,10 +197,10 @@ impl Runtime {
     }
 }
 
-impl Reserved {
-    /// The container's folder.
-    pub(super) fn dir(&self) -> &Path {
-        &self.container.dir
+impl Held {
+    /// The container.
+    pub(super) fn container(&self) -> &Container {
+        &self.container
     }
 
     /// Notes that the bundle in the folder `path`, which need not be there yet, goes with the container.
@@ -207,20 +208,30 @@ impl Reserved {
     /// # Errors
     /// [`Error::Io`].
     pub fn owns(&self, path: &Path) -> Result<()> {
-        let link = self.dir().join(BUNDLE);
+        let link = self.container.dir.join(BUNDLE);
         io_error("create", &link, std::os::unix::fs::symlink(path, &link))
     }
 
-    /// For the one who fills it.
-    pub(super) fn taken(mut self) -> (Container, Option<Lock>) {
-        (self.container.clone(), self.lock.take())
+    /// Lets go of the container, which stays.
+    pub(super) fn keep(mut self) -> Container {
+        self.stays = true;
+        self.container.clone()
+    }
+
+    /// Takes the container away.
+    ///
+    /// # Errors
+    /// What could not be taken away.
+    pub(super) fn destroy(mut self) -> Result<()> {
+        self.stays = true;
+        self.container.destroy(&self.lock)
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(lock) = self.lock.take()
-            && let Err(e) = self.container.destroy(&lock)
+        if !self.stays
+            && let Err(e) = self.container.destroy(&self.lock)
         {
             tracing::warn!("{e}");
         }
@@ -443,14 +454,11 @@ pub(super) fn end(id: &str, pidfd: &OwnedFd, cgroups: &[PathBuf]) -> Result<()> 
         other => other?,
     }
     cgroup::thaw(cgroups);
-    let limit = Timespec { tv_sec: i64::try_from(PATIENCE).unwrap_or(10), tv_nsec: 0 };
-    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)) {
-        Ok(0) => {
-            let what = format!("the killed process of container {id} did not end");
-            Err(Error::Timeout { what, seconds: PATIENCE })
-        }
-        _ => Ok(()),
+    if ends_within(pidfd, Duration::from_secs(PATIENCE)) {
+        return Ok(());
     }
+    let what = format!("the killed process of container {id} did not end");
+    Err(Error::Timeout { what, seconds: PATIENCE })
 }
 
 fn send_all(pids: &[i32], number: i32) {

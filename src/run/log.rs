@@ -137,6 +137,11 @@ fn path(dir: &Path, number: u32) -> PathBuf {
     if number == 0 { dir.join("log.json") } else { dir.join(format!("log.json.{number}")) }
 }
 
+/// Those of the files that are there, the newest first.
+fn numbers(dir: &Path) -> impl Iterator<Item = u32> {
+    (0..MOST).take_while(|n| path(dir, *n).exists())
+}
+
 /// Takes whole lines, and pieces of [`LONGEST`] bytes of longer ones.
 fn take_lines(text: &mut Vec<u8>) -> Vec<Vec<u8>> {
     let (mut lines, mut begin) = (Vec::new(), 0);
@@ -240,7 +245,7 @@ struct Reader {
 
 impl Reader {
     fn oldest(dir: &Path) -> Result<Self> {
-        let number = (0..MOST).take_while(|n| path(dir, *n).exists()).last().unwrap_or(0);
+        let number = numbers(dir).last().unwrap_or(0);
         let path = path(dir, number);
         let file = BufReader::new(io_error("open", &path, File::open(&path))?);
         Ok(Self { dir: dir.to_path_buf(), file, line: Vec::new() })
@@ -270,7 +275,7 @@ impl Reader {
     fn following(&self) -> Option<File> {
         let own = self.file.get_ref().metadata().ok()?.ino();
         let is_own = |n: &u32| std::fs::metadata(path(&self.dir, *n)).is_ok_and(|m| m.ino() == own);
-        let number = (0..MOST).take_while(|n| path(&self.dir, *n).exists()).find(is_own);
+        let number = numbers(&self.dir).find(is_own);
         match number {
             Some(0) => None,
             Some(number) => File::open(path(&self.dir, number - 1)).ok(),

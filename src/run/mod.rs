@@ -75,7 +75,7 @@ pub use exec::Exec;
 pub use features::features;
 pub use health::{Report, Wellness};
 pub use keeper::Keep;
-pub use lifecycle::{Container, Reserved, Runtime};
+pub use lifecycle::{Container, Held, Runtime};
 pub use log::{Bounds, Entry, Query, Stream};
 pub use notify::Notify;
 pub use reaper::reap_if_asked;

@@ -23,6 +23,7 @@ mod ports;
 pub use files::Files;
 
 use super::state::State;
+use super::watch::ends_within;
 use super::{Error, Result, Runtime, Status, io_error, spec::Spec};
 use crate::bundle::network::{Mode, NETWORK_ANNOTATION, Network};
 use crate::sys::netlink::{self, Route, Veth};
@@ -34,6 +35,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How much of the container's id the name of the host's end has, in characters.
 const ID_ROOM: usize = 5;
@@ -89,12 +91,11 @@ impl Plan {
     /// # Errors
     /// [`Error::NotRunning`].
     pub fn joined(&self) -> Result<()> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some((_, pidfd)) = &self.joined else { return Ok(()) };
-        let ended = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        match ended {
-            Ok(0) => Ok(()),
-            _ => Err(Error::NotRunning { id: self.network.container.clone().unwrap_or_default() }),
+        match &self.joined {
+            Some((_, pidfd)) if ends_within(pidfd, Duration::ZERO) => {
+                Err(Error::NotRunning { id: self.network.container.clone().unwrap_or_default() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -169,9 +170,7 @@ impl Plan {
             return Ok(Vec::new());
         }
         let id = state.id.clone();
-        // Other commands have other working directories.
-        let dir_itself = io_error("open", dir, dir.canonicalize())?;
-        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(&dir_itself));
+        let (names, hosts) = (files::names(&id, &spec.hostname), files::hosts(dir));
         let neighbour = Neighbour {
             address: Ipv4Addr::UNSPECIFIED,
             names: names.clone(),

@@ -4,12 +4,12 @@
 //! socket of its own, in a folder that is bound to `/run/notify`; `start` listens there until the
 //! container is ready, and tells the manager, with the container's process as the main one.
 
+use super::attach::short_path;
 use super::spec::Mount;
 use super::{Result, io_error};
 use crate::sys::{Call, pty};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::linux::net::SocketAddrExt;
@@ -106,11 +106,7 @@ impl<'a> Listening<'a> {
         if !folder.is_dir() {
             return Ok(None);
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = rustix::fs::open(&folder, flags, Mode::empty());
-        let open = open.call(|| format!("open({})", folder.display()))?;
-        // An address is short, the folder's path may not be.
-        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
+        let (path, _open) = short_path(&folder, SOCKET)?;
         let _ = std::fs::remove_file(&path);
         let socket = io_error("bind", &folder, UnixDatagram::bind(&path))?;
         let all = Permissions::from_mode(0o777);

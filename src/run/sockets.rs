@@ -25,10 +25,10 @@ impl Sockets {
         }
     }
 
-    /// How many descriptors.
+    /// How many descriptors they are with `others` after them.
     #[must_use]
-    pub fn count(&self) -> u32 {
-        self.count
+    pub fn before(&self, others: u32) -> u32 {
+        self.count.saturating_add(others)
     }
 
     /// Tells the program of them, in place of what its environment says; but for its process id,
@@ -67,7 +67,7 @@ mod tests {
             };
             Sockets::read(variable, 7)
         };
-        assert_eq!([read("7", "2"), read("8", "2"), read("7", "x")].map(|s| s.count()), [2, 0, 0]);
+        assert_eq!([read("7", "2"), read("8", "2"), read("7", "x")].map(|s| s.before(0)), [2, 0, 0]);
         let mut env = vec!["A=b".to_string(), "LISTEN_FDS=9".into()];
         read("8", "2").tell(&mut env);
         assert_eq!(env, ["A=b", "LISTEN_FDS=9"]);

@@ -1,12 +1,15 @@
 //! The terminal of a program and that of its caller, joined.
 
-use super::Result;
 use super::watch::Duty;
+use super::{Result, io_error};
 use crate::sys::Call;
 use crate::sys::pty::{self, Raw};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,23 @@ impl Exit {
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
         }
     }
+}
+
+/// Where a terminal's driving end goes: to whoever listens at `socket`, or to this process by the
+/// second end, where there is to be a terminal at all.
+///
+/// # Errors
+/// The failed call.
+pub fn console(socket: Option<&Path>, terminal: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    if let Some(path) = socket {
+        return Ok((Some(io_error("connect to", path, UnixStream::connect(path))?.into()), None));
+    }
+    if !terminal {
+        return Ok((None, None));
+    }
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (a, b) = pair.call(|| "socketpair".to_string())?;
+    Ok((Some(a), Some(b)))
 }
 
 /// How much is read at once.

@@ -8,10 +8,10 @@ use super::terminal::Exit;
 use crate::sys::Call;
 use crate::sys::signal::{self, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Something that is looked after until the process ends.
 pub trait Duty {
@@ -82,9 +82,21 @@ pub fn wait(
     }
 }
 
+/// Whether a signal is about this process alone, and not to be sent on.
+#[must_use]
+pub fn is_own(number: i32) -> bool {
+    [libc::SIGCHLD, libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU, libc::SIGURG].contains(&number)
+}
+
+/// Whether the process of `pidfd` ends within `limit`; one that cannot be waited for has.
+#[must_use]
+pub fn ends_within(pidfd: impl AsFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+    !matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)), Ok(0))
+}
+
 fn pass_on(pidfd: BorrowedFd, number: i32, duties: &mut [&mut dyn Duty]) {
-    let own = [libc::SIGCHLD, libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU, libc::SIGURG];
-    if !own.contains(&number) && !duties.iter_mut().any(|d| d.takes(number)) {
+    if !is_own(number) && !duties.iter_mut().any(|d| d.takes(number)) {
         let _ = signal::send(pidfd, number);
     }
 }

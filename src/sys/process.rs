@@ -7,6 +7,7 @@
 
 use super::{Call, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use std::ffi::{CStr, CString};
@@ -244,6 +245,25 @@ pub fn close_inherited() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes these this process's standard input, output and error (dup2(2)).
+///
+/// # Errors
+/// The failed call.
+pub fn set_streams([stdin, stdout, stderr]: [BorrowedFd; 3]) -> Result<()> {
+    rustix::stdio::dup2_stdin(stdin).call(|| "dup2(0)".to_string())?;
+    rustix::stdio::dup2_stdout(stdout).call(|| "dup2(1)".to_string())?;
+    rustix::stdio::dup2_stderr(stderr).call(|| "dup2(2)".to_string())
+}
+
+/// Opens `/dev/null`, to read and to write.
+///
+/// # Errors
+/// The failed open(2) call.
+pub fn null() -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, Mode::empty()).call(|| "open(/dev/null)".to_string())
 }
 
 /// Whether the descriptor `number` is open.

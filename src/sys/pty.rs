@@ -1,6 +1,6 @@
 //! Pseudo-terminals and handing descriptors to another process.
 
-use super::{Call, Result};
+use super::{Call, Result, process};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -39,9 +39,7 @@ impl Pty {
 /// The failed call.
 pub fn become_terminal(slave: &OwnedFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(slave).call(|| "ioctl(TIOCSCTTY)".to_string())?;
-    rustix::stdio::dup2_stdin(slave).call(|| "dup2(0)".to_string())?;
-    rustix::stdio::dup2_stdout(slave).call(|| "dup2(1)".to_string())?;
-    rustix::stdio::dup2_stderr(slave).call(|| "dup2(2)".to_string())
+    process::set_streams([slave.as_fd(); 3])
 }
 
 /// Sets the size of a terminal in characters.

@@ -5,10 +5,10 @@
 //! devices are properties of the scope as well, so that they outlive a reload of systemd.
 
 use super::{devices, limits};
+use crate::run::watch::ends_within;
 use crate::run::{Error, Result, io_error, spec::Resources};
 use crate::sys::process::Child;
 use crate::sys::systemd::{self, Property, Value};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -87,10 +87,7 @@ impl Unit {
                 // so that it moves the process no more after us.
                 return Ok(systemd::set_properties(&self.name, &[])?);
             }
-            if matches!(
-                poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&Timespec::default())),
-                Ok(1..)
-            ) {
+            if ends_within(&child.pidfd, Duration::ZERO) {
                 return io_error("read", &path, Err(std::io::Error::from_raw_os_error(libc::ESRCH)));
             }
             if Instant::now() > end {
