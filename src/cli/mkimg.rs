@@ -113,7 +113,7 @@ impl Args {
             Ok(())
         })?;
         phases.phase("image", None);
-        let layout = disk::ext4(&root, &self.file, self.size, &suite)?;
+        let layout = disk::ext4::write(&root, &self.file, self.size, &suite)?;
         if let Some(memory) = memory {
             memory.close()?;
         }
@@ -145,7 +145,7 @@ impl Args {
         Ok(archive)
     }
 
-    fn summary(&self, outcome: &debian::Outcome, layout: disk::Layout, phases: &Phases) {
+    fn summary(&self, outcome: &debian::Outcome, layout: disk::ext4::Layout, phases: &Phases) {
         let (total, times) = phases.finish();
         say!(
             "{}: {} packages, {} MiB; {total:.1} s: {times}",

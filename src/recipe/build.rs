@@ -102,7 +102,7 @@ impl Recipe {
         }
         for path in self.paths(OutputKind::Ext4) {
             progress.phase("image", None);
-            disk::ext4(&root, path, None, &self.name)?;
+            disk::ext4::write(&root, path, None, &self.name)?;
         }
         folder.map_or(Ok(()), |path| rename(&root, path))
     }
