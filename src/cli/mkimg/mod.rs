@@ -1,9 +1,12 @@
 //! `shipimg mkimg`: an image file of a Debian or Ubuntu system, from signed packages.
 
+mod wanted;
+
+pub use wanted::Wanted;
+
 use super::phases::Phases;
 use super::{Context, Result};
-use crate::debian::{self, Archive, Progress, Settings, Variant};
-use crate::recipe::Recipe;
+use crate::debian::{self, Progress};
 use crate::sys::mount::Mount;
 use crate::sys::sandbox::private_mounts;
 use crate::{disk, error::Kind};
@@ -16,38 +19,11 @@ pub struct Args {
     /// The image file to make, as bookworm.img; an ext4 filesystem
     #[arg(value_name = "FILE.img")]
     file: PathBuf,
-    /// The suite [default: the file's name]
-    #[arg(long)]
-    suite: Option<String>,
-    /// Packages on top of the variant, with what they depend on
-    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
-    include: Vec<String>,
-    /// The archive of the main suite [default: the host's apt source for the distribution, or the distribution's own]
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-    /// What the system holds before anything is included
-    #[arg(long, value_enum, default_value = "minbase")]
-    variant: VariantName,
+    #[command(flatten)]
+    wanted: Wanted,
     /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
     #[arg(long, value_parser = size)]
     size: Option<u64>,
-    /// The architecture, in dpkg's words [default: this machine's]
-    #[arg(long)]
-    arch: Option<String>,
-    /// The keyring that the archives must be signed with [default: the distribution's]
-    #[arg(long, value_name = "FILE")]
-    keyring: Option<PathBuf>,
-    /// Take the main suite only, without updates and security
-    #[arg(long)]
-    no_updates: bool,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum VariantName {
-    /// Required packages and apt
-    Minbase,
-    /// Essential packages and what they need
-    Essential,
 }
 
 /// What is wrong with the arguments.
@@ -90,16 +66,7 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let suite = self.suite()?;
-        let request = debian::Request {
-            archive: self.archive(&suite)?,
-            variant: match self.variant {
-                VariantName::Minbase => Variant::Minbase,
-                VariantName::Essential => Variant::Essential,
-            },
-            include: self.include.clone(),
-            arch: self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string()),
-            settings: Settings::of_host(),
-        };
+        let request = self.wanted.request(&suite)?;
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
         let store = context.store()?;
@@ -128,21 +95,7 @@ impl Args {
             return Err(format());
         }
         let stem = self.file.file_stem().and_then(|s| s.to_str()).ok_or_else(format)?;
-        Ok(self.suite.clone().unwrap_or_else(|| stem.to_string()))
-    }
-
-    fn archive(&self, suite: &str) -> Result<Archive> {
-        let mut archive = Recipe::embedded(suite)?.archive();
-        if let Some(mirror) = &self.mirror {
-            archive.use_mirror(mirror);
-        }
-        if self.no_updates {
-            archive.main_only();
-        }
-        if let Some(keyring) = &self.keyring {
-            archive.use_keyring(keyring);
-        }
-        Ok(archive)
+        Ok(self.wanted.suite.clone().unwrap_or_else(|| stem.to_string()))
     }
 
     fn summary(&self, outcome: &debian::Outcome, layout: disk::ext4::Layout, phases: &Phases) {
