@@ -5,7 +5,7 @@ use super::control::{Package, Universe, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
 use super::fetch::{Fetcher, check};
-use super::plan::{Variant, Wishes, exactly, plan};
+use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
 use super::sources::{Archive, Settings};
 use super::threads::{cores, each};
@@ -80,6 +80,7 @@ pub fn bootstrap(
     let wishes = Wishes {
         variant: request.variant,
         include: &request.include,
+        exclude: &[],
         extra_base: &request.archive.extra_base,
         never: &request.archive.never,
     };
@@ -114,7 +115,9 @@ pub fn bootstrap(
 /// Any of [`Error`] but [`Error::Configure`].
 pub fn extract(request: &Request, store: &Store, root: &Path, progress: &dyn Progress) -> Result<Outcome> {
     let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let packages = exactly(&request.universe(store, &fetcher, progress)?, &request.include)?;
+    let universe = request.universe(store, &fetcher, progress)?;
+    let wishes = Wishes { variant: Variant::Custom, include: &request.include, ..Wishes::default() };
+    let packages = plan(&universe, &wishes)?.packages;
     let files = download(&packages, store, &fetcher, progress)?;
     progress.phase("unpack", Some(packages.len() as u64));
     let jobs = verified(&packages, &files, |_| true)?;
@@ -157,7 +160,7 @@ fn download(
         let target = path(package);
         // One of another size is no whole file of this hash.
         let _ = std::fs::remove_file(&target);
-        let url = format!("{}/{}", package.uri, package.filename);
+        let url = format!("{}/{}", package.origin.uri, package.filename);
         fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())

@@ -1,6 +1,6 @@
 //! From an archive to all its packages: Release files, then indexes, all in parallel.
 
-use super::control::{Listed, Universe, packages};
+use super::control::{Listed, Origin, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
 use super::release::{Promise, Release, parse};
@@ -10,6 +10,7 @@ use super::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How an index may be compressed, the best first.
@@ -53,10 +54,16 @@ fn suite_packages(
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
         return Err(Error::Release { url, reason });
     }
+    let names = [suite, &release.codename, &release.suite];
+    let origin = Arc::new(Origin {
+        uri: repo.uri.clone(),
+        suites: names.iter().filter(|n| !n.is_empty()).map(ToString::to_string).collect(),
+        automatic: release.automatic,
+    });
     let mut all = Vec::new();
     for component in &repo.components {
         let path = format!("{component}/binary-{arch}/Packages");
-        all.extend(index(fetcher, &release, &dist, &path, &repo.uri, cache)?);
+        all.extend(index(fetcher, &release, &dist, &path, &origin, cache)?);
     }
     Ok(all)
 }
@@ -68,7 +75,7 @@ fn index(
     release: &Release,
     dist: &str,
     path: &str,
-    uri: &str,
+    origin: &Arc<Origin>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
     let url = format!("{dist}/{path}");
@@ -77,7 +84,7 @@ fn index(
     let kept = plain.map(|p| cache.join(format!("{}.index", p.sha256)));
     if let Some(kept) = &kept
         && let Ok(file) = File::open(kept)
-        && let Ok(found) = read(&file, plain, &url, uri)
+        && let Ok(found) = read(&file, plain, &url, origin)
     {
         return Ok(found);
     }
@@ -98,7 +105,7 @@ fn index(
     expand(form, compressed, plain, text.as_file())
         .and_then(|()| text.as_file().rewind())
         .map_err(|e| Error::io("decompress", Path::new(&address), e))?;
-    let packages = read(text.as_file(), plain, &address, uri)?;
+    let packages = read(text.as_file(), plain, &address, origin)?;
     if let Some(kept) = kept {
         // A lost copy costs a download and is no failure of this one.
         if let Err(e) = text.persist(&kept) {
@@ -109,9 +116,9 @@ fn index(
 }
 
 /// Reads an index; what it holds is given only when the whole of it is what was promised.
-fn read(file: &File, plain: Option<&Promise>, name: &str, uri: &str) -> Result<Vec<Listed>> {
+fn read(file: &File, plain: Option<&Promise>, name: &str, origin: &Arc<Origin>) -> Result<Vec<Listed>> {
     let mut reader = BufReader::with_capacity(256 << 10, Hashing::new(file));
-    let found = packages(&mut reader, uri);
+    let found = packages(&mut reader, origin);
     if let Some(plain) = plain {
         std::io::copy(&mut reader, &mut std::io::sink())
             .map_err(|e| Error::io("read", Path::new(name), e))?;

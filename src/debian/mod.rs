@@ -27,6 +27,7 @@ pub mod keyring;
 mod place;
 pub mod plan;
 pub mod release;
+mod solve;
 pub mod sources;
 mod threads;
 mod unpack;
@@ -152,6 +153,22 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A package that the archive has in other versions or suites only.
+    #[error("no package {wish} in the archive, it has {has}")]
+    NoVersion {
+        /// Name, and version or suite, as asked for.
+        wish: String,
+        /// What there is.
+        has: String,
+    },
+    /// A name that several packages provide.
+    #[error("{name} is no package, it is provided by {providers}")]
+    Virtual {
+        /// The name.
+        name: String,
+        /// The packages.
+        providers: String,
+    },
     /// A dependency that nothing meets.
     #[error("cannot satisfy {chain}: {reason}")]
     Unsatisfiable {
@@ -170,6 +187,12 @@ pub enum Error {
         /// The other package, and why it is wanted.
         other: String,
     },
+    /// A dependency of which no alternative can be had.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Alternatives(
+        /// What is in the way of each, the preferred one first.
+        Vec<Error>,
+    ),
     /// A package file that is malformed or hostile.
     #[error("package {name}: {reason}")]
     Package {
@@ -231,9 +254,14 @@ impl Error {
             Self::Http { .. } | Self::Body { .. } | Self::Status { .. } => Kind::Network,
             Self::Scheme { .. }
             | Self::Keyring { .. }
+            | Self::Virtual { .. }
             | Self::Unsatisfiable { .. }
-            | Self::Conflict { .. } => Kind::Input,
-            Self::NoSuite { .. } | Self::NoKeyring { .. } | Self::NoPackage { .. } => Kind::Missing,
+            | Self::Conflict { .. }
+            | Self::Alternatives(_) => Kind::Input,
+            Self::NoSuite { .. }
+            | Self::NoKeyring { .. }
+            | Self::NoPackage { .. }
+            | Self::NoVersion { .. } => Kind::Missing,
             Self::Unsigned { .. }
             | Self::Untrusted { .. }
             | Self::Expired { .. }

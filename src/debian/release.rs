@@ -33,6 +33,8 @@ pub struct Release {
     pub suite: String,
     /// Whether indexes are found under `by-hash/SHA256/` (`Acquire-By-Hash`).
     pub by_hash: bool,
+    /// Whether its packages are taken without being asked for (no `NotAutomatic`).
+    pub automatic: bool,
     /// The indexes by path below the suite's folder.
     pub files: HashMap<String, Promise>,
     /// The fingerprint of the key that signed.
@@ -80,6 +82,7 @@ pub fn parse(
         codename: get("Codename"),
         suite: get("Suite"),
         by_hash: get("Acquire-By-Hash") == "yes",
+        automatic: get("NotAutomatic") != "yes",
         files,
         signer,
     })
