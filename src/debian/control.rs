@@ -246,6 +246,12 @@ pub fn packages(mut index: impl BufRead, origin: &Arc<Origin>) -> io::Result<Vec
     Ok(all)
 }
 
+/// The package that the control file of a .deb describes, without where it lies.
+pub(super) fn described(control: &str) -> Package {
+    let lines = fields(control).map(|(name, value)| format!("{name}: {}\n", value.replace('\n', " ")));
+    package(&lines.collect::<String>(), Arc::default())
+}
+
 fn package(paragraph: &str, origin: Arc<Origin>) -> Package {
     let mut package = Package { origin, ..Package::default() };
     for line in paragraph.lines() {

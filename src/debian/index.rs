@@ -3,10 +3,12 @@
 use super::control::{Listed, Origin, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
+use super::lock::Locked;
 use super::release::{Promise, Release, parse};
 use super::sources::{Archive, Repo};
 use super::threads::each;
 use super::{Error, Result};
+use crate::oci::Digest;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -16,7 +18,8 @@ use std::time::SystemTime;
 /// How an index may be compressed, the best first.
 const FORMS: [&str; 3] = [".xz", ".gz", ""];
 
-/// Loads the packages of all suites of `archive` for `arch`; `cache` keeps the indexes.
+/// Loads the packages of all suites of `archive` for `arch`, and which Release files promise them;
+/// `cache` keeps the indexes.
 ///
 /// # Errors
 /// [`Error::NoSuite`], those of [`parse`] and of [`Fetcher`].
@@ -26,13 +29,14 @@ pub(super) fn load(
     arch: &str,
     check_valid_until: bool,
     cache: &Path,
-) -> Result<Universe> {
+) -> Result<(Universe, Vec<Locked>)> {
     let suites: Vec<(&Repo, &str)> =
         archive.repos.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
     let all = each(suites.len(), suites.len(), |i| {
         suite_packages(fetcher, suites[i].0, suites[i].1, arch, check_valid_until, cache)
     })?;
-    Ok(Universe::new(all.into_iter().flatten()))
+    let (releases, packages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    Ok((Universe::new(packages.into_iter().flatten()), releases))
 }
 
 fn suite_packages(
@@ -42,7 +46,7 @@ fn suite_packages(
     arch: &str,
     check_valid_until: bool,
     cache: &Path,
-) -> Result<Vec<Listed>> {
+) -> Result<(Locked, Vec<Listed>)> {
     let keyring = Keyring::open(&repo.signed_by)?;
     let dist = format!("{}/dists/{suite}", repo.uri);
     let url = format!("{dist}/InRelease");
@@ -65,7 +69,15 @@ fn suite_packages(
         let path = format!("{component}/binary-{arch}/Packages");
         all.extend(index(fetcher, &release, &dist, &path, &origin, cache)?);
     }
-    Ok(all)
+    let locked = Locked {
+        uri: repo.uri.clone(),
+        suite: suite.to_string(),
+        components: repo.components.clone(),
+        date: release.date,
+        sha256: Digest::of(&bytes).hex().to_string(),
+        signer: Some(release.signer),
+    };
+    Ok((locked, all))
 }
 
 /// The packages of an index. It is kept uncompressed, under the hash that the Release file

@@ -6,7 +6,7 @@
 //! tree ─ database ─→ as after `dpkg --unpack` ─ configure ─→ as after `dpkg --configure -a`
 //! ```
 //!
-//! [`bootstrap`] does all of it, [`extract`] only as far as the files of named packages.
+//! [`resolve`] gives the list of packages as a [`Lock`]; from that [`bootstrap`] makes a root.
 //!
 //! Invariants: nothing of an index or a package is looked at before its hash was compared
 //! with what a trusted signature covers; every path of a package is resolved below the
@@ -22,8 +22,10 @@ pub mod control;
 mod database;
 pub mod deb;
 pub mod fetch;
+mod finish;
 mod index;
 pub mod keyring;
+pub mod lock;
 mod place;
 pub mod plan;
 pub mod release;
@@ -33,7 +35,8 @@ mod threads;
 mod unpack;
 pub mod version;
 
-pub use bootstrap::{Outcome, Request, bootstrap, extract, host_arch};
+pub use bootstrap::{Request, bootstrap, host_arch, resolve};
+pub use lock::Lock;
 pub use plan::Variant;
 pub use sources::{Archive, Repo, Settings};
 
@@ -227,6 +230,14 @@ pub enum Error {
         /// The end of the output.
         output: String,
     },
+    /// A lock's file that is none.
+    #[error("{}: {reason}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The HTTP client cannot be set up.
     #[error(transparent)]
     Client(#[from] registry::Error),
@@ -255,6 +266,7 @@ impl Error {
             Self::Scheme { .. }
             | Self::Keyring { .. }
             | Self::Virtual { .. }
+            | Self::Lock { .. }
             | Self::Unsatisfiable { .. }
             | Self::Conflict { .. }
             | Self::Alternatives(_) => Kind::Input,

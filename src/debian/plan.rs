@@ -12,7 +12,8 @@ use super::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a root holds before anything is included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// `Priority: required` and apt, as debootstrap's variant of this name.
     #[default]

@@ -113,8 +113,9 @@ impl Recipe {
 
     fn fill(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
         let variant = match self.base.debian.variant {
-            Variant::Minbase | Variant::Custom => debian::Variant::Minbase,
+            Variant::Minbase => debian::Variant::Minbase,
             Variant::Essential => debian::Variant::Essential,
+            Variant::Custom => debian::Variant::Custom,
         };
         let request = debian::Request {
             archive: self.archive(),
@@ -122,12 +123,11 @@ impl Recipe {
             include: self.packages.include.clone(),
             arch: debian::host_arch().to_string(),
             settings: debian::Settings::of_host(),
+            epoch: None,
+            keep_apt: false,
         };
-        if self.base.debian.variant == Variant::Custom {
-            debian::extract(&request, store, root, progress)?;
-        } else {
-            debian::bootstrap(&request, store, root, progress, &mut |_| Ok(()))?;
-        }
+        let lock = debian::resolve(&request, store, progress)?;
+        debian::bootstrap(&request, &lock, store, root, progress, &mut |_| Ok(()))?;
         Ok(())
     }
 }

@@ -1,39 +1,65 @@
-//! `shipimg mkimg`: an image file of a Debian or Ubuntu system, from signed packages.
+//! `shipimg mkimg`: a Debian or Ubuntu system from signed packages, as a filesystem image, an archive,
+//! a folder or an image; or an image of the store as one of those.
 
 mod wanted;
 
 pub use wanted::Wanted;
 
 use super::phases::Phases;
-use super::{Context, Result};
-use crate::debian::{self, Progress};
-use crate::sys::mount::Mount;
-use crate::sys::sandbox::private_mounts;
-use crate::{disk, error::Kind};
-use std::path::{Path, PathBuf};
+use super::{Context, Result, tidily};
+use crate::debian::{self, Lock, Progress, Request};
+use crate::error::Kind;
+use crate::oci::{Name, Platform};
+use crate::output::{Output, Root, Settings, Written};
+use crate::recipe::System;
+use crate::store::{Lease, Store};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `mkimg`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image file to make, as bookworm.img; an ext4 filesystem
-    #[arg(value_name = "FILE.img")]
-    file: PathBuf,
-    #[command(flatten)]
-    wanted: Wanted,
+    /// What to make: bookworm.img (ext4), .ext2, .btrfs, .squashfs, .erofs, .tar[.gz|.zst], a folder,
+    /// KIND:PATH, subvolume:PATH, store:IMAGE, oci:DIR[:NAME], oci-archive:FILE, docker-archive:FILE
+    #[arg(required = true, value_name = "OUTPUT")]
+    outputs: Vec<Output>,
+    /// Take the files of this image of the store, not packages
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["lock", "suite"])]
+    from: Option<Name>,
+    /// The exact set of packages: read where the file is there and fits, else written
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Fail where the lock is not there or does not fit
+    #[arg(long, requires = "lock")]
+    frozen: bool,
+    /// Make the system from its packages, though one of the same packages is kept in the store
+    #[arg(long)]
+    no_base_cache: bool,
     /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
     #[arg(long, value_parser = size)]
     size: Option<u64>,
+    /// The name of the filesystem [default: the suite]
+    #[arg(long)]
+    label: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
-/// What is wrong with the arguments.
+/// What is wrong with the arguments, or with a lock.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of a kind that is not made.
-    #[error("{}: the name must end with .img", file.display())]
-    Format {
-        /// The file.
-        file: PathBuf,
+    /// A lock that is not there, though it must be.
+    #[error("no lock {}", .0.display())]
+    NoLock(PathBuf),
+    /// A lock of another request, though it must fit.
+    #[error("{}: made for {was}, asked for is {asked}", path.display())]
+    Stale {
+        /// The lock's file.
+        path: PathBuf,
+        /// What it was made for.
+        was: String,
+        /// What is asked for.
+        asked: String,
     },
 }
 
@@ -42,7 +68,8 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Format { .. } => Kind::Input,
+            Self::NoLock(_) => Kind::Missing,
+            Self::Stale { .. } => Kind::Input,
         }
     }
 }
@@ -63,63 +90,94 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
     number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
 }
 
-impl Args {
-    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        let suite = self.suite()?;
-        let request = self.wanted.request(&suite)?;
-        // Mounts made from here on are seen by no other process and end with this one.
-        private_mounts()?;
-        let store = context.store()?;
-        let scratch = store.scratch()?;
-        let root = scratch.path().join("root");
-        std::fs::create_dir(&root)?;
-        let phases = Phases::new();
-        let mut memory = None;
-        let outcome = debian::bootstrap(&request, &store, &root, &phases, &mut |planned| {
-            memory = in_memory(&root, planned.installed_size())?;
-            Ok(())
-        })?;
-        phases.phase("image", None);
-        let layout = disk::ext4::write(&root, &self.file, self.size, &suite)?;
-        if let Some(memory) = memory {
-            memory.close()?;
-        }
-        drop(scratch);
-        self.summary(&outcome, layout, &phases);
-        Ok(ExitCode::SUCCESS)
-    }
-
-    fn suite(&self) -> std::result::Result<String, Error> {
-        let format = || Error::Format { file: self.file.clone() };
-        if self.file.extension().is_none_or(|e| e != "img") {
-            return Err(format());
-        }
-        let stem = self.file.file_stem().and_then(|s| s.to_str()).ok_or_else(format)?;
-        Ok(self.wanted.suite.clone().unwrap_or_else(|| stem.to_string()))
-    }
-
-    fn summary(&self, outcome: &debian::Outcome, layout: disk::ext4::Layout, phases: &Phases) {
-        let (total, times) = phases.finish();
-        say!(
-            "{}: {} packages, {} MiB; {total:.1} s: {times}",
-            self.file.display(),
-            outcome.packages.len(),
-            layout.size >> 20
-        );
-    }
+/// What outputs are made of.
+struct Made {
+    system: System,
+    settings: Settings,
+    /// How many packages there are.
+    packages: usize,
 }
 
-/// Mounts a tmpfs at `root` when the system will take less than a third of the free memory:
-/// it is read once more, for the image, and then gone.
-fn in_memory(root: &Path, expected: u64) -> debian::Result<Option<Mount>> {
-    let free = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = free.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let available = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10;
-    if expected > available / 3 {
-        return Ok(None);
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let store = context.store()?;
+        let lease = store.lease()?;
+        let phases = Phases::new();
+        let made = match &self.from {
+            Some(name) => self.image(name, &store, &lease)?,
+            None => self.system(&store, &lease, &phases)?,
+        };
+        let root = Root::new(&store, &lease, &made.system.image, &made.system.files);
+        phases.phase("write", None);
+        // Workspaces lie in folders of the user's, where no later command may come to sweep.
+        tidily(|| {
+            let mut written = Vec::new();
+            for output in &self.outputs {
+                phases.detail(&output.to_string());
+                written.push(output.write(&root, &made.settings)?);
+            }
+            self.summary(&made, &written, &phases);
+            Ok(())
+        })
     }
-    let options = format!("mode=755,size={}", available / 2);
-    Ok(Some(Mount::new(Path::new("tmpfs"), root, "tmpfs", sys_mount::MountFlags::empty(), &options)?))
+
+    /// A system of packages.
+    fn system(&self, store: &Store, lease: &Lease, phases: &Phases) -> Result<Made> {
+        let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
+        let request = self.wanted.request(&suite)?;
+        let lock = self.lock(&request, store, phases)?;
+        let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
+        let settings = self.settings(&suite, &system, request.time(&lock));
+        Ok(Made { system, settings, packages: lock.packages.len() })
+    }
+
+    /// An image that is there.
+    fn image(&self, name: &Name, store: &Store, lease: &Lease) -> Result<Made> {
+        let descriptor = store.find(name)?.descriptor;
+        lease.hold(&descriptor.digest)?;
+        let image = store.image(&descriptor, &Platform::host())?;
+        let system = System::image(store, image)?;
+        let settings = self.settings(name.as_str(), &system, super::import::source_date().unwrap_or(0));
+        Ok(Made { system, settings, packages: 0 })
+    }
+
+    fn settings(&self, label: &str, system: &System, time: i64) -> Settings {
+        Settings {
+            size: self.size,
+            label: self.label.clone().unwrap_or_else(|| label.to_string()),
+            seed: system.image.config_descriptor.digest.clone(),
+            time,
+            coding: crate::layer::Coding::default(),
+        }
+    }
+
+    /// The lock of the file where it fits, else of the archives as they are now.
+    fn lock(&self, request: &Request, store: &Store, phases: &Phases) -> Result<Lock> {
+        let Some(path) = &self.lock else { return Ok(debian::resolve(request, store, phases)?) };
+        let asked = request.asked();
+        match Lock::read(path)? {
+            Some(lock) if lock.request == asked => return Ok(lock),
+            None if self.frozen => return Err(Error::NoLock(path.clone()).into()),
+            Some(lock) if self.frozen => {
+                let (was, asked) = (lock.request.to_string(), asked.to_string());
+                return Err(Error::Stale { path: path.clone(), was, asked }.into());
+            }
+            Some(_) => say!("{}: made for something else, written anew", path.display()),
+            None => {}
+        }
+        let lock = debian::resolve(request, store, phases)?;
+        lock.write(path)?;
+        Ok(lock)
+    }
+
+    fn summary(&self, made: &Made, written: &[Written], phases: &Phases) {
+        let (total, times) = phases.finish();
+        for (output, written) in self.outputs.iter().zip(written) {
+            let digest = written.manifest.as_ref().unwrap_or(&made.system.image.layers[0].diff_id);
+            say!("{output}: {} packages, {} MiB, {digest}", made.packages, written.size >> 20);
+        }
+        say!("{total:.1} s: {times}");
+    }
 }
 
 #[cfg(test)]

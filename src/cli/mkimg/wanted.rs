@@ -3,6 +3,7 @@
 //! `mkimg` has them all; another command that asks for packages flattens them too.
 
 use super::super::Result;
+use super::super::import::source_date;
 use crate::debian::{self, Archive, Settings, Variant};
 use crate::recipe::Recipe;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub struct Wanted {
     /// Take the main suite only, without updates and security
     #[arg(long)]
     no_updates: bool,
+    /// Leave apt's lists and package files in the system
+    #[arg(long)]
+    keep_apt: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -60,6 +64,8 @@ impl Wanted {
             include: self.include.clone(),
             arch: self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string()),
             settings: Settings::of_host(),
+            epoch: source_date(),
+            keep_apt: self.keep_apt,
         })
     }
 
