@@ -1,5 +1,6 @@
 //! Filesystem images: a tree of files as a filesystem in a file.
 
+pub mod erofs;
 pub mod ext4;
 mod source;
 mod target;
@@ -9,6 +10,7 @@ pub use target::Unpublished;
 
 use crate::error::Kind;
 use crate::sys;
+use crate::tree::TreePath;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,14 @@ pub enum Error {
         /// What the tree needs in bytes.
         needed: u64,
     },
+    /// A file is none that the filesystem holds.
+    #[error("{path}: {reason}")]
+    Unfit {
+        /// The file.
+        path: TreePath,
+        /// What is in the way.
+        reason: &'static str,
+    },
     /// A syscall or mke2fs failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -52,6 +62,7 @@ impl Error {
         match self {
             Self::Io { source, .. } => Kind::of_io(source),
             Self::TooSmall { .. } => Kind::Input,
+            Self::Unfit { .. } => Kind::Unsupported,
             Self::Sys(e) => e.kind(),
         }
     }

@@ -27,6 +27,7 @@ mod delegated;
 mod detached;
 mod doctor;
 mod drivers;
+mod erofs;
 mod exec_options;
 mod faults;
 mod faults_push;
