@@ -1,7 +1,10 @@
 //! Filesystem images: a tree of files as a filesystem in a file.
 
+pub mod boot;
 pub mod erofs;
 pub mod ext4;
+pub mod fat;
+pub mod gpt;
 mod source;
 mod target;
 
@@ -43,6 +46,12 @@ pub enum Error {
         /// What is in the way.
         reason: &'static str,
     },
+    /// A root has nothing that firmware could start.
+    #[error("the root has no boot loader {path}")]
+    NoBootLoader {
+        /// What was looked for.
+        path: TreePath,
+    },
     /// A syscall or mke2fs failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -63,6 +72,7 @@ impl Error {
             Self::Io { source, .. } => Kind::of_io(source),
             Self::TooSmall { .. } => Kind::Input,
             Self::Unfit { .. } => Kind::Unsupported,
+            Self::NoBootLoader { .. } => Kind::Missing,
             Self::Sys(e) => e.kind(),
         }
     }
