@@ -1,4 +1,5 @@
-//! Filesystem images: a tree of files as a filesystem in a file.
+//! Filesystem images: a tree of files as a filesystem in a file; and disks with partitions, from
+//! which machines start.
 
 pub mod boot;
 pub mod erofs;

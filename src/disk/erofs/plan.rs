@@ -166,6 +166,7 @@ fn inodes(tree: &Tree) -> Result<Vec<Inode<'_>>> {
     let mut numbers: HashMap<&TreePath, usize> = HashMap::with_capacity(tree.len());
     for (path, node) in tree.iter().filter(|(_, n)| n.kind != Kind::Socket) {
         let first = node.same.as_ref().and_then(|first| numbers.get(first)).copied();
+        let first = first.filter(|n| node.kind != Kind::Directory && inodes[*n].node.kind == node.kind);
         let number = first.unwrap_or(inodes.len());
         if first.is_none() {
             inodes.push(Inode::new(path, node)?);
@@ -220,6 +221,8 @@ fn bytes(names: &[(&[u8], usize)]) -> u64 {
 /// Attributes as they follow an inode: `struct erofs_xattr_ibody_header`, then entries.
 fn xattrs(path: &TreePath, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
+    let mut xattrs: Vec<_> = xattrs.iter().collect();
+    xattrs.sort_unstable();
     for (name, value) in xattrs {
         let space = NAMESPACES.iter().find_map(|(space, number)| Some((name.strip_prefix(*space)?, *number)));
         let Some((rest, number)) = space.filter(|(rest, n)| rest.is_empty() == matches!(n, 2 | 3)) else {
@@ -356,13 +359,14 @@ mod tests {
         for file in ["a/b/x", "a/f", "g"] {
             tree.insert(path(file), Node { same: Some(path("a/b/x")), ..node(Kind::File, 5) });
         }
+        tree.insert(path("h"), Node { same: Some(path("a")), ..node(Kind::File, 0) });
         tree.insert(path("s"), node(Kind::Socket, 0));
         let plan = Plan::new(&tree).unwrap();
         let links: Vec<_> = plan.inodes.iter().map(|i| (i.path.to_string(), i.links)).collect();
-        let want = [("/", 3), ("/a", 3), ("/a/b", 2), ("/a/b/x", 3)];
+        let want = [("/", 3), ("/a", 3), ("/a/b", 2), ("/a/b/x", 3), ("/h", 1)];
         assert_eq!(links, want.map(|(p, n)| (p.to_string(), n)));
         let names: Vec<_> = plan.inodes[0].names.iter().map(|(n, _)| *n).collect();
-        assert_eq!(names, [&b"."[..], b"..", b"a", b"g"]);
+        assert_eq!(names, [&b"."[..], b"..", b"a", b"g", b"h"]);
     }
 
     #[test]
