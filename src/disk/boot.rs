@@ -22,6 +22,7 @@ use super::fat::{self, Item};
 use super::gpt::{Disk, Guid, Partition, Place};
 use super::{Error, Result, Source, Unpublished};
 use crate::tree::{Kind, Tree, TreePath};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::fs::File;
@@ -41,8 +42,6 @@ pub enum Arch {
     Amd64,
     /// ARM with 64 bits.
     Arm64,
-    /// RISC-V with 64 bits.
-    Riscv64,
 }
 
 impl Arch {
@@ -52,7 +51,6 @@ impl Arch {
         match name {
             "amd64" => Some(Self::Amd64),
             "arm64" => Some(Self::Arm64),
-            "riscv64" => Some(Self::Riscv64),
             _ => None,
         }
     }
@@ -63,7 +61,6 @@ impl Arch {
         Guid::new(match self {
             Self::Amd64 => 0x4f68_bce3_e8cd_4db1_96e7_fbca_f984_b709,
             Self::Arm64 => 0xb921_b045_1df0_41c3_af44_4c6f_280d_3fae,
-            Self::Riscv64 => 0x72ec_70a6_cf74_40e6_bd49_4bda_08e8_f224,
         })
     }
 
@@ -72,14 +69,13 @@ impl Arch {
         match self {
             Self::Amd64 => "x64",
             Self::Arm64 => "aa64",
-            Self::Riscv64 => "riscv64",
         }
     }
 
     /// The first serial line.
     const fn serial(self) -> &'static str {
         match self {
-            Self::Amd64 | Self::Riscv64 => "ttyS0",
+            Self::Amd64 => "ttyS0",
             Self::Arm64 => "ttyAMA0",
         }
     }
@@ -214,7 +210,9 @@ impl Release {
             let value = line.trim_matches(['"', '\'']).replace('\\', "");
             (!value.is_empty()).then_some(value)
         };
-        let id = value("ID").filter(|id| is_plain(id));
+        // FAT knows no upper and lower case.
+        let taken = |id: &str| ["efi", "loader"].contains(&id.to_ascii_lowercase().as_str());
+        let id = value("ID").filter(|id| is_plain(id) && !taken(id));
         let name = value("PRETTY_NAME").filter(|name| !name.contains(char::is_control));
         Self { id: id.unwrap_or("linux".to_string()), name: name.unwrap_or("Linux".to_string()) }
     }
@@ -296,12 +294,13 @@ impl Plan {
     }
 }
 
-/// The kernels of a root, and their versions.
+/// The kernels of a root, and their versions; one of those that FAT takes for the same.
 fn kernels(tree: &Tree) -> impl Iterator<Item = (&TreePath, &str)> {
-    tree.iter().filter(|(_, node)| node.kind == Kind::File).filter_map(|(path, _)| {
+    let mut seen = HashSet::new();
+    tree.iter().filter(|(_, node)| node.kind == Kind::File).filter_map(move |(path, _)| {
         let version = path.as_bytes().strip_prefix(b"boot/vmlinuz-")?;
         let version = std::str::from_utf8(version).ok()?;
-        is_plain(version).then_some((path, version))
+        (is_plain(version) && seen.insert(version.to_ascii_lowercase())).then_some((path, version))
     })
 }
 
@@ -352,6 +351,7 @@ mod tests {
                 "Debian GNU/Linux 12 (bookworm)",
             ),
             ("VERSION_ID=\"3\"\nID='a.b-c'\nPRETTY_NAME=A", "a.b-c", "A"),
+            ("ID=Efi", "linux", "Linux"),
             ("ID=../x\nPRETTY_NAME=\n", "linux", "Linux"),
             ("", "linux", "Linux"),
         ] {
@@ -394,6 +394,8 @@ mod tests {
         );
         let none = plan(&[loader, "boot/vmlinuz-", "boot/vmlinuz-a b", "boot/vmlinuz-1/x"], &arm).unwrap();
         assert_eq!((none.kernels, none.warnings), (vec![], vec![Warning::NoKernel]));
+        let same = plan(&[loader, "boot/vmlinuz-a", "boot/vmlinuz-A"], &arm).unwrap();
+        assert_eq!(same.kernels, ["A"]);
         let two = plan(&[loader, "boot/vmlinuz-2", "boot/vmlinuz-1", "boot/initrd.img-1"], &arm).unwrap();
         assert_eq!(two.warnings, [Warning::NoInitrd("2".to_string())]);
         assert_eq!(two.files[0].0, "EFI/BOOT/BOOTAA64.EFI");
