@@ -16,7 +16,7 @@
 //! | 1 | [`store`] | an OCI image layout on disk |
 //! | 2 | [`registry`] | images from registries into the store |
 //! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
-//! | 2 | [`disk`] | filesystem image files |
+//! | 2 | [`disk`] | filesystem image files, disks that machines start from |
 //! | 2 | [`serve`] | the store as a registry |
 //! | 3 | [`debian`] | signed packages to a configured root |
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |

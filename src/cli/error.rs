@@ -214,6 +214,7 @@ impl Error {
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())
             }
+            Self::Disk(disk::Error::NoBootLoader { .. }) => Some("--include systemd-boot-efi".to_string()),
             _ => None,
         }
     }

@@ -1,6 +1,11 @@
-//! Filesystem images: a tree of files as a filesystem in a file.
+//! Filesystem images: a tree of files as a filesystem in a file; and disks with partitions, from
+//! which machines start.
 
+pub mod boot;
+pub mod erofs;
 pub mod ext4;
+pub mod fat;
+pub mod gpt;
 mod source;
 mod target;
 
@@ -9,6 +14,7 @@ pub use target::Unpublished;
 
 use crate::error::Kind;
 use crate::sys;
+use crate::tree::TreePath;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +39,20 @@ pub enum Error {
         /// What the tree needs in bytes.
         needed: u64,
     },
+    /// A file is none that the filesystem holds.
+    #[error("{path}: {reason}")]
+    Unfit {
+        /// The file.
+        path: TreePath,
+        /// What is in the way.
+        reason: &'static str,
+    },
+    /// A root has nothing that firmware could start.
+    #[error("the root has no boot loader {path}")]
+    NoBootLoader {
+        /// What was looked for.
+        path: TreePath,
+    },
     /// A syscall or mke2fs failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
@@ -52,6 +72,8 @@ impl Error {
         match self {
             Self::Io { source, .. } => Kind::of_io(source),
             Self::TooSmall { .. } => Kind::Input,
+            Self::Unfit { .. } => Kind::Unsupported,
+            Self::NoBootLoader { .. } => Kind::Missing,
             Self::Sys(e) => e.kind(),
         }
     }
