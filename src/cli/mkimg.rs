@@ -3,7 +3,7 @@
 use super::phases::Phases;
 use super::{Context, Result};
 use crate::debian::{self, Archive, Progress, Settings, Variant};
-use crate::recipe::Recipe;
+use crate::recipe::{self, Recipe};
 use crate::sys::mount::Mount;
 use crate::sys::sandbox::private_mounts;
 use crate::{disk, error::Kind};
@@ -113,7 +113,7 @@ impl Args {
             Ok(())
         })?;
         phases.phase("image", None);
-        let layout = disk::ext4::write(&root, &self.file, self.size, &suite)?;
+        let layout = recipe::folder::image(&root, &self.file, self.size, &suite)?;
         if let Some(memory) = memory {
             memory.close()?;
         }

@@ -9,6 +9,7 @@ pub use target::Unpublished;
 
 use crate::error::Kind;
 use crate::sys;
+use crate::tree::TreePath;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,32 @@ pub enum Error {
         /// What the tree needs in bytes.
         needed: u64,
     },
-    /// A syscall or mke2fs failed.
+    /// No filesystem of the kind can be so large.
+    #[error("a filesystem of {size} bytes is too large")]
+    TooLarge {
+        /// What is wanted, or needed at least, in bytes.
+        size: u64,
+    },
+    /// The filesystem cannot have a file.
+    #[error("{path}: {reason}")]
+    Unfit {
+        /// The file.
+        path: TreePath,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The content of a file cannot be read.
+    #[error("read {path}: {source}")]
+    Content {
+        /// The file.
+        path: TreePath,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The process was asked to end.
+    #[error("interrupted")]
+    Stopped,
+    /// A syscall failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
 }
@@ -51,7 +77,10 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Io { source, .. } => Kind::of_io(source),
-            Self::TooSmall { .. } => Kind::Input,
+            Self::Content { source, .. } => Kind::of_io(source),
+            Self::TooSmall { .. } | Self::TooLarge { .. } => Kind::Input,
+            Self::Unfit { .. } => Kind::Unsupported,
+            Self::Stopped => Kind::Internal,
             Self::Sys(e) => e.kind(),
         }
     }

@@ -7,7 +7,6 @@
 use super::{Error, Output, OutputKind, Recipe, Result, Step, Variant};
 use crate::bundle::{Bundle, Origin, Settings};
 use crate::debian::{self, Archive, Progress};
-use crate::disk;
 use crate::run::{Exit, Launch, Runtime};
 use crate::store::Store;
 use crate::sys::Call;
@@ -102,7 +101,7 @@ impl Recipe {
         }
         for path in self.paths(OutputKind::Ext4) {
             progress.phase("image", None);
-            disk::ext4::write(&root, path, None, &self.name)?;
+            super::folder::image(&root, path, None, &self.name)?;
         }
         folder.map_or(Ok(()), |path| rename(&root, path))
     }

@@ -19,6 +19,7 @@
 //! behind `mkimg SUITE.img`, and a recipe that gives no `[[repo]]` takes those of its suite.
 
 mod build;
+pub mod folder;
 mod types;
 
 pub use build::Action;
