@@ -76,8 +76,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { source, .. } => Kind::of_io(source),
-            Self::Content { source, .. } => Kind::of_io(source),
+            Self::Io { source, .. } | Self::Content { source, .. } => Kind::of_io(source),
             Self::TooSmall { .. } | Self::TooLarge { .. } => Kind::Input,
             Self::Unfit { .. } => Kind::Unsupported,
             Self::Stopped => Kind::Internal,

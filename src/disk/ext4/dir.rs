@@ -4,10 +4,10 @@
 //! block of names, the first hash there, or for large ones does so through blocks in between
 //! (`htree`, of two levels at most). Older readers see entries that are not in use, with names behind them.
 
-use super::BLOCK;
-use super::inode::{Sums, low16, low32, set};
+use super::inode::Sums;
+use super::raw::{low16, low32, set};
+use super::{BLOCK, BYTES};
 
-const BYTES: usize = BLOCK as usize;
 /// The end of a block, an entry without a name that has the block's sum.
 const TAIL: usize = 12;
 /// Names of blocks in block 0, and in one between.
@@ -215,7 +215,7 @@ fn hash(seed: &[u8; 16], name: &[u8]) -> (u32, u32) {
 /// Up to 32 bytes as words, filled up with their number.
 #[allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "signed characters")]
 fn words(part: &[u8]) -> [u32; 8] {
-    let pad = part.len() as u32 * 0x0101_0101;
+    let pad = low32(part.len() as u64) * 0x0101_0101;
     let mut all = [pad; 8];
     for (word, bytes) in all.iter_mut().zip(part.chunks(4)) {
         *word = bytes.iter().fold(pad, |word, b| (i32::from(*b as i8) as u32).wrapping_add(word << 8));

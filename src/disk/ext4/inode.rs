@@ -1,5 +1,6 @@
-//! Inodes, 256 bytes each, and numbers as they are on the disk.
+//! Inodes, 256 bytes each, and the sums of what belongs to them.
 
+use super::raw::{low16, low32, set};
 use super::sum::crc32c;
 use crate::tree::Time;
 
@@ -18,24 +19,6 @@ pub(super) const INDEXED: u32 = 0x1000;
 pub(super) const INLINE: usize = 256 - 128 - EXTRA as usize;
 /// Bytes of known fields behind the first 128.
 const EXTRA: u16 = 32;
-
-/// Puts `bytes` at `at`.
-pub(super) fn set(to: &mut [u8], at: usize, bytes: impl AsRef<[u8]>) {
-    let bytes = bytes.as_ref();
-    to[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-/// The low 16 bits.
-#[allow(clippy::cast_possible_truncation, reason = "that is what it is for")]
-pub(super) const fn low16(n: u64) -> u16 {
-    n as u16
-}
-
-/// The low 32 bits.
-#[allow(clippy::cast_possible_truncation, reason = "that is what it is for")]
-pub(super) const fn low32(n: u64) -> u32 {
-    n as u32
-}
 
 /// The sums of a filesystem, where it has them: all start with that of its UUID.
 #[derive(Debug, Clone, Copy)]

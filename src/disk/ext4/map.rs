@@ -4,9 +4,10 @@
 //! Blocks come in order. A block of the map lies before or among the data that it tells of, and is
 //! written when it is full, so that a map takes little memory however large the file is.
 
-use super::inode::{Sums, low16, low32, set};
+use super::inode::Sums;
+use super::raw::{count, low16, low32, set};
 use super::space::Space;
-use super::{BLOCK, Kind, Result};
+use super::{BLOCK, BYTES, Kind, Result};
 
 /// Blocks of an extent at most.
 const LONGEST: u64 = 32768;
@@ -122,8 +123,8 @@ impl Map {
                 for i in 0..length {
                     let number = low32(physical + i).to_le_bytes();
                     match open.last_mut().filter(|t| logical >= t.first && logical + i < t.first + t.span) {
-                        Some(table) => set(&mut table.raw, (logical + i - table.first) as usize * 4, number),
-                        None => set(root, (logical + i) as usize * 4, number),
+                        Some(table) => set(&mut table.raw, count(logical + i - table.first) * 4, number),
+                        None => set(root, count(logical + i) * 4, number),
                     }
                 }
                 Ok((physical, length))
@@ -227,7 +228,7 @@ fn root(depth: u16, entries: &[[u8; 12]]) -> [u8; 60] {
 }
 
 fn extent_block(depth: u16, entries: &[[u8; 12]], sums: Sums) -> Vec<u8> {
-    let mut raw = vec![0; BLOCK as usize];
+    let mut raw = vec![0; BYTES];
     fill(&mut raw, depth, entries, FANOUT);
     let end = 12 + 12 * FANOUT;
     let sum = sums.sum(&[&raw[..end]]);
@@ -252,14 +253,14 @@ fn descend(
         first += NUMBERS.pow(level + 1);
         level += 1;
     }
-    let slot = (DIRECT + u64::from(level)) as usize * 4;
+    let slot = count(DIRECT + u64::from(level)) * 4;
     let mut span = NUMBERS.pow(level + 1);
     for depth in 0..=level as usize {
         let start = first + (logical - first) / span * span;
         if open.get(depth).is_none_or(|t| (t.first, t.span) != (start, span)) {
             close(open, depth, space)?;
             let block = space.take(1)?.0;
-            let raw = vec![0; BLOCK as usize];
+            let raw = vec![0; BYTES];
             // Keeps its place among what is written in order.
             space.out.block(block, &raw)?;
             let number = low32(block).to_le_bytes();
@@ -267,7 +268,7 @@ fn descend(
                 None => set(root, slot, number),
                 Some(above) => {
                     let above = &mut open[above];
-                    set(&mut above.raw, ((start - above.first) / span) as usize * 4, number);
+                    set(&mut above.raw, count((start - above.first) / span) * 4, number);
                 }
             }
             open.push(Table { first: start, span, block, raw });

@@ -26,6 +26,7 @@ mod layout;
 mod map;
 mod out;
 mod plan;
+mod raw;
 mod space;
 mod sum;
 mod tables;
@@ -42,7 +43,9 @@ use std::fs::File;
 use std::path::Path;
 
 /// Bytes of a block.
-const BLOCK: u64 = 4096;
+const BYTES: usize = 4096;
+/// The same.
+const BLOCK: u64 = BYTES as u64;
 /// Bytes of an inode.
 const INODE: u64 = 256;
 

@@ -1,5 +1,6 @@
 //! The file that the filesystem is written to: large writes, at any place, and holes between.
 
+use super::raw::count;
 use super::{BLOCK, Error, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -34,10 +35,8 @@ impl<'a> Out<'a> {
     /// Writes `bytes` at byte `at`.
     pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         let end = self.start + self.buffer.len() as u64;
-        if at >= self.start
-            && at + bytes.len() as u64 <= end
-            && let Ok(from) = usize::try_from(at - self.start)
-        {
+        if at >= self.start && at + bytes.len() as u64 <= end {
+            let from = count(at - self.start);
             self.buffer[from..from + bytes.len()].copy_from_slice(bytes);
             return Ok(());
         }

@@ -5,7 +5,7 @@
 use super::dir::{Entry, Names};
 use super::inode::{FIRST, ROOT};
 use super::xattr::Attributes;
-use super::{BLOCK, Error, Kind, Options, Result, map};
+use super::{BLOCK, BYTES, Error, Kind, Options, Result, map};
 use crate::tree::{Kind as Sort, Meta, Node, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
                 let all = self.need.blocks.checked_add(blocks + map::most(kind, blocks));
                 self.need.blocks = all.ok_or_else(|| unfit("it is too large"))?;
             }
-            Sort::Symlink(target) if target.len() >= BLOCK as usize || target.is_empty() => {
+            Sort::Symlink(target) if target.len() >= BYTES || target.is_empty() => {
                 return Err(unfit("its target is empty or longer than 4095 bytes"));
             }
             Sort::Symlink(target) => self.need.blocks += u64::from(target.len() >= 60),

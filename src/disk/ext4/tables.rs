@@ -1,9 +1,10 @@
 //! Superblock, group descriptors, bitmaps, and the journal's superblock.
 
 use super::geometry::{GROUP, Geometry};
-use super::inode::{FIRST, JOURNAL, Sums, low16, low32, set};
+use super::inode::{FIRST, JOURNAL, Sums};
 use super::out::Out;
-use super::{BLOCK, INODE, Kind, Options, Result};
+use super::raw::{count, low16, low32, set};
+use super::{BLOCK, BYTES, INODE, Kind, Options, Result};
 
 /// Inodes of a group are all free and its bitmap is not written.
 const INODES_UNUSED: u16 = 1;
@@ -122,17 +123,17 @@ impl Tables<'_> {
         }
         if flags & INODES_UNUSED == 0 {
             let map = bitmap(used, geometry.per_group);
-            inode_sum = self.sums.sum(&[&map[..(geometry.per_group / 8) as usize]]);
+            inode_sum = self.sums.sum(&[&map[..count(geometry.per_group / 8)]]);
             out.block(inodes, &map)?;
         }
-        let mut raw = vec![0; geometry.kind.descriptor() as usize];
+        let mut raw = vec![0; count(geometry.kind.descriptor())];
         for (at, block) in [(0, blocks), (4, inodes), (8, table)] {
             set(&mut raw, at, low32(block).to_le_bytes());
         }
         let free_inodes = low16(geometry.per_group - used);
         set(&mut raw, 0x0c, low16(geometry.size(group) - taken).to_le_bytes());
         set(&mut raw, 0x0e, free_inodes.to_le_bytes());
-        set(&mut raw, 0x10, low16(self.dirs[group as usize].into()).to_le_bytes());
+        set(&mut raw, 0x10, low16(self.dirs[count(group)].into()).to_le_bytes());
         set(&mut raw, 0x12, flags.to_le_bytes());
         if self.sums.are() {
             set(&mut raw, 0x18, low16(block_sum.into()).to_le_bytes());
@@ -217,9 +218,9 @@ impl Tables<'_> {
 }
 
 /// `ones` set bits of `all`; what is behind those, too.
-fn bitmap(ones: u64, all: u64) -> [u8; BLOCK as usize] {
-    let mut map = [0; BLOCK as usize];
-    let (ones, all) = (ones as usize, all as usize);
+fn bitmap(ones: u64, all: u64) -> [u8; BYTES] {
+    let mut map = [0; BYTES];
+    let (ones, all) = (count(ones), count(all));
     map[..ones / 8].fill(0xff);
     map[all.div_ceil(8)..].fill(0xff);
     if !ones.is_multiple_of(8) {

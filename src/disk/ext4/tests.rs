@@ -127,8 +127,8 @@ fn everything() -> Made {
     made.bytes("empty", b"");
     made.bytes("one", b"x").meta.mode = 0o4711;
     made.bytes("block", &[b'b'; 4096]);
-    made.bytes("more", &[b'm'; 300_001]);
-    made.bytes("zeros", &[0; 50_000]);
+    made.bytes("more", &vec![b'm'; 300_001]);
+    made.bytes("zeros", &vec![0; 50_000]);
     made.file("holes", Content::Every(2, 9));
     made.file("many-holes", Content::Every(2, 3000));
     made.file("end", Content::End(40 << 20, b"the end".to_vec()));
@@ -177,5 +177,78 @@ fn all_sorts_of_files() {
             write(&everything(), &again, &options).unwrap();
             assert!(fs::read(&image).unwrap() == fs::read(&again).unwrap(), "{kind:?} {size:?}");
         }
+    }
+}
+
+#[test]
+fn large_directories_and_files() {
+    for kind in KINDS {
+        let mut made = Made::default();
+        made.add("d", tree::Kind::Directory);
+        for i in 0..if kind == Kind::Ext4 { 200_000 } else { 20_000 } {
+            made.bytes(&format!("d/{i}"), b"");
+        }
+        made.file("end", Content::End(3 << 30, b"end".to_vec()));
+        // More extents than four in an inode, than 340 in a block, than four blocks.
+        for (name, blocks) in [("a", 11), ("b", 690), ("c", 4000)] {
+            made.file(name, Content::Every(2, blocks));
+        }
+        made.file("far", Content::Every(1_050_000, 1_050_001));
+        made.file("dense", Content::Every(1, 40_000));
+        let (tmp, image, _) = checked(&made, &options(kind, Size::Auto { free: Some(0) }));
+        let debugfs = |command: &str| {
+            let out = program::output("debugfs", &["-R", command, &image.display().to_string()]).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        if kind == Kind::Ext4 {
+            for (name, depth) in [("a", 1), ("b", 1), ("c", 2), ("dense", 0)] {
+                assert!(debugfs(&format!("ex {name}")).contains(&format!(" 0/ {depth} ")), "{name}");
+            }
+        } else {
+            let triple = debugfs("stat far");
+            assert!(triple.contains("(TIND):") && triple.contains("(DIND):"), "{triple}");
+        }
+        let dump = tmp.path().join("dump");
+        debugfs(&format!("dump dense {}", dump.display()));
+        let mut want = Vec::new();
+        made.content(&path("dense")).unwrap().read_to_end(&mut want).unwrap();
+        assert!(fs::read(&dump).unwrap() == want);
+    }
+}
+
+#[test]
+fn sizes_to_the_block() {
+    for kind in KINDS {
+        for blocks in [0, 1, 3000, 40_000] {
+            let mut made = Made::default();
+            made.file("x", Content::Every(1, blocks));
+            let (.., layout) = checked(&made, &options(kind, Size::Shrink));
+            checked(&made, &options(kind, Size::Fixed(layout.size)));
+            checked(&made, &options(kind, Size::Fixed(layout.size + 4097)));
+            let tmp = tempfile::tempdir().unwrap();
+            let target = tmp.path().join("x.img");
+            fs::write(&target, "old").unwrap();
+            for size in [layout.size - 1, 1 << 10, 0] {
+                let e = write(&made, &target, &options(kind, Size::Fixed(size))).unwrap_err();
+                let wanted =
+                    matches!(e, Error::TooSmall { size: s, needed } if s == size && needed == layout.size);
+                assert!(wanted, "{kind:?} {blocks}: {e}");
+            }
+            assert_eq!(fs::read(&target).unwrap(), b"old");
+            assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn grows() {
+    for (kind, size) in [(Kind::Ext4, 300 << 20), (Kind::Ext2, 300 << 20), (Kind::Ext4, 8 << 30)] {
+        let (_tmp, image, _) = checked(&everything(), &options(kind, Size::Fixed(size)));
+        let text = image.display().to_string();
+        program::output("resize2fs", &[&text, &format!("{}K", size * 3 >> 10)]).unwrap();
+        check(&image);
+        assert_eq!(fs::metadata(&image).unwrap().len(), size * 3);
+        program::output("resize2fs", &["-M", &text]).unwrap();
+        check(&image);
     }
 }

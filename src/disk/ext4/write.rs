@@ -1,14 +1,15 @@
 //! A plan carried out.
 
 use super::geometry::Geometry;
-use super::inode::{EXTENTS, INDEXED, Inode, JOURNAL, RESIZE, ROOT, Sums, device, low32, set};
+use super::inode::{EXTENTS, INDEXED, Inode, JOURNAL, RESIZE, ROOT, Sums, device};
 use super::map::{Map, Mapped};
 use super::out::Out;
 use super::plan::{Dir, Item, Plan};
+use super::raw::{count, low32, set};
 use super::space::Space;
 use super::tables::{self, Tables};
 use super::xattr::Attributes;
-use super::{BLOCK, Error, INODE, Kind, Layout, Options, Result, Source, dir};
+use super::{BLOCK, BYTES, Error, INODE, Kind, Layout, Options, Result, Source, dir};
 use crate::sys::signal;
 use crate::tree::{Kind as Sort, Meta, Time, TreePath};
 use std::io::{self, Read};
@@ -16,7 +17,7 @@ use std::io::{self, Read};
 /// Bytes of content that are read at once.
 const CHUNK: usize = 256 << 10;
 
-static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+static ZEROS: [u8; BYTES] = [0; BYTES];
 
 /// Writes the filesystem; `out` opens the file anew.
 pub(super) fn fill<'o>(
@@ -35,7 +36,7 @@ pub(super) fn fill<'o>(
         sums,
         space: Space::new(geometry, out()),
         inodes: out(),
-        dirs: vec![0; usize::try_from(geometry.groups).unwrap_or(0)],
+        dirs: vec![0; count(geometry.groups)],
         chunk: vec![0; CHUNK],
     };
     let resize = fill.resize_inode()?;
@@ -109,10 +110,8 @@ impl Fill<'_> {
     fn put(&mut self, number: u32, inode: &Inode) -> Result<()> {
         let index = u64::from(number - 1);
         let (group, nth) = (index / self.geometry.per_group, index % self.geometry.per_group);
-        if inode.mode & 0o170_000 == 0o40000
-            && let Some(count) = self.dirs.get_mut(usize::try_from(group).unwrap_or(usize::MAX))
-        {
-            *count += 1;
+        if inode.mode & 0o170_000 == 0o40000 {
+            self.dirs[count(group)] += 1;
         }
         let raw = inode.encode(number, self.sums);
         self.inodes.put(self.geometry.tables(group).2 * BLOCK + nth * INODE, &raw)
@@ -123,15 +122,15 @@ impl Fill<'_> {
     fn resize_inode(&mut self) -> Result<Inode> {
         let numbers = BLOCK / 4;
         let (top, _) = self.space.take(1)?;
-        let mut raw = [0; BLOCK as usize];
+        let mut raw = [0; BYTES];
         let g = self.geometry;
         let copies: Vec<u64> = g.backups().filter(|group| *group > 0).collect();
         for i in 0..g.reserved {
             let block = 1 + g.descriptors + i;
-            let at = ((g.descriptors + i) % numbers) as usize * 4;
+            let at = count((g.descriptors + i) % numbers) * 4;
             set(&mut raw, at, low32(block).to_le_bytes());
             let all = copies.iter().map(|group| low32(block + group * super::geometry::GROUP).to_le_bytes());
-            let mut copy = [0; BLOCK as usize];
+            let mut copy = [0; BYTES];
             set(&mut copy, 0, all.collect::<Vec<_>>().as_flattened());
             self.inodes.block(block, &copy)?;
         }
@@ -276,12 +275,12 @@ impl Fill<'_> {
             if signal::pending().is_some() {
                 return Err(Error::Stopped);
             }
-            let n = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let n = count(left.min(CHUNK as u64));
             match reader.read_exact(&mut chunk[..n]) {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
                 other => other.map_err(failed)?,
             }
-            let end = n.next_multiple_of(BLOCK as usize);
+            let end = n.next_multiple_of(BYTES);
             chunk[n..end].fill(0);
             self.blocks(&mut map, logical, &chunk[..end])?;
             left -= n as u64;
@@ -296,7 +295,7 @@ impl Fill<'_> {
 
     /// Writes blocks of a file from `logical` on, but those that are zero.
     fn blocks(&mut self, map: &mut Map, logical: u64, bytes: &[u8]) -> Result<()> {
-        let (blocks, _) = bytes.as_chunks::<{ BLOCK as usize }>();
+        let (blocks, _) = bytes.as_chunks::<BYTES>();
         let mut at = 0;
         while at < blocks.len() {
             let data = blocks[at..].iter().take_while(|b| **b != ZEROS).count();
@@ -304,7 +303,7 @@ impl Fill<'_> {
             while done < data {
                 let (block, length) =
                     map.take(logical + (at + done) as u64, (data - done) as u64, &mut self.space)?;
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let length = count(length);
                 self.space.out.block(block, blocks[at + done..at + done + length].as_flattened())?;
                 done += length;
             }
@@ -315,8 +314,8 @@ impl Fill<'_> {
 }
 
 /// A block that starts with `bytes`.
-fn padded(bytes: &[u8]) -> [u8; BLOCK as usize] {
-    let mut raw = [0; BLOCK as usize];
+fn padded(bytes: &[u8]) -> [u8; BYTES] {
+    let mut raw = [0; BYTES];
     set(&mut raw, 0, bytes);
     raw
 }

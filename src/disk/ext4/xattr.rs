@@ -3,8 +3,9 @@
 //! Names lose their namespace, which becomes a number. An ACL comes as the kernel hands it out,
 //! eight bytes an entry, and is stored without the ids of entries that name nobody.
 
-use super::inode::{INLINE, Sums, low16, low32, set};
-use super::{BLOCK, Error, Kind, Result};
+use super::inode::{INLINE, Sums};
+use super::raw::{low16, low32, set};
+use super::{BYTES, Error, Kind, Result};
 use crate::tree::TreePath;
 
 const MAGIC: u32 = 0xea02_0000;
@@ -81,7 +82,7 @@ impl Attributes {
         let mut new = Self::default();
         // Four bytes of magic, four of zeros behind the entries.
         let mut inline = if kind == Kind::Ext4 { INLINE - 8 } else { 0 };
-        let mut block = BLOCK as usize - HEADER - 4;
+        let mut block = BYTES - HEADER - 4;
         for attribute in sorted {
             let (entry, value) = attribute.sizes();
             let (left, list) = match entry + value {
@@ -114,7 +115,7 @@ impl Attributes {
 
     /// The part that is the block `number`.
     pub(super) fn block(&self, number: u64, sums: Sums) -> Vec<u8> {
-        let mut raw = vec![0; BLOCK as usize];
+        let mut raw = vec![0; BYTES];
         set(&mut raw, 0, MAGIC.to_le_bytes());
         set(&mut raw, 4, 1u32.to_le_bytes());
         set(&mut raw, 8, 1u32.to_le_bytes());
