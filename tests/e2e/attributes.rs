@@ -15,7 +15,7 @@ use std::process::Command;
 use tar::EntryType as T;
 
 /// A tree with all of it, made by other tools.
-const MAKE: &str = r#"cd $0 && umask 022 && mkdir a b b/deep closed times sticky acl && chown 4000000000:3999999999 b
+pub const MAKE: &str = r#"cd $0 && umask 022 && mkdir a b b/deep closed times sticky acl && chown 4000000000:3999999999 b
 echo one >a/file && ln a/file b/deep/same && ln a/file also
 mknod a/char c 5 1 && mknod a/block b 259 70000 && chown 0:5 a/char && chmod 620 a/char && mkfifo -m 622 a/fifo
 ln -s ../nowhere/$(printf 'x%.0s' $(seq 120)) a/link && chown -h 7:8 a/link
@@ -76,7 +76,7 @@ impl Case {
     }
 }
 
-fn assert_same(want: &BTreeMap<OsString, String>, got: &BTreeMap<OsString, String>, what: &str) {
+pub fn assert_same(want: &BTreeMap<OsString, String>, got: &BTreeMap<OsString, String>, what: &str) {
     for (name, text) in want {
         assert_eq!(Some(text), got.get(name), "{what}: {}", name.display());
     }

@@ -28,6 +28,7 @@ mod detached;
 mod doctor;
 mod drivers;
 mod exec_options;
+mod ext4;
 mod faults;
 mod faults_push;
 mod flow_classroom;

@@ -24,6 +24,7 @@ mod geometry;
 mod inode;
 mod layout;
 mod map;
+mod mounted;
 mod out;
 mod plan;
 mod raw;
@@ -34,6 +35,7 @@ mod write;
 mod xattr;
 
 pub use layout::Layout;
+pub use mounted::write_through_loop;
 
 use super::{Error, Result, Source, Unpublished};
 use crate::tree::Tree;
