@@ -71,7 +71,8 @@ pub enum Size {
         /// The bytes.
         free: Option<u64>,
     },
-    /// The least that holds the files.
+    /// The least that holds the files. Those of 1 MiB and more are read twice, to find their holes; so
+    /// they are where a fixed size seems too small.
     Shrink,
 }
 
@@ -93,12 +94,23 @@ pub struct Options {
 }
 
 /// How a filesystem with the files of `tree` will be laid out; for a size that is too small, the
-/// size that is not.
+/// size that is not. Holes in files are not known here: [`write`] may find that less will do.
 ///
 /// # Errors
 /// [`Error::TooSmall`], [`Error::TooLarge`], [`Error::Unfit`].
 pub fn layout(tree: &Tree, options: &Options) -> Result<Layout> {
     Layout::new(Plan::new(tree, options)?.need, options)
+}
+
+/// A plan and its layout; content is read where its holes matter.
+fn planned<'a>(source: &'a dyn Source, options: &Options) -> Result<(Plan<'a>, Layout)> {
+    let plan = Plan::new(source.tree(), options)?;
+    let layout = match Layout::new(plan.need, options) {
+        Ok(layout) if options.size != Size::Shrink => layout,
+        Ok(_) | Err(Error::TooSmall { .. }) => Layout::new(write::measure(source, &plan, options)?, options)?,
+        Err(e) => return Err(e),
+    };
+    Ok((plan, layout))
 }
 
 /// Makes the filesystem `target` of a source; gives its layout. A target that exists is replaced
@@ -107,8 +119,7 @@ pub fn layout(tree: &Tree, options: &Options) -> Result<Layout> {
 /// # Errors
 /// Those of [`layout`], before anything is written, and of [`write_at`].
 pub fn write(source: &dyn Source, target: &Path, options: &Options) -> Result<Layout> {
-    let plan = Plan::new(source.tree(), options)?;
-    let layout = Layout::new(plan.need, options)?;
+    let (plan, layout) = planned(source, options)?;
     let image = Unpublished::new(target)?;
     image.file.set_len(layout.size).map_err(|e| Error::io("extend", target, e))?;
     write::fill(source, &plan, &layout, options, || Out::new(&image.file, target, 0))?;
@@ -123,8 +134,7 @@ pub fn write(source: &dyn Source, target: &Path, options: &Options) -> Result<La
 /// Those of [`layout`], before anything is written; [`Error::Content`] where the source cannot be
 /// read; [`Error::Unfit`] where it has changed; [`Error::Io`]; [`Error::Stopped`].
 pub fn write_at(source: &dyn Source, file: &File, path: &Path, at: u64, options: &Options) -> Result<Layout> {
-    let plan = Plan::new(source.tree(), options)?;
-    let layout = Layout::new(plan.need, options)?;
+    let (plan, layout) = planned(source, options)?;
     write::fill(source, &plan, &layout, options, || Out::new(file, path, at))?;
     Ok(layout)
 }

@@ -12,7 +12,8 @@ const BUFFER: usize = 1 << 20;
 /// Writes to a part of a file, gathering what follows one another.
 #[derive(Debug)]
 pub(super) struct Out<'a> {
-    file: &'a File,
+    /// None to write nothing.
+    file: Option<&'a File>,
     /// For messages.
     path: &'a Path,
     /// Where in the file the filesystem starts.
@@ -24,7 +25,12 @@ pub(super) struct Out<'a> {
 
 impl<'a> Out<'a> {
     pub(super) fn new(file: &'a File, path: &'a Path, base: u64) -> Self {
-        Self { file, path, base, start: 0, buffer: Vec::with_capacity(BUFFER) }
+        Self { file: Some(file), path, base, start: 0, buffer: Vec::with_capacity(BUFFER) }
+    }
+
+    /// Takes what is written, and that is all.
+    pub(super) fn nowhere() -> Self {
+        Self { file: None, path: Path::new(""), base: 0, start: 0, buffer: Vec::new() }
     }
 
     /// Writes `bytes` at the start of `block`; a second time, too.
@@ -34,6 +40,9 @@ impl<'a> Out<'a> {
 
     /// Writes `bytes` at byte `at`.
     pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
         let end = self.start + self.buffer.len() as u64;
         if at >= self.start && at + bytes.len() as u64 <= end {
             let from = count(at - self.start);
@@ -61,7 +70,7 @@ impl<'a> Out<'a> {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(bytes, self.base + at);
-        written.map_err(|e| Error::io("write", self.path, e))
+        let Some(file) = self.file else { return Ok(()) };
+        file.write_all_at(bytes, self.base + at).map_err(|e| Error::io("write", self.path, e))
     }
 }

@@ -245,10 +245,108 @@ fn grows() {
     for (kind, size) in [(Kind::Ext4, 300 << 20), (Kind::Ext2, 300 << 20), (Kind::Ext4, 8 << 30)] {
         let (_tmp, image, _) = checked(&everything(), &options(kind, Size::Fixed(size)));
         let text = image.display().to_string();
-        program::output("resize2fs", &[&text, &format!("{}K", size * 3 >> 10)]).unwrap();
+        program::output("resize2fs", &[&text, &format!("{}K", (size * 3) >> 10)]).unwrap();
         check(&image);
         assert_eq!(fs::metadata(&image).unwrap().len(), size * 3);
         program::output("resize2fs", &["-M", &text]).unwrap();
         check(&image);
     }
+}
+
+#[test]
+fn holes_take_no_room() {
+    for kind in KINDS {
+        let mut made = Made::default();
+        made.file("end", Content::End(1 << 30, b"end".to_vec()));
+        made.file("every", Content::Every(2, 20_000));
+        made.file("dense", Content::Every(1, 300));
+        let (.., least) = checked(&made, &options(kind, Size::Shrink));
+        assert!(least.size < 50 << 20, "{kind:?} {least:?}");
+        checked(&made, &options(kind, Size::Fixed(least.size)));
+        let tmp = tempfile::tempdir().unwrap();
+        let e = write(&made, &tmp.path().join("x"), &options(kind, Size::Fixed(least.size - 1))).unwrap_err();
+        assert!(matches!(e, Error::TooSmall { needed, .. } if needed == least.size), "{e}");
+        assert!(layout(&made.tree, &options(kind, Size::Shrink)).unwrap().size > 1 << 30);
+    }
+}
+
+#[test]
+fn what_does_not_fit() {
+    let unfit = |kind, change: &dyn Fn(&mut Made)| {
+        let mut made = Made::default();
+        change(&mut made);
+        let tmp = tempfile::tempdir().unwrap();
+        let e = write(&made, &tmp.path().join("x"), &options(kind, Size::Auto { free: None })).unwrap_err();
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
+        e.to_string()
+    };
+    for kind in KINDS {
+        let large = kind.largest() + 1;
+        let cases: [(&dyn Fn(&mut Made), &str); 9] = [
+            (&|m| m.bytes("f", b"x").size = large, "/f: it is too large"),
+            (&|m| m.bytes("f", b"x").size = u64::MAX, "/f: it is too large"),
+            (&|m| m.bytes("f", b"x").size = 2, "/f: its size has changed"),
+            (&|m| m.bytes("f", b"xyz").size = 2, "/f: its size has changed"),
+            (&|m| m.add("a/b", tree::Kind::Fifo).size = 0, "/a/b: it lies in no directory"),
+            (
+                &|m| m.add("l", tree::Kind::Symlink(vec![b'x'; 4096])).size = 0,
+                "/l: its target is empty or longer",
+            ),
+            (&|m| m.add("c", tree::Kind::Char(4096, 0)).size = 0, "/c: its numbers are too large"),
+            (
+                &|m| m.bytes("f", b"").meta.xattrs = vec![(b"user.x".to_vec(), vec![1; 5000])],
+                "/f: its attributes are larger than a block",
+            ),
+            (
+                &|m| {
+                    for i in 0..65_001 {
+                        m.bytes(&format!("{i:05}"), b"").same = Some(path("00000"));
+                    }
+                },
+                "/65000: a file can have 65000 names",
+            ),
+        ];
+        for (change, want) in cases {
+            let e = unfit(kind, change);
+            assert!(e.starts_with(want), "{kind:?}: {e}");
+        }
+        // Each of them could be, not all.
+        let mut made = Made::default();
+        for i in 0..9 {
+            made.bytes(&format!("{i}"), b"").size = kind.largest();
+        }
+        let e = layout(&made.tree, &options(kind, Size::Auto { free: None })).unwrap_err();
+        assert!(matches!(e, Error::TooLarge { .. }), "{e}");
+        let e = layout(&Tree::new(), &options(kind, Size::Auto { free: Some(u64::MAX) })).unwrap_err();
+        assert!(matches!(e, Error::TooLarge { .. }), "{e}");
+        let e = layout(&Tree::new(), &options(kind, Size::Fixed(u64::MAX))).unwrap_err();
+        assert!(matches!(e, Error::TooLarge { .. }), "{e}");
+    }
+}
+
+#[test]
+fn directories_of_many_directories() {
+    let mut made = Made::default();
+    for i in 0..65_010 {
+        made.add(&format!("{i}"), tree::Kind::Directory);
+    }
+    let (.., layout) = checked(&made, &options(Kind::Ext4, Size::Shrink));
+    assert!(layout.inodes >= 65_021);
+    let tmp = tempfile::tempdir().unwrap();
+    let e = write(&made, &tmp.path().join("x"), &options(Kind::Ext2, Size::Shrink)).unwrap_err();
+    assert!(e.to_string().contains("more than 64998 directories"), "{e}");
+}
+
+#[test]
+fn in_a_part_of_a_file() {
+    let (made, options) = (everything(), options(Kind::Ext4, Size::Fixed(64 << 20)));
+    let (tmp, image, layout) = checked(&made, &options);
+    let whole = tmp.path().join("whole");
+    let file = File::create(&whole).unwrap();
+    file.set_len(layout.size + (2 << 20)).unwrap();
+    write_at(&made, &file, &whole, 1 << 20, &options).unwrap();
+    let bytes = fs::read(&whole).unwrap();
+    let (before, part) = bytes.split_at(1 << 20);
+    assert!(part[..64 << 20] == fs::read(&image).unwrap());
+    assert!(before.iter().chain(&part[64 << 20..]).all(|b| *b == 0));
 }

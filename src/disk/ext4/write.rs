@@ -2,9 +2,9 @@
 
 use super::geometry::Geometry;
 use super::inode::{EXTENTS, INDEXED, Inode, JOURNAL, RESIZE, ROOT, Sums, device};
-use super::map::{Map, Mapped};
+use super::map::{self, Map, Mapped};
 use super::out::Out;
-use super::plan::{Dir, Item, Plan};
+use super::plan::{Dir, Item, Need, Plan};
 use super::raw::{count, low32, set};
 use super::space::Space;
 use super::tables::{self, Tables};
@@ -16,29 +16,21 @@ use std::io::{self, Read};
 
 /// Bytes of content that are read at once.
 const CHUNK: usize = 256 << 10;
+/// Bytes of a file that is worth to be read for its holes.
+const LARGE: u64 = 1 << 20;
 
 static ZEROS: [u8; BYTES] = [0; BYTES];
 
 /// Writes the filesystem; `out` opens the file anew.
-pub(super) fn fill<'o>(
-    source: &dyn Source,
+pub(super) fn fill<'a>(
+    source: &'a dyn Source,
     plan: &Plan,
     layout: &Layout,
-    options: &Options,
-    out: impl Fn() -> Out<'o>,
+    options: &'a Options,
+    out: impl Fn() -> Out<'a>,
 ) -> Result<()> {
     let geometry = layout.geometry;
-    let sums = Sums::new((geometry.kind == Kind::Ext4).then_some(&options.uuid));
-    let mut fill = Fill {
-        source,
-        options,
-        geometry,
-        sums,
-        space: Space::new(geometry, out()),
-        inodes: out(),
-        dirs: vec![0; count(geometry.groups)],
-        chunk: vec![0; CHUNK],
-    };
+    let mut fill = Fill::new(source, options, geometry, &out);
     let resize = fill.resize_inode()?;
     let journal = fill.journal(layout.journal / BLOCK)?;
     let maps = plan.dirs.iter().map(|d| fill.names(d)).collect::<Result<Vec<_>>>()?;
@@ -67,7 +59,7 @@ pub(super) fn fill<'o>(
     let tables = Tables {
         geometry,
         options,
-        sums,
+        sums: fill.sums,
         next: fill.space.next,
         last: number - 1,
         dirs: fill.dirs,
@@ -76,6 +68,26 @@ pub(super) fn fill<'o>(
         journal_blocks: layout.journal / BLOCK,
     };
     tables.write(&mut out())
+}
+
+/// What the files of `plan` need when large ones have been read: less, where they have holes.
+pub(super) fn measure(source: &dyn Source, plan: &Plan, options: &Options) -> Result<Need> {
+    let mut need = plan.need;
+    let kind = options.kind;
+    let largest = Geometry::new(kind, u32::MAX.into(), 1).ok_or(Error::TooLarge { size: 0 })?;
+    let mut fill = Fill::new(source, options, largest, Out::nowhere);
+    for (item, number) in plan.items.iter().zip(plan.first..) {
+        if item.node.kind == Sort::File && item.node.size >= LARGE {
+            fill.space.next = 0;
+            let map = fill.content(number, item)?;
+            let blocks = map.finish(&mut fill.space)?.blocks;
+            // Elsewhere it may be in one more piece.
+            let spare = 1 + blocks / super::geometry::GROUP / 100;
+            let whole = item.node.size.div_ceil(BLOCK);
+            need.blocks -= (whole + map::most(kind, whole)).saturating_sub(blocks + spare);
+        }
+    }
+    Ok(need)
 }
 
 /// The work on one filesystem.
@@ -92,7 +104,25 @@ struct Fill<'a> {
     chunk: Vec<u8>,
 }
 
-impl Fill<'_> {
+impl<'a> Fill<'a> {
+    fn new(
+        source: &'a dyn Source,
+        options: &'a Options,
+        geometry: Geometry,
+        out: impl Fn() -> Out<'a>,
+    ) -> Self {
+        Self {
+            source,
+            options,
+            geometry,
+            sums: Sums::new((geometry.kind == Kind::Ext4).then_some(&options.uuid)),
+            space: Space::new(geometry, out()),
+            inodes: out(),
+            dirs: vec![0; count(geometry.groups)],
+            chunk: vec![0; CHUNK],
+        }
+    }
+
     const fn time(&self) -> Time {
         Time { seconds: self.options.time, nanos: 0 }
     }
