@@ -39,13 +39,27 @@ pub enum Error {
         /// What the tree needs in bytes.
         needed: u64,
     },
-    /// A file is none that the filesystem holds.
+    /// No filesystem of the kind can be so large.
+    #[error("a filesystem of {size} bytes is too large")]
+    TooLarge {
+        /// What is wanted, or needed at least, in bytes.
+        size: u64,
+    },
+    /// The filesystem cannot have a file.
     #[error("{path}: {reason}")]
     Unfit {
         /// The file.
         path: TreePath,
-        /// What is in the way.
+        /// What is wrong with it.
         reason: &'static str,
+    },
+    /// The content of a file cannot be read.
+    #[error("read {path}: {source}")]
+    Content {
+        /// The file.
+        path: TreePath,
+        /// What the system answered.
+        source: io::Error,
     },
     /// A root has nothing that firmware could start.
     #[error("the root has no boot loader {path}")]
@@ -53,7 +67,10 @@ pub enum Error {
         /// What was looked for.
         path: TreePath,
     },
-    /// A syscall or mke2fs failed.
+    /// The process was asked to end.
+    #[error("interrupted")]
+    Stopped,
+    /// A syscall failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
 }
@@ -70,10 +87,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { source, .. } => Kind::of_io(source),
-            Self::TooSmall { .. } => Kind::Input,
+            Self::Io { source, .. } | Self::Content { source, .. } => Kind::of_io(source),
+            Self::TooSmall { .. } | Self::TooLarge { .. } => Kind::Input,
             Self::Unfit { .. } => Kind::Unsupported,
             Self::NoBootLoader { .. } => Kind::Missing,
+            Self::Stopped => Kind::Internal,
             Self::Sys(e) => e.kind(),
         }
     }

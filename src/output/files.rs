@@ -6,7 +6,7 @@ use crate::layer::{self, Indexed, Owners, TarWriter};
 use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::{dir::Dir, signal};
-use crate::tree::{Kind, Meta, Node, Tree, TreePath};
+use crate::tree::{Kind, Meta, Node, Time, Tree, TreePath};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -109,5 +109,36 @@ impl Source for Files {
             }
             Self::Layer(indexed) => indexed.content(path),
         }
+    }
+}
+
+/// Files of which one has another content.
+pub(super) struct Edited<'a> {
+    files: &'a Files,
+    tree: Tree,
+    path: TreePath,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Edited<'a> {
+    /// `files` with a file of root's of `bytes` at `path`, changed at `time`.
+    pub(super) fn new(files: &'a Files, path: &[u8], bytes: Vec<u8>, time: i64) -> Self {
+        let path = TreePath::parse(path).unwrap_or_default();
+        let mut tree = files.tree().clone();
+        let meta = Meta { mode: 0o644, mtime: Time { seconds: time, nanos: 0 }, ..Meta::default() };
+        let size = bytes.len() as u64;
+        let node = Node { kind: Kind::File, meta, size, sha256: None, same: None, inode: None };
+        tree.insert(path.clone(), node);
+        Self { files, tree, path, bytes }
+    }
+}
+
+impl Source for Edited<'_> {
+    fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    fn content(&self, path: &TreePath) -> io::Result<Box<dyn Read + '_>> {
+        if *path == self.path { Ok(Box::new(&self.bytes[..])) } else { self.files.content(path) }
     }
 }

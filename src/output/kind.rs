@@ -13,10 +13,16 @@ use std::str::FromStr;
 pub enum Kind {
     /// A file with an ext4 filesystem.
     Ext4,
+    /// A file with an ext2 filesystem.
+    Ext2,
+    /// A disk with an ext4 filesystem, from which a machine starts.
+    Disk,
     /// A file with a btrfs filesystem.
     Btrfs,
     /// A file with a squashfs filesystem, read-only and compressed.
     Squashfs,
+    /// A file with an EROFS filesystem, read-only.
+    Erofs,
     /// A tar, compressed or not.
     Tar(Coding),
     /// A folder.
@@ -26,10 +32,13 @@ pub enum Kind {
 }
 
 /// Names of kinds, and the ends of files' names that mean them, the longest first.
-const KINDS: [(&str, Kind, &[&str]); 8] = [
+const KINDS: [(&str, Kind, &[&str]); 11] = [
     ("ext4", Kind::Ext4, &[".img", ".ext4"]),
+    ("ext2", Kind::Ext2, &[".ext2"]),
+    ("disk", Kind::Disk, &[]),
     ("btrfs", Kind::Btrfs, &[".btrfs"]),
     ("squashfs", Kind::Squashfs, &[".squashfs", ".sqfs"]),
+    ("erofs", Kind::Erofs, &[".erofs"]),
     ("tar", Kind::Tar(coding(Compression::None, 0)), &[".tar"]),
     ("tar.gz", Kind::Tar(coding(Compression::Gzip, 6)), &[".tar.gz", ".tgz"]),
     ("tar.zst", Kind::Tar(coding(Compression::Zstd, 3)), &[".tar.zst", ".tzst"]),
@@ -72,7 +81,10 @@ impl FromStr for Output {
 
     fn from_str(text: &str) -> Result<Self> {
         let fail = || Error::Kind { text: text.chars().take(300).collect() };
-        if let Some((prefix, path)) = text.split_once(':').filter(|(_, path)| !path.is_empty()) {
+        if let Some((prefix, path)) = text.split_once(':') {
+            if path.is_empty() {
+                return Err(fail());
+            }
             if let Some((_, kind, _)) = KINDS.iter().find(|(name, ..)| *name == prefix) {
                 return Ok(Self::File(*kind, path.into()));
             }
@@ -134,6 +146,7 @@ mod tests {
     fn outputs() {
         for (text, kind, stem) in [
             ("a/bookworm.img", "ext4", "bookworm"),
+            ("bookworm.ext2", "ext2", "bookworm"),
             ("x.tar", "tar", "x"),
             ("x.tar.gz", "tar.gz", "x"),
             ("x.tzst", "tar.zst", "x"),

@@ -14,10 +14,14 @@
 mod files;
 mod kind;
 
+use files::Edited;
 pub use files::Files;
 pub use kind::{Kind, Output};
 
-use crate::disk::{self, Unpublished};
+use crate::disk::boot::{self, Arch, Ids};
+use crate::disk::ext4::{self, Size};
+use crate::disk::gpt::Guid;
+use crate::disk::{self, Source, Unpublished, erofs};
 use crate::error::Kind as ErrorKind;
 use crate::layer::{self, Encoder, Owners};
 use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, media_type, rfc3339};
@@ -46,6 +50,9 @@ pub enum Error {
     /// A folder that should be new.
     #[error("{} already exists", .0.display())]
     Exists(PathBuf),
+    /// Machines that no disk is made for.
+    #[error("no disk is made that a machine of architecture {0} starts from")]
+    NoFirmware(String),
     /// Content that cannot be read.
     #[error("read {path}: {source}")]
     Content {
@@ -103,6 +110,7 @@ impl Error {
             Self::Content { source, .. } | Self::Output(source) | Self::Write { source, .. } => {
                 ErrorKind::of_io(source)
             }
+            Self::NoFirmware(_) => ErrorKind::Unsupported,
             Self::Stopped => ErrorKind::Internal,
             Self::Disk(e) => e.kind(),
             Self::Layer(e) => e.kind(),
@@ -118,8 +126,12 @@ impl Error {
 /// How the outputs are to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The size of a filesystem in bytes; computed where there is none.
-    pub size: Option<u64>,
+    /// The size of a filesystem that can be written to.
+    pub size: Size,
+    /// Whether the kernel writes ext4, on a loop device: another image each time.
+    pub mounted: bool,
+    /// dpkg's name of the architecture, for what firmware starts.
+    pub arch: String,
     /// The name of a filesystem.
     pub label: String,
     /// What UUIDs are made from.
@@ -181,7 +193,9 @@ impl Output {
                 Kind::Tar(coding) => tar(root.files, path, *coding)?,
                 Kind::Squashfs => squashfs(root.files, path)?,
                 Kind::Dir | Kind::Subvolume => return folder(root, *kind, path),
-                Kind::Ext4 => ext4(root, path, settings)?,
+                Kind::Ext4 | Kind::Ext2 => ext(root, *kind, path, settings)?,
+                Kind::Disk => disk(root, path, settings)?,
+                Kind::Erofs => erofs(root, path, settings)?,
                 Kind::Btrfs => btrfs(root, path, settings)?,
             },
             Self::Image(name) => return image(root, name, settings),
@@ -278,11 +292,61 @@ fn unpack(root: &Root, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn ext4(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
+fn ext_options(kind: ext4::Kind, settings: &Settings) -> ext4::Options {
+    ext4::Options {
+        kind,
+        size: settings.size,
+        label: settings.label.clone(),
+        uuid: uuid(&settings.seed, "filesystem"),
+        hash_seed: uuid(&settings.seed, "names"),
+        time: settings.time,
+    }
+}
+
+fn ext(root: &Root, kind: Kind, path: &Path, settings: &Settings) -> Result<u64> {
+    let kind = if kind == Kind::Ext2 { ext4::Kind::Ext2 } else { ext4::Kind::Ext4 };
+    let options = ext_options(kind, settings);
+    if !settings.mounted {
+        return Ok(ext4::write(root.files, path, &options)?.size);
+    }
+    let layout = ext4::layout(root.files.tree(), &options)?;
+    let options = ext4::Options { size: Size::Fixed(layout.size), ..options };
     let scratch = root.store.scratch()?;
-    let dir = scratch.path().join("root");
-    unpack(root, &dir)?;
-    Ok(disk::ext4::write(&dir, path, settings.size, &settings.label)?.size)
+    let made = ext4::write_through_loop(path, scratch.path(), &options, |dir| {
+        for (i, layer) in root.image.layers.iter().enumerate() {
+            layer::apply_layer(root.store, layer, dir, i == 0, &layer::Options::default())?;
+        }
+        Ok::<_, Error>(())
+    })?;
+    Ok(made.size)
+}
+
+fn erofs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
+    let options = erofs::Options {
+        label: &settings.label,
+        uuid: uuid(&settings.seed, "filesystem"),
+        time: settings.time,
+    };
+    Ok(erofs::write(root.files, path, &options)?)
+}
+
+/// A disk whose root knows by its fstab where it lies.
+fn disk(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
+    let arch = Arch::named(&settings.arch).ok_or_else(|| Error::NoFirmware(settings.arch.clone()))?;
+    let guid = |purpose| Guid::new(u128::from_be_bytes(uuid(&settings.seed, purpose)));
+    let ids = Ids { disk: guid("disk"), esp: guid("esp"), root: guid("root") };
+    let files = Edited::new(root.files, b"etc/fstab", ids.fstab().into_bytes(), settings.time);
+    let options = ext_options(ext4::Kind::Ext4, settings);
+    let root_size = ext4::layout(files.tree(), &options)?.size;
+    let boot = boot::Options { arch, ids, root_size };
+    let report = boot::write(path, &files, &boot, &mut |file, at, size| {
+        let options = ext4::Options { size: Size::Fixed(size), ..options.clone() };
+        ext4::write_at(&files, file, path, at, &options).map(drop)
+    })?;
+    for warning in report.warnings {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    Ok(report.size)
 }
 
 /// `mkfs.btrfs --rootdir` writes the tree without a mount. It has times and keys of its own in it:
@@ -292,7 +356,8 @@ fn btrfs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
     let (dir, new) = (inside(&work)?.join("root"), work.path().join("image"));
     unpack(root, &dir)?;
     let file = fs::File::create_new(&new).map_err(write_error(path))?;
-    let size = settings.size.unwrap_or(0);
+    // What is there already is the size; else mkfs.btrfs takes what it needs.
+    let size = if let Size::Fixed(size) = settings.size { size } else { 0 };
     file.set_len(size).map_err(write_error(path))?;
     let uuid = uuid_text(uuid(&settings.seed, "btrfs"));
     let label: String = settings.label.chars().take(64).collect();

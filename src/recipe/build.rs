@@ -7,7 +7,10 @@
 use super::{Error, Output, OutputKind, Recipe, Result, Step, Variant};
 use crate::bundle::{Bundle, Origin, Settings};
 use crate::debian::{self, Archive, Progress};
-use crate::disk;
+use crate::disk::ext4::Size;
+use crate::layer::Coding;
+use crate::oci::Platform;
+use crate::output::{self, Files};
 use crate::run::{Exit, Launch, Runtime};
 use crate::store::Store;
 use crate::sys::Call;
@@ -100,11 +103,34 @@ impl Recipe {
             progress.phase("run", None);
             run(store, &root, step)?;
         }
-        for path in self.paths(OutputKind::Ext4) {
-            progress.phase("image", None);
-            disk::ext4::write(&root, path, None, &self.name)?;
-        }
+        self.images(store, &root, progress)?;
         folder.map_or(Ok(()), |path| rename(&root, path))
+    }
+
+    /// Writes the filesystem images of the root.
+    fn images(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
+        let mut paths = self.paths(OutputKind::Ext4).peekable();
+        if paths.peek().is_none() {
+            return Ok(());
+        }
+        progress.phase("write", None);
+        let (files, lease) = (Files::of_folder(root, None)?, store.lease()?);
+        let manifest = output::keep(&lease, &files, &Platform::host(), 0)?;
+        let image = store.image(&manifest, &Platform::host())?;
+        let settings = output::Settings {
+            size: Size::Auto { free: None },
+            mounted: false,
+            arch: debian::host_arch().to_string(),
+            label: self.name.clone(),
+            seed: image.layers[0].diff_id.clone(),
+            time: 0,
+            coding: Coding::default(),
+        };
+        let root = output::Root::new(store, &lease, &image, &files);
+        for path in paths {
+            output::Output::File(output::Kind::Ext4, path.to_path_buf()).write(&root, &settings)?;
+        }
+        Ok(())
     }
 
     fn paths(&self, kind: OutputKind) -> impl Iterator<Item = &Path> {

@@ -30,6 +30,7 @@ mod doctor;
 mod drivers;
 mod erofs;
 mod exec_options;
+mod ext4;
 mod faults;
 mod faults_push;
 mod flow_classroom;

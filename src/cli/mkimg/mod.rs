@@ -5,12 +5,14 @@ mod wanted;
 
 pub use wanted::Wanted;
 
+use super::import::source_date;
 use super::phases::Phases;
 use super::{Context, Result, tidily};
 use crate::debian::{self, Lock, Progress, Request};
+use crate::disk::ext4::Size;
 use crate::error::Kind;
 use crate::oci::{Name, Platform};
-use crate::output::{Output, Root, Settings, Written};
+use crate::output::{Kind as OutputKind, Output, Root, Settings, Written};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
 use std::path::PathBuf;
@@ -35,9 +37,21 @@ pub struct Args {
     /// Make the system from its packages, though one of the same packages is kept in the store
     #[arg(long)]
     no_base_cache: bool,
-    /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
-    #[arg(long, value_parser = size)]
-    size: Option<u64>,
+    /// The size of the filesystem, as 800M or 2G, or auto: what the files need and what is to be free
+    #[arg(long, value_parser = wanted_size, default_value = "auto")]
+    size: Wish,
+    /// How much of a filesystem of size auto is free [default: a quarter, at least 64M]
+    #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "shrink")]
+    free: Option<u64>,
+    /// The least size that holds the files
+    #[arg(long, conflicts_with = "size")]
+    shrink: bool,
+    /// Make a disk of each .img, with partitions, from which a machine with UEFI starts
+    #[arg(long)]
+    disk: bool,
+    /// Let the kernel write ext4 on a loop device, as root: another image each time
+    #[arg(long = "loop", conflicts_with = "disk")]
+    mounted: bool,
     /// The name of the filesystem [default: the suite]
     #[arg(long)]
     label: Option<String>,
@@ -98,6 +112,14 @@ struct Made {
     packages: usize,
 }
 
+/// A size that is asked for; none for a computed one.
+#[derive(Debug, Clone, Copy)]
+struct Wish(Option<u64>);
+
+fn wanted_size(text: &str) -> std::result::Result<Wish, String> {
+    if text == "auto" { Ok(Wish(None)) } else { size(text).map(|n| Wish(Some(n))) }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
@@ -114,11 +136,19 @@ impl Args {
             let mut written = Vec::new();
             for output in &self.outputs {
                 phases.detail(&output.to_string());
-                written.push(output.write(&root, &made.settings)?);
+                written.push(self.whole(output).write(&root, &made.settings)?);
             }
             self.summary(&made, &written, &phases);
             Ok(())
         })
+    }
+
+    /// The output as it is wanted: with --disk, a disk.
+    fn whole(&self, output: &Output) -> Output {
+        match output {
+            Output::File(OutputKind::Ext4, path) if self.disk => Output::File(OutputKind::Disk, path.clone()),
+            other => other.clone(),
+        }
     }
 
     /// A system of packages.
@@ -127,7 +157,7 @@ impl Args {
         let request = self.wanted.request(&suite)?;
         let lock = self.lock(&request, store, phases)?;
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
-        let settings = self.settings(&suite, &system, request.time(&lock));
+        let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));
         Ok(Made { system, settings, packages: lock.packages.len() })
     }
 
@@ -137,13 +167,19 @@ impl Args {
         lease.hold(&descriptor.digest)?;
         let image = store.image(&descriptor, &Platform::host())?;
         let system = System::image(store, image)?;
-        let settings = self.settings(name.as_str(), &system, super::import::source_date().unwrap_or(0));
+        let settings = self.settings(name.as_str(), debian::host_arch(), &system, source_date().unwrap_or(0));
         Ok(Made { system, settings, packages: 0 })
     }
 
-    fn settings(&self, label: &str, system: &System, time: i64) -> Settings {
+    fn settings(&self, label: &str, arch: &str, system: &System, time: i64) -> Settings {
         Settings {
-            size: self.size,
+            size: match self.size {
+                _ if self.shrink => Size::Shrink,
+                Wish(Some(size)) => Size::Fixed(size),
+                Wish(None) => Size::Auto { free: self.free },
+            },
+            mounted: self.mounted,
+            arch: arch.to_string(),
             label: self.label.clone().unwrap_or_else(|| label.to_string()),
             seed: system.image.config_descriptor.digest.clone(),
             time,
