@@ -270,6 +270,9 @@ fn holes_take_no_room() {
     }
 }
 
+/// A change to an empty tree, and what is said of it.
+type Case<'a> = (&'a dyn Fn(&mut Made), &'a str);
+
 #[test]
 fn what_does_not_fit() {
     let unfit = |kind, change: &dyn Fn(&mut Made)| {
@@ -282,7 +285,7 @@ fn what_does_not_fit() {
     };
     for kind in KINDS {
         let large = kind.largest() + 1;
-        let cases: [(&dyn Fn(&mut Made), &str); 9] = [
+        let cases: [Case; 9] = [
             (&|m| m.bytes("f", b"x").size = large, "/f: it is too large"),
             (&|m| m.bytes("f", b"x").size = u64::MAX, "/f: it is too large"),
             (&|m| m.bytes("f", b"x").size = 2, "/f: its size has changed"),
@@ -349,4 +352,19 @@ fn in_a_part_of_a_file() {
     let (before, part) = bytes.split_at(1 << 20);
     assert!(part[..64 << 20] == fs::read(&image).unwrap());
     assert!(before.iter().chain(&part[64 << 20..]).all(|b| *b == 0));
+}
+
+#[test]
+fn lost_and_found_of_the_source() {
+    for kind in KINDS {
+        let mut made = Made::default();
+        made.bytes("a", b"a");
+        made.add("lost+found", tree::Kind::Directory).meta.mode = 0o750;
+        made.bytes("lost+found/#12", b"found");
+        let (_tmp, image, _) = checked(&made, &options(kind, Size::Shrink));
+        let out =
+            program::output("debugfs", &["-R", "stat lost+found", &image.display().to_string()]).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Mode:  0750") && text.contains("Size: 16384"), "{text}");
+    }
 }
