@@ -114,7 +114,13 @@ const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Ext2];
 #[test]
 fn nothing() {
     for kind in KINDS {
-        for size in [Size::Shrink, Size::Auto { free: None }, Size::Fixed(1 << 30), Size::Fixed(8 << 30)] {
+        for size in [
+            Size::Shrink,
+            Size::Auto { free: None },
+            Size::Fixed(1 << 30),
+            Size::Fixed(8 << 30),
+            Size::Fixed(1 << 40),
+        ] {
             checked(&Made::default(), &options(kind, size));
         }
     }
@@ -137,11 +143,12 @@ fn everything() -> Made {
         made.bytes(&format!("dir/a file with a long name {i:0100}"), format!("{i}").as_bytes());
     }
     made.add("dir/dir", tree::Kind::Directory);
-    made.add("short", tree::Kind::Symlink(vec![b's'; 59]));
+    let trusted = vec![(b"trusted.t".to_vec(), vec![b't'; 500])];
+    made.add("short", tree::Kind::Symlink(vec![b's'; 59])).meta.xattrs = trusted.clone();
     made.add("long", tree::Kind::Symlink(vec![b'l'; 60]));
     made.add("longest", tree::Kind::Symlink(vec![b'l'; 4095]));
     made.add("null", tree::Kind::Char(1, 3));
-    made.add("disk", tree::Kind::Block(259, 300));
+    made.add("disk", tree::Kind::Block(259, 300)).meta.xattrs = trusted;
     made.add("fifo", tree::Kind::Fifo);
     for name in ["link", "dir/link"] {
         made.bytes(name, b"one of two").same = Some(path("dir/link"));
