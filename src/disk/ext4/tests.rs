@@ -216,10 +216,12 @@ fn large_directories_and_files() {
             assert!(triple.contains("(TIND):") && triple.contains("(DIND):"), "{triple}");
         }
         let dump = tmp.path().join("dump");
-        debugfs(&format!("dump dense {}", dump.display()));
-        let mut want = Vec::new();
-        made.content(&path("dense")).unwrap().read_to_end(&mut want).unwrap();
-        assert!(fs::read(&dump).unwrap() == want);
+        for name in ["a", "b", "c", "dense"] {
+            debugfs(&format!("dump {name} {}", dump.display()));
+            let mut want = Vec::new();
+            made.content(&path(name)).unwrap().read_to_end(&mut want).unwrap();
+            assert!(fs::read(&dump).unwrap() == want, "{kind:?} {name}");
+        }
     }
 }
 
