@@ -16,13 +16,14 @@
 //! | 1 | [`store`] | an OCI image layout on disk |
 //! | 2 | [`registry`] | images from registries into the store |
 //! | 2 | [`layer`] | compressed tar to entries, entries to a directory |
-//! | 2 | [`disk`] | filesystem image files |
+//! | 2 | [`disk`] | filesystem image files, disks that machines start from |
 //! | 2 | [`serve`] | the store as a registry |
 //! | 3 | [`debian`] | signed packages to a configured root |
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
 //! | 3 | [`archive`] | images in files and folders: docker-archive, OCI layout, `dir:` |
 //! | 4 | [`bundle`] | image configurations as `config.json`; bundle folders |
 //! | 4 | [`transfer`] | images between registries, archives and the store |
+//! | 5 | [`output`] | root filesystems as images, archives, folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 7 | [`recipe`] | TOML to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
@@ -56,6 +57,7 @@ pub mod disk;
 pub mod error;
 pub mod layer;
 pub mod oci;
+pub mod output;
 pub mod recipe;
 pub mod registry;
 pub mod rootfs;

@@ -4,7 +4,9 @@ use super::fsck::Broken;
 use super::unpack::NotEmpty;
 use crate::error::{Kind, cause};
 use crate::transfer;
-use crate::{archive, bundle, debian, disk, layer, oci, recipe, registry, rootfs, run, serve, store, sys};
+use crate::{
+    archive, bundle, debian, disk, layer, oci, output, recipe, registry, rootfs, run, serve, store, sys,
+};
 
 /// An error of any room.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub enum Error {
     Debian(#[from] debian::Error),
     /// A filesystem image.
     Disk(#[from] disk::Error),
+    /// A root filesystem that is written.
+    Root(#[from] output::Error),
     /// The registry server.
     Serve(#[from] serve::Error),
     /// A recipe.
@@ -94,6 +98,7 @@ impl Error {
             Self::Bundle(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Disk(e) => e.kind(),
+            Self::Root(e) => e.kind(),
             Self::Serve(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
@@ -209,6 +214,7 @@ impl Error {
             Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
                 Some("apt-get install e2fsprogs".to_string())
             }
+            Self::Disk(disk::Error::NoBootLoader { .. }) => Some("--include systemd-boot-efi".to_string()),
             _ => None,
         }
     }

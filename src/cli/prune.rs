@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+/// How long the result of a step is kept that nothing asks for.
+const IDLE: Duration = Duration::from_hours(30 * 24);
+
 /// Arguments of `prune`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -89,7 +92,10 @@ pub fn removal(
             && !refers(e)
             && since.is_none_or(|s| store.named_at(e) < s)
     };
-    Removal::new(store, survey, Scope::All, drop, &users)
+    let idle = if all { Duration::ZERO } else { IDLE };
+    let idle = SystemTime::now().checked_sub(idle).unwrap_or(SystemTime::UNIX_EPOCH);
+    let idle = since.map_or(idle, |s| s.min(idle));
+    Removal::new(store, survey, Scope::All, drop, &users, idle)
 }
 
 /// The manifests of what bundles, containers and running commands use, and the indexes that

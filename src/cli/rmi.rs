@@ -6,6 +6,7 @@ use crate::oci::{Digest, Match, Name, Reference};
 use crate::store::{Entry, Scope, Survey};
 use std::collections::HashSet;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// Arguments of `rmi`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,8 @@ impl Args {
                     }
                 }
             }
-            Removal::new(&store, survey, Scope::Dropped, |e| gone.contains(&key(e)), &users)
+            let drop = |e: &Entry| gone.contains(&key(e));
+            Removal::new(&store, survey, Scope::Dropped, drop, &users, SystemTime::UNIX_EPOCH)
         })?;
         Ok(ExitCode::SUCCESS)
     }

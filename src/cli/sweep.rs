@@ -6,11 +6,12 @@ use super::{Context, Result, printable};
 use crate::bundle::{self, Bundle, Needs};
 use crate::oci::{Digest, Image};
 use crate::rootfs::{Stale, stale};
-use crate::store::{self, Area, Entry, Plan, Scope, Store, Survey, Usage};
+use crate::store::{self, Area, Entry, Kept, Plan, Scope, Store, Survey, Usage};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
+use std::time::SystemTime;
 
 /// Why nothing is removed.
 #[derive(Debug, thiserror::Error)]
@@ -98,16 +99,21 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// What goes where the entries go that `drop` says, and what `users` need stays.
+    /// What goes where the entries go that `drop` says, and what `users` need stays. Results of
+    /// steps go that were not used since `idle`.
     pub fn new(
         store: &Store,
         survey: &Survey,
         scope: Scope,
         drop: impl Fn(&Entry) -> bool,
         users: &[User],
+        idle: SystemTime,
     ) -> Result<Self> {
-        let keep: Vec<Digest> = users.iter().filter_map(|u| u.needs.image.clone()).collect();
-        let plan = survey.plan(scope, &drop, &keep)?;
+        let (idle, busy): (Vec<Kept>, _) = store.kept()?.into_iter().partition(|k| k.used < idle);
+        let needed = users.iter().filter_map(|u| u.needs.image.clone());
+        let keep: Vec<Digest> = needed.chain(busy.into_iter().map(|k| k.manifest)).collect();
+        let mut plan = survey.plan(scope, &drop, &keep)?;
+        plan.results = idle.into_iter().map(|k| k.path).collect();
         let layers = match scope {
             Scope::Dropped => Stale::default(),
             Scope::All => {
@@ -134,7 +140,7 @@ impl Removal {
 
     fn is_empty(&self) -> bool {
         let plan = &self.plan;
-        let files = plan.blobs.len() + plan.partials.len() + self.layers.folders.len();
+        let files = plan.blobs.len() + plan.partials.len() + plan.results.len() + self.layers.folders.len();
         plan.entries.is_empty() && files == 0
     }
 
@@ -144,6 +150,7 @@ impl Removal {
             (self.plan.entries.len(), "name"),
             (self.plan.blobs.len(), "blob"),
             (self.plan.partials.len(), "partial download"),
+            (self.plan.results.len(), "kept result"),
             (self.layers.folders.len(), "unpacked layer"),
         ];
         let count = |(n, what): &(usize, &str)| format!("{n} {what}{}", if *n == 1 { "" } else { "s" });

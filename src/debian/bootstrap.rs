@@ -1,23 +1,29 @@
 //! The whole way, from a request to a configured root.
 
 use super::configure::{self, CONTROL, DEBS, Scripts, configure};
-use super::control::{Package, Universe, field};
+use super::control::{Package, described, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
 use super::fetch::{Fetcher, check};
-use super::plan::{Variant, Wishes, exactly, plan};
+use super::finish::{finish, settle};
+use super::lock::{Asked, Lock, Pin};
+use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
 use super::sources::{Archive, Settings};
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
 use super::{Error, Progress, Result, index};
+use crate::oci::Digest;
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
-use crate::sys::{Call, memory, sandbox};
-use std::collections::HashSet;
+use crate::sys::{memory, sandbox};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Which way roots are made: part of their keys, to be counted up when the same packages give
+/// another root than before.
+const METHOD: u32 = 1;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -35,64 +41,87 @@ pub struct Request {
     pub arch: String,
     /// Proxies, and whether Release files may be past their date.
     pub settings: Settings,
-}
-
-/// What came out.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The packages, sorted by name.
-    pub packages: Vec<Package>,
-}
-
-impl Outcome {
-    /// The estimated size of the unpacked packages in bytes, as their makers say.
-    #[must_use]
-    pub fn installed_size(&self) -> u64 {
-        self.packages.iter().map(|p| p.installed_size << 10).sum()
-    }
+    /// When everything is made that the packages do not date, in seconds since 1970; the date of
+    /// the newest Release file where there is none.
+    pub epoch: Option<i64>,
+    /// Whether apt's lists and package files stay.
+    pub keep_apt: bool,
 }
 
 impl Request {
-    fn universe(&self, store: &Store, fetcher: &Fetcher, progress: &dyn Progress) -> Result<Universe> {
-        progress.phase("indexes", None);
-        let cache = store.area(Area::Packages)?;
-        index::load(fetcher, &self.archive, &self.arch, self.settings.check_valid_until, &cache)
+    /// What the set of packages depends on.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        Asked::new(&self.archive, self.variant, &self.include, &self.arch)
+    }
+
+    /// When everything is made in a root of `lock`, in seconds since 1970.
+    #[must_use]
+    pub fn time(&self, lock: &Lock) -> i64 {
+        self.epoch.unwrap_or_else(|| lock.date())
+    }
+
+    /// The digest of all that a root of `lock` depends on.
+    #[must_use]
+    pub fn key(&self, lock: &Lock) -> Digest {
+        lock.key(&format!("{METHOD} {} {}", self.time(lock), self.keep_apt))
     }
 }
 
-/// Makes a configured root in `root`, an empty directory. `prepare` is called with the
-/// planned packages before the first file is written there.
+/// Finds the packages that `request` asks for.
+///
+/// # Errors
+/// Those of reading Release files and indexes, and of [`plan`].
+pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Result<Lock> {
+    progress.phase("indexes", None);
+    let fetcher = Fetcher::new(request.settings.proxies.clone());
+    let cache = store.area(Area::Packages)?;
+    let check = request.settings.check_valid_until;
+    let (universe, releases) = index::load(&fetcher, &request.archive, &request.arch, check, &cache)?;
+    let wishes = Wishes {
+        variant: request.variant,
+        include: &request.include,
+        exclude: &[],
+        extra_base: &request.archive.extra_base,
+        never: &request.archive.never,
+    };
+    let planned = plan(&universe, &wishes)?;
+    let pins = planned.packages.iter().map(|p| Pin::new(p, planned.base.contains(&p.name))).collect();
+    drop(universe);
+    memory::trim();
+    Ok(Lock::new(request.asked(), releases, pins))
+}
+
+/// Makes a root of the packages of `lock` in `root`, an empty directory; of the variant `custom`
+/// only their files, else configured. `prepare` is called with the size that the files will have,
+/// in bytes as their makers estimate, before the first is written there.
 ///
 /// # Errors
 /// Any of [`Error`]; `root` then holds an unfinished tree.
 pub fn bootstrap(
     request: &Request,
+    lock: &Lock,
     store: &Store,
     root: &Path,
     progress: &dyn Progress,
-    prepare: &mut dyn FnMut(&Outcome) -> Result<()>,
-) -> Result<Outcome> {
-    if request.arch != host_arch() {
+    prepare: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let plain = request.variant == Variant::Custom;
+    if request.arch != host_arch() && !plain {
         return Err(Error::Foreign { arch: request.arch.clone() });
     }
     let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let universe = request.universe(store, &fetcher, progress)?;
-    let wishes = Wishes {
-        variant: request.variant,
-        include: &request.include,
-        extra_base: &request.archive.extra_base,
-        never: &request.archive.never,
-    };
-    let planned = plan(&universe, &wishes)?;
-    drop(universe);
-    memory::trim();
-    let files = download(&planned.packages, store, &fetcher, progress)?;
-    let outcome = Outcome { packages: planned.packages };
-    prepare(&outcome)?;
-    progress.phase("unpack", Some(outcome.packages.len() as u64));
+    let files = download(&lock.packages, store, &fetcher, progress)?;
+    progress.phase("unpack", Some(lock.packages.len() as u64));
+    let verified = verified(&lock.packages, &files)?;
+    let packages: Vec<Package> = verified.iter().map(|job| described(&job.control.paragraph)).collect();
+    prepare(packages.iter().map(|p| p.installed_size << 10).sum())?;
+    if plain {
+        unpack(root, verified, Style::Plain, progress)?;
+        return settle(&Dir::open(root)?, request.time(lock));
+    }
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
-    let verified = verified(&outcome.packages, &files, |p| planned.base.contains(&p.name))?;
-    for (job, (package, path)) in verified.into_iter().zip(outcome.packages.iter().zip(&files)) {
+    for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(&files)) {
         let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
         if scripts { left.push((package, path)) } else { jobs.push(job) }
     }
@@ -100,26 +129,11 @@ pub fn bootstrap(
     let dir = Dir::open(root)?;
     database::write(&dir, &unpacked)?;
     furnish(&dir)?;
-    let scripts = scripts(&dir, &unpacked, &left, &outcome.packages)?;
-    progress.phase("configure", Some(outcome.packages.len() as u64));
-    configure(root, &scripts, &request.archive.suite, progress)?;
-    finish(&dir, &request.archive)?;
-    Ok(outcome)
-}
-
-/// Unpacks the files of exactly the named packages into `root`, an empty directory: no
-/// dependencies, no package database, no scripts.
-///
-/// # Errors
-/// Any of [`Error`] but [`Error::Configure`].
-pub fn extract(request: &Request, store: &Store, root: &Path, progress: &dyn Progress) -> Result<Outcome> {
-    let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let packages = exactly(&request.universe(store, &fetcher, progress)?, &request.include)?;
-    let files = download(&packages, store, &fetcher, progress)?;
-    progress.phase("unpack", Some(packages.len() as u64));
-    let jobs = verified(&packages, &files, |_| true)?;
-    unpack(root, jobs, Style::Plain, progress)?;
-    Ok(Outcome { packages })
+    let scripts = scripts(&dir, &unpacked, &left, &packages)?;
+    progress.phase("configure", Some(packages.len() as u64));
+    configure(root, &scripts, &request.archive.suite, request.time(lock), progress)?;
+    finish(&dir, lock, request.keep_apt)?;
+    settle(&dir, request.time(lock))
 }
 
 /// dpkg's name for the architecture of this machine.
@@ -135,20 +149,20 @@ pub fn host_arch() -> &'static str {
     }
 }
 
-fn promise(package: &Package) -> Promise {
+fn promise(package: &Pin) -> Promise {
     Promise { sha256: package.sha256.clone(), size: package.size }
 }
 
 /// Brings all packages into the store; gives their paths there.
 fn download(
-    packages: &[Package],
+    packages: &[Pin],
     store: &Store,
     fetcher: &Fetcher,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
     let area = store.area(Area::Packages)?;
-    let path = |p: &Package| area.join(format!("{}.deb", p.sha256));
-    let missing: Vec<&Package> =
+    let path = |p: &Pin| area.join(format!("{}.deb", p.sha256));
+    let missing: Vec<&Pin> =
         packages.iter().filter(|p| !std::fs::metadata(path(p)).is_ok_and(|m| m.len() == p.size)).collect();
     progress.phase("download", Some(missing.iter().map(|p| p.size).sum()));
     each(missing.len(), DOWNLOADS, |i| {
@@ -157,18 +171,13 @@ fn download(
         let target = path(package);
         // One of another size is no whole file of this hash.
         let _ = std::fs::remove_file(&target);
-        let url = format!("{}/{}", package.uri, package.filename);
-        fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))
+        fetcher.file(&package.url, &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())
 }
 
 /// Opens packages of the store after their hashes were compared.
-fn verified(
-    packages: &[Package],
-    files: &[PathBuf],
-    base: impl Fn(&Package) -> bool + Sync,
-) -> Result<Vec<Job>> {
+fn verified(packages: &[Pin], files: &[PathBuf]) -> Result<Vec<Job>> {
     each(packages.len(), cores(), |i| {
         let (package, path) = (&packages[i], &files[i]);
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
@@ -179,7 +188,7 @@ fn verified(
         }
         let deb = Deb::open(file, &name)?;
         let control = deb.control()?;
-        Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: base(package) })
+        Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: package.base })
     })
 }
 
@@ -224,51 +233,10 @@ fn scripts(
             let name = format!("{}.deb", package.name);
             let file = debs.create(OsStr::new(&name))?;
             let source = File::open(path).map_err(|e| Error::io("open", path, e))?;
-            crate::sys::copy::file(&source, &file, package.size)?;
+            let size = source.metadata().map_err(|e| Error::io("stat", path, e))?.len();
+            crate::sys::copy::file(&source, &file, size)?;
         }
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
     Ok(Scripts { preinst, leftover: configure::order(&left, all) })
-}
-
-/// Leaves the root for others to use: its own sources, no caches, no identity.
-fn finish(root: &Dir, archive: &Archive) -> Result<()> {
-    let etc = root.in_root(Path::new("etc"))?;
-    if etc.stat(OsStr::new("apt"))?.is_some() {
-        let apt = root.in_root(Path::new("etc/apt"))?;
-        put(&apt, "sources.list", 0o644, archive.sources_list().as_bytes())?;
-    }
-    if etc.stat(OsStr::new("machine-id"))?.is_some() {
-        put(&etc, "machine-id", 0o444, b"")?;
-    }
-    for name in ["resolv.conf", "hostname"] {
-        if etc
-            .stat(OsStr::new(name))?
-            .is_some_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_file())
-        {
-            etc.unlink(OsStr::new(name))?;
-        }
-    }
-    if etc.stat(OsStr::new("ssh"))?.is_some() {
-        // Keys made here would be the same in every copy of the image.
-        let ssh = root.in_root(Path::new("etc/ssh"))?;
-        for (name, _) in ssh.list()? {
-            if name.as_encoded_bytes().starts_with(b"ssh_host_") {
-                ssh.remove(&name)?;
-            }
-        }
-    }
-    let caches: [(&str, &[&str]); 3] = [
-        ("var/lib/apt/lists", &["partial", "auxfiles", "lock"]),
-        ("var/cache/apt", &["archives"]),
-        ("var/cache/apt/archives", &["partial", "lock"]),
-    ];
-    for (path, keep) in caches {
-        if let Ok(dir) = root.in_root(Path::new(path)) {
-            let keep: HashSet<&OsStr> = keep.iter().map(OsStr::new).collect();
-            dir.clear(&keep.into_iter().collect::<Vec<_>>())?;
-        }
-    }
-    rustix::fs::fchmod(root, rustix::fs::Mode::from_raw_mode(0o755)).call(|| "fchmod(root)".to_string())?;
-    Ok(())
 }

@@ -77,6 +77,7 @@ pub(super) fn configure(
     root_path: &Path,
     scripts: &Scripts,
     hostname: &str,
+    time: i64,
     progress: &dyn Progress,
 ) -> Result<()> {
     let root = Dir::open(root_path)?;
@@ -90,7 +91,9 @@ pub(super) fn configure(
     let sandbox =
         Sandbox { root: root_path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
     let path = format!("/{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let time = time.to_string();
     let environment = [
+        ("SOURCE_DATE_EPOCH", time.as_str()),
         ("PATH", path.as_str()),
         ("HOME", "/root"),
         ("LC_ALL", "C"),

@@ -7,6 +7,7 @@
 
 use super::version::Relation;
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -130,8 +131,26 @@ pub struct Package {
     pub provides: String,
     /// `Conflicts` and `Breaks`, as text.
     pub conflicts: String,
-    /// The URI of the archive that it comes from.
-    pub uri: Arc<str>,
+    /// The archive that it comes from.
+    pub origin: Arc<Origin>,
+}
+
+/// Where the packages of an index come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The archive's address, below which file names are.
+    pub uri: String,
+    /// The names of the suite: as asked for, and those of its Release file.
+    pub suites: Vec<String>,
+    /// Whether its packages are taken without being asked for by suite or version, as those
+    /// of experimental and backports are not (`NotAutomatic`).
+    pub automatic: bool,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { uri: String::new(), suites: Vec::new(), automatic: true }
+    }
 }
 
 impl Package {
@@ -173,7 +192,7 @@ const KEPT: [&[u8]; 14] = [
 pub struct Listed {
     /// Its lines of [`KEPT`] fields, none of which is ever folded.
     text: Box<str>,
-    uri: Arc<str>,
+    origin: Arc<Origin>,
     package: OnceCell<Box<Package>>,
 }
 
@@ -184,8 +203,20 @@ impl Listed {
         self.text.lines().find_map(value).unwrap_or_default().trim()
     }
 
+    /// Its name; most indexes begin with it.
+    fn name(&self) -> &str {
+        let first = self.text.strip_prefix("Package:").and_then(|rest| rest.split('\n').next());
+        first.map_or_else(|| self.get("Package"), str::trim)
+    }
+
     fn package(&self) -> &Package {
-        self.package.get_or_init(|| Box::new(package(&self.text, Arc::clone(&self.uri))))
+        self.package.get_or_init(|| Box::new(package(&self.text, Arc::clone(&self.origin))))
+    }
+
+    /// Which of two of one name goes first.
+    fn preferred(&self, other: &Self) -> Ordering {
+        let versions = || super::version::compare(other.get("Version"), self.get("Version"));
+        other.origin.automatic.cmp(&self.origin.automatic).then_with(versions)
     }
 }
 
@@ -193,8 +224,7 @@ impl Listed {
 ///
 /// # Errors
 /// Those of `index`; `InvalidData` for text that is not UTF-8.
-pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Listed>> {
-    let uri: Arc<str> = uri.into();
+pub fn packages(mut index: impl BufRead, origin: &Arc<Origin>) -> io::Result<Vec<Listed>> {
     let (mut all, mut text, mut start, mut end) = (Vec::new(), Vec::new(), 0, false);
     while !end {
         end = index.read_until(b'\n', &mut text)? == 0;
@@ -202,7 +232,7 @@ pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Listed>> {
         if end || line.trim_ascii().is_empty() {
             text.truncate(start);
             let kept = str::from_utf8(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-            let listed = Listed { text: kept.into(), uri: Arc::clone(&uri), package: OnceCell::new() };
+            let listed = Listed { text: kept.into(), origin: Arc::clone(origin), package: OnceCell::new() };
             let whole = ["Package", "Filename"].iter().all(|f| !listed.get(f).is_empty());
             if whole && listed.get("SHA256").len() == 64 {
                 all.push(listed);
@@ -216,8 +246,14 @@ pub fn packages(mut index: impl BufRead, uri: &str) -> io::Result<Vec<Listed>> {
     Ok(all)
 }
 
-fn package(paragraph: &str, uri: Arc<str>) -> Package {
-    let mut package = Package { uri, ..Package::default() };
+/// The package that the control file of a .deb describes, without where it lies.
+pub(super) fn described(control: &str) -> Package {
+    let lines = fields(control).map(|(name, value)| format!("{name}: {}\n", value.replace('\n', " ")));
+    package(&lines.collect::<String>(), Arc::default())
+}
+
+fn package(paragraph: &str, origin: Arc<Origin>) -> Package {
+    let mut package = Package { origin, ..Package::default() };
     for line in paragraph.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
         let text = || value.trim().to_string();
@@ -245,58 +281,52 @@ fn package(paragraph: &str, uri: Arc<str>) -> Package {
     package
 }
 
-/// All packages of several indexes, by name; of two of one name the higher version stays.
+/// All packages of several indexes, in all their versions.
 #[derive(Debug, Default)]
 pub struct Universe {
-    /// Real packages.
+    /// Sorted by name; of one name the preferred first, of equal ones the first archive's.
     packages: Vec<Listed>,
-    /// Their names, to the places in `packages`.
-    names: HashMap<Box<str>, usize>,
-    /// Virtual names, to the real packages that provide them, sorted by name.
-    providers: HashMap<String, Vec<String>>,
+    /// Virtual names, to the places of those that provide them.
+    providers: HashMap<Box<str>, Vec<u32>>,
 }
 
 impl Universe {
     /// Gathers packages.
     #[must_use]
     pub fn new(all: impl IntoIterator<Item = Listed>) -> Self {
-        let mut universe = Self::default();
-        for listed in all {
-            let name = listed.get("Package");
-            if let Some(&at) = universe.names.get(name) {
-                let old = &mut universe.packages[at];
-                if super::version::compare(listed.get("Version"), old.get("Version")).is_gt() {
-                    *old = listed;
-                }
-            } else {
-                universe.names.insert(name.into(), universe.packages.len());
-                universe.packages.push(listed);
-            }
-        }
-        for listed in &universe.packages {
+        let mut packages: Vec<Listed> = all.into_iter().collect();
+        packages.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.preferred(b)));
+        let mut providers: HashMap<Box<str>, Vec<u32>> = HashMap::new();
+        for (at, listed) in (0..).zip(&packages) {
             for atom in dependencies(listed.get("Provides")).into_iter().flatten() {
-                universe.providers.entry(atom.name).or_default().push(listed.get("Package").to_string());
+                providers.entry(atom.name.into()).or_default().push(at);
             }
         }
-        universe.providers.values_mut().for_each(|v| v.sort_unstable());
-        universe
+        Self { packages, providers }
     }
 
-    /// The package of this name.
+    /// The preferred package of this name: the highest version that is taken automatically.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Package> {
-        self.names.get(name).map(|&at| self.packages[at].package())
+        self.versions(name).next()
     }
 
-    /// The packages of which a field has this value, in no order.
+    /// All packages of this name, the preferred first.
+    pub fn versions(&self, name: &str) -> impl Iterator<Item = &Package> {
+        let start = self.packages.partition_point(|p| p.name() < name);
+        self.packages[start..].iter().take_while(move |p| p.name() == name).map(Listed::package)
+    }
+
+    /// The packages of which a field has this value, each as `get` gives it, sorted by name.
     pub fn with(&self, field: &str, value: &str) -> impl Iterator<Item = &Package> {
-        self.packages.iter().filter(move |p| p.get(field) == value).map(Listed::package)
+        let same = self.packages.chunk_by(|a, b| a.name() == b.name()).filter_map(|same| same.first());
+        same.filter(move |p| p.get(field) == value).map(Listed::package)
     }
 
-    /// The packages that provide the virtual name.
-    #[must_use]
-    pub fn providers(&self, name: &str) -> &[String] {
-        self.providers.get(name).map_or(&[], Vec::as_slice)
+    /// The packages that provide the virtual name, sorted by name.
+    pub fn providers(&self, name: &str) -> impl Iterator<Item = &Package> {
+        let places = self.providers.get(name).into_iter().flatten();
+        places.filter_map(|at| self.packages.get(usize::try_from(*at).ok()?)).map(Listed::package)
     }
 }
 
@@ -329,17 +359,19 @@ mod tests {
             format!("Package: {n}\nVersion: {v}\nFilename: f\nSHA256: {sha}\nProvides: v (= 1)\n\n")
         };
         let text = p("a", "1.9") + &p("a", "1.10") + &p("b", "1") + "Package: broken\n";
-        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
+        let origin = Arc::default();
+        let universe = Universe::new(packages(text.as_bytes(), &origin).unwrap());
         assert_eq!(universe.get("a").unwrap().version, "1.10");
-        assert_eq!(universe.providers("v"), ["a", "b"]);
+        assert_eq!(universe.versions("a").map(|p| p.version.as_str()).collect::<Vec<_>>(), ["1.10", "1.9"]);
+        assert_eq!(universe.providers("v").map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a", "a", "b"]);
         assert!(universe.get("broken").is_none());
         let text = "Conflicts: x\nDescription: d\nBreaks: y (<< 1)\n".to_string()
             + &p("c", "1")
             + "\n"
             + &p("d", "2");
-        let universe = Universe::new(packages(text.as_bytes(), "u").unwrap());
+        let universe = Universe::new(packages(text.as_bytes(), &origin).unwrap());
         assert_eq!(universe.get("c").unwrap().conflicts, "x, y (<< 1)");
         assert_eq!(universe.with("Version", "2").map(|p| p.name.as_str()).collect::<Vec<_>>(), ["d"]);
-        assert!(packages(&b"Package: \xff\n"[..], "u").is_err());
+        assert!(packages(&b"Package: \xff\n"[..], &origin).is_err());
     }
 }

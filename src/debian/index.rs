@@ -1,21 +1,25 @@
 //! From an archive to all its packages: Release files, then indexes, all in parallel.
 
-use super::control::{Listed, Universe, packages};
+use super::control::{Listed, Origin, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
+use super::lock::Locked;
 use super::release::{Promise, Release, parse};
 use super::sources::{Archive, Repo};
 use super::threads::each;
 use super::{Error, Result};
+use crate::oci::Digest;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How an index may be compressed, the best first.
 const FORMS: [&str; 3] = [".xz", ".gz", ""];
 
-/// Loads the packages of all suites of `archive` for `arch`; `cache` keeps the indexes.
+/// Loads the packages of all suites of `archive` for `arch`, and which Release files promise them;
+/// `cache` keeps the indexes.
 ///
 /// # Errors
 /// [`Error::NoSuite`], those of [`parse`] and of [`Fetcher`].
@@ -25,13 +29,14 @@ pub(super) fn load(
     arch: &str,
     check_valid_until: bool,
     cache: &Path,
-) -> Result<Universe> {
+) -> Result<(Universe, Vec<Locked>)> {
     let suites: Vec<(&Repo, &str)> =
         archive.repos.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
     let all = each(suites.len(), suites.len(), |i| {
         suite_packages(fetcher, suites[i].0, suites[i].1, arch, check_valid_until, cache)
     })?;
-    Ok(Universe::new(all.into_iter().flatten()))
+    let (releases, packages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    Ok((Universe::new(packages.into_iter().flatten()), releases))
 }
 
 fn suite_packages(
@@ -41,7 +46,7 @@ fn suite_packages(
     arch: &str,
     check_valid_until: bool,
     cache: &Path,
-) -> Result<Vec<Listed>> {
+) -> Result<(Locked, Vec<Listed>)> {
     let keyring = Keyring::open(&repo.signed_by)?;
     let dist = format!("{}/dists/{suite}", repo.uri);
     let url = format!("{dist}/InRelease");
@@ -53,12 +58,26 @@ fn suite_packages(
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
         return Err(Error::Release { url, reason });
     }
+    let names = [suite, &release.codename, &release.suite];
+    let origin = Arc::new(Origin {
+        uri: repo.uri.clone(),
+        suites: names.iter().filter(|n| !n.is_empty()).map(ToString::to_string).collect(),
+        automatic: release.automatic,
+    });
     let mut all = Vec::new();
     for component in &repo.components {
         let path = format!("{component}/binary-{arch}/Packages");
-        all.extend(index(fetcher, &release, &dist, &path, &repo.uri, cache)?);
+        all.extend(index(fetcher, &release, &dist, &path, &origin, cache)?);
     }
-    Ok(all)
+    let locked = Locked {
+        uri: repo.uri.clone(),
+        suite: suite.to_string(),
+        components: repo.components.clone(),
+        date: release.date,
+        sha256: Digest::of(&bytes).hex().to_string(),
+        signer: Some(release.signer),
+    };
+    Ok((locked, all))
 }
 
 /// The packages of an index. It is kept uncompressed, under the hash that the Release file
@@ -68,7 +87,7 @@ fn index(
     release: &Release,
     dist: &str,
     path: &str,
-    uri: &str,
+    origin: &Arc<Origin>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
     let url = format!("{dist}/{path}");
@@ -77,7 +96,7 @@ fn index(
     let kept = plain.map(|p| cache.join(format!("{}.index", p.sha256)));
     if let Some(kept) = &kept
         && let Ok(file) = File::open(kept)
-        && let Ok(found) = read(&file, plain, &url, uri)
+        && let Ok(found) = read(&file, plain, &url, origin)
     {
         return Ok(found);
     }
@@ -98,7 +117,7 @@ fn index(
     expand(form, compressed, plain, text.as_file())
         .and_then(|()| text.as_file().rewind())
         .map_err(|e| Error::io("decompress", Path::new(&address), e))?;
-    let packages = read(text.as_file(), plain, &address, uri)?;
+    let packages = read(text.as_file(), plain, &address, origin)?;
     if let Some(kept) = kept {
         // A lost copy costs a download and is no failure of this one.
         if let Err(e) = text.persist(&kept) {
@@ -109,9 +128,9 @@ fn index(
 }
 
 /// Reads an index; what it holds is given only when the whole of it is what was promised.
-fn read(file: &File, plain: Option<&Promise>, name: &str, uri: &str) -> Result<Vec<Listed>> {
+fn read(file: &File, plain: Option<&Promise>, name: &str, origin: &Arc<Origin>) -> Result<Vec<Listed>> {
     let mut reader = BufReader::with_capacity(256 << 10, Hashing::new(file));
-    let found = packages(&mut reader, uri);
+    let found = packages(&mut reader, origin);
     if let Some(plain) = plain {
         std::io::copy(&mut reader, &mut std::io::sink())
             .map_err(|e| Error::io("read", Path::new(name), e))?;

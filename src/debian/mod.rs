@@ -6,7 +6,7 @@
 //! tree ─ database ─→ as after `dpkg --unpack` ─ configure ─→ as after `dpkg --configure -a`
 //! ```
 //!
-//! [`bootstrap`] does all of it, [`extract`] only as far as the files of named packages.
+//! [`resolve`] gives the list of packages as a [`Lock`]; from that [`bootstrap`] makes a root.
 //!
 //! Invariants: nothing of an index or a package is looked at before its hash was compared
 //! with what a trusted signature covers; every path of a package is resolved below the
@@ -22,17 +22,21 @@ pub mod control;
 mod database;
 pub mod deb;
 pub mod fetch;
+mod finish;
 mod index;
 pub mod keyring;
+pub mod lock;
 mod place;
 pub mod plan;
 pub mod release;
+mod solve;
 pub mod sources;
 mod threads;
 mod unpack;
 pub mod version;
 
-pub use bootstrap::{Outcome, Request, bootstrap, extract, host_arch};
+pub use bootstrap::{Request, bootstrap, host_arch, resolve};
+pub use lock::Lock;
 pub use plan::Variant;
 pub use sources::{Archive, Repo, Settings};
 
@@ -152,6 +156,22 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A package that the archive has in other versions or suites only.
+    #[error("no package {wish} in the archive, it has {has}")]
+    NoVersion {
+        /// Name, and version or suite, as asked for.
+        wish: String,
+        /// What there is.
+        has: String,
+    },
+    /// A name that several packages provide.
+    #[error("{name} is no package, it is provided by {providers}")]
+    Virtual {
+        /// The name.
+        name: String,
+        /// The packages.
+        providers: String,
+    },
     /// A dependency that nothing meets.
     #[error("cannot satisfy {chain}: {reason}")]
     Unsatisfiable {
@@ -170,6 +190,12 @@ pub enum Error {
         /// The other package, and why it is wanted.
         other: String,
     },
+    /// A dependency of which no alternative can be had.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Alternatives(
+        /// What is in the way of each, the preferred one first.
+        Vec<Error>,
+    ),
     /// A package file that is malformed or hostile.
     #[error("package {name}: {reason}")]
     Package {
@@ -204,6 +230,14 @@ pub enum Error {
         /// The end of the output.
         output: String,
     },
+    /// A lock's file that is none.
+    #[error("{}: {reason}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The HTTP client cannot be set up.
     #[error(transparent)]
     Client(#[from] registry::Error),
@@ -231,9 +265,15 @@ impl Error {
             Self::Http { .. } | Self::Body { .. } | Self::Status { .. } => Kind::Network,
             Self::Scheme { .. }
             | Self::Keyring { .. }
+            | Self::Virtual { .. }
+            | Self::Lock { .. }
             | Self::Unsatisfiable { .. }
-            | Self::Conflict { .. } => Kind::Input,
-            Self::NoSuite { .. } | Self::NoKeyring { .. } | Self::NoPackage { .. } => Kind::Missing,
+            | Self::Conflict { .. }
+            | Self::Alternatives(_) => Kind::Input,
+            Self::NoSuite { .. }
+            | Self::NoKeyring { .. }
+            | Self::NoPackage { .. }
+            | Self::NoVersion { .. } => Kind::Missing,
             Self::Unsigned { .. }
             | Self::Untrusted { .. }
             | Self::Expired { .. }

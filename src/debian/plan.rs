@@ -1,32 +1,42 @@
 //! Which packages a root gets: pure, from an index and wishes to a list.
 //!
-//! The base of `minbase` follows debootstrap's own simple rule, so that the set is the same:
-//! all packages of priority `required`, then `apt`, each closed over the first alternative
-//! of `Pre-Depends` and `Depends`, names that no real package has left out. What is
-//! included on top, and all of `essential`, is resolved in full: alternatives in their
-//! order, versions, `Provides`; what is in the set already is preferred. There is no
-//! search: a choice once made stays, and a conflict in the result is an error.
+//! The base of all variants but `essential` follows debootstrap's own simple rule, so that the
+//! set is the same: all packages of priority `required`, then `apt`, each closed over the first
+//! alternative of `Pre-Depends` and `Depends`, names that no real package has left out. What
+//! is included on top, and what the other variants have beyond that, is resolved in full by
+//! [`super::solve`].
 
-use super::control::{Atom, Dependency, Package, Universe, dependencies};
+use super::control::{Package, Universe};
+use super::solve::{Root, solve};
 use super::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a root holds before anything is included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// `Priority: required` and apt, as debootstrap's variant of this name.
+    #[default]
     Minbase,
     /// `Essential: yes` and what that needs.
     Essential,
+    /// Minbase and `build-essential`.
+    Buildd,
+    /// Minbase and all of priority `important` and `standard`.
+    Standard,
+    /// Nothing, and of what is included the files only: no dependencies, no database, no scripts.
+    Custom,
 }
 
 /// Wishes for a root.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Wishes<'a> {
     /// The base.
     pub variant: Variant,
-    /// Packages on top of it.
+    /// Packages on top of it: `NAME`, `NAME=VERSION` or `NAME/SUITE`.
     pub include: &'a [String],
+    /// Packages that are never taken, whoever needs them.
+    pub exclude: &'a [String],
     /// Packages that belong to the base of this suite whatever their priority.
     pub extra_base: &'a [String],
     /// Packages that no dependency of the base brings in.
@@ -42,193 +52,120 @@ pub struct Plan {
     pub base: BTreeSet<String>,
 }
 
-/// The set while it grows: name to who asked for it.
-#[derive(Default)]
-struct Chosen<'u> {
-    packages: BTreeMap<&'u str, (&'u Package, Option<&'u str>)>,
-    queue: VecDeque<&'u Package>,
-}
-
-impl<'u> Chosen<'u> {
-    fn add(&mut self, package: &'u Package, wanted_by: Option<&'u str>) {
-        if !self.packages.contains_key(package.name.as_str()) {
-            self.packages.insert(&package.name, (package, wanted_by));
-            self.queue.push_back(package);
-        }
-    }
-
-    /// Whether a chosen package is, or provides, what `atom` asks for.
-    fn satisfies(&self, universe: &Universe, atom: &Atom) -> bool {
-        let real = self.packages.get(atom.name.as_str()).is_some_and(|(p, _)| version_fits(p, atom));
-        real || universe
-            .providers(&atom.name)
-            .iter()
-            .any(|p| self.packages.get(p.as_str()).is_some_and(|(provider, _)| provides(provider, atom)))
-    }
-
-    /// `included → a → b`: how `name` came into the set.
-    fn chain(&self, name: &'u str) -> String {
-        let mut names = vec![name];
-        while let Some((_, Some(by))) = self.packages.get(names[names.len() - 1])
-            && !names.contains(by)
-        {
-            names.push(by);
-        }
-        names.reverse();
-        names.join(" → ")
-    }
-}
-
-fn version_fits(package: &Package, atom: &Atom) -> bool {
-    atom.version.as_ref().is_none_or(|(relation, bound)| relation.holds(&package.version, bound))
-}
-
-/// A versioned dependency is met by a provider only with a version of its own (deb-control(5)).
-fn provides(package: &Package, atom: &Atom) -> bool {
-    package.provided().iter().filter(|p| p.name == atom.name).any(|p| match (&atom.version, &p.version) {
-        (None, _) => true,
-        (Some((relation, bound)), Some((_, version))) => relation.holds(version, bound),
-        (Some(_), None) => false,
-    })
-}
-
 /// Finds the packages of a root.
 ///
 /// # Errors
-/// [`Error::NoPackage`] for an included name that does not exist, [`Error::Unsatisfiable`],
-/// [`Error::Conflict`].
+/// [`Error::NoPackage`] for an included name that does not exist, [`Error::NoVersion`],
+/// [`Error::Virtual`], and those of the search: [`Error::Unsatisfiable`], [`Error::Conflict`],
+/// [`Error::Alternatives`].
 pub fn plan(universe: &Universe, wishes: &Wishes) -> Result<Plan> {
-    let mut chosen = Chosen::default();
+    let included = wishes.include.iter().map(|wish| root(universe, wish)).collect::<Result<Vec<_>>>()?;
+    if wishes.variant == Variant::Custom {
+        return Ok(Plan { packages: exactly(&included), base: BTreeSet::new() });
+    }
+    let base = base(universe, wishes)?;
+    let mut roots: Vec<Root> = base.iter().map(|p| preferred(universe, p)).collect();
     match wishes.variant {
-        Variant::Minbase => {
-            seed(universe, &mut chosen, "Priority", "required");
-            named(universe, &mut chosen, wishes.extra_base)?;
-            close_like_debootstrap(universe, &mut chosen, wishes.never);
-            named(universe, &mut chosen, &["apt".to_string()])?;
-            close_like_debootstrap(universe, &mut chosen, wishes.never);
+        Variant::Buildd => roots.push(root(universe, "build-essential")?),
+        Variant::Standard => {
+            let more = ["important", "standard"].into_iter().flat_map(|p| universe.with("Priority", p));
+            roots.extend(more.filter(|p| !wishes.exclude.contains(&p.name)).map(|p| preferred(universe, p)));
         }
-        Variant::Essential => {
-            seed(universe, &mut chosen, "Essential", "yes");
-            named(universe, &mut chosen, wishes.extra_base)?;
-            close(universe, &mut chosen)?;
-        }
+        Variant::Minbase | Variant::Essential | Variant::Custom => {}
     }
-    let base = chosen.packages.keys().map(ToString::to_string).collect();
-    named(universe, &mut chosen, wishes.include)?;
-    // The base again: its virtual dependencies have to be met by something.
-    chosen.queue = chosen.packages.values().map(|(p, _)| *p).collect();
-    close(universe, &mut chosen)?;
-    check_conflicts(&chosen)?;
-    Ok(Plan { packages: chosen.packages.values().map(|(p, _)| (*p).clone()).collect(), base })
+    let essential = (wishes.variant == Variant::Essential).then(|| solve(universe, &roots, wishes.exclude));
+    let base = essential.transpose()?.unwrap_or(base).into_iter().map(|p| p.name.clone()).collect();
+    roots.extend(included);
+    let mut packages: Vec<Package> = solve(universe, &roots, wishes.exclude)?.into_iter().cloned().collect();
+    packages.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(Plan { packages, base })
 }
 
-/// Exactly the named packages, without what they depend on, sorted by name.
-///
-/// # Errors
-/// [`Error::NoPackage`].
-pub fn exactly(universe: &Universe, names: &[String]) -> Result<Vec<Package>> {
-    let mut chosen = Chosen::default();
-    named(universe, &mut chosen, names)?;
-    Ok(chosen.packages.values().map(|(p, _)| (*p).clone()).collect())
+/// The best of exactly the named packages, sorted by name.
+fn exactly(roots: &[Root]) -> Vec<Package> {
+    let best = roots.iter().filter_map(|r| r.candidates.first());
+    best.map(|p| (p.name.as_str(), (*p).clone())).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-fn seed<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, field: &str, value: &str) {
-    let mut found: Vec<_> = universe.with(field, value).collect();
-    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for package in found {
-        chosen.add(package, None);
-    }
-}
-
-fn named<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, names: &[String]) -> Result<()> {
-    for name in names {
-        let real = universe.get(name).or_else(|| match universe.providers(name) {
-            [only] => universe.get(only),
-            _ => None,
-        });
-        let package = real.ok_or_else(|| Error::NoPackage { name: name.clone() })?;
-        chosen.add(package, None);
-    }
-    Ok(())
-}
-
-fn close_like_debootstrap<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>, never: &[String]) {
-    while let Some(package) = chosen.queue.pop_front() {
-        for dependency in package.all_depends() {
-            let first = &dependency[0].name;
-            if let Some(needed) = universe.get(first).filter(|_| !never.contains(first)) {
-                chosen.add(needed, Some(&package.name));
-            }
-        }
-    }
-}
-
-fn close<'u>(universe: &'u Universe, chosen: &mut Chosen<'u>) -> Result<()> {
-    while let Some(package) = chosen.queue.pop_front() {
-        for dependency in package.all_depends() {
-            if dependency.iter().any(|atom| chosen.satisfies(universe, atom)) {
-                continue;
-            }
-            let candidate = dependency.iter().find_map(|atom| candidate(universe, atom));
-            match candidate {
-                Some(needed) => chosen.add(needed, Some(&package.name)),
-                None => return Err(unsatisfiable(universe, chosen, package, &dependency)),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The real package of that name, or the provider of best priority, then first by name.
-fn candidate<'u>(universe: &'u Universe, atom: &Atom) -> Option<&'u Package> {
-    const ORDER: [&str; 4] = ["required", "important", "standard", "optional"];
-    if let Some(package) = universe.get(&atom.name).filter(|p| version_fits(p, atom)) {
-        return Some(package);
-    }
-    let rank = |p: &&Package| ORDER.iter().position(|o| *o == p.priority).unwrap_or(ORDER.len());
-    let providers = universe.providers(&atom.name).iter().filter_map(|p| universe.get(p));
-    providers.filter(|p| provides(p, atom)).min_by_key(rank)
-}
-
-fn unsatisfiable<'u>(
-    universe: &Universe,
-    chosen: &Chosen<'u>,
-    package: &'u Package,
-    dependency: &Dependency,
-) -> Error {
-    let shown = dependency.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-    let reason = match universe.get(&dependency[0].name) {
-        Some(found) => format!("the archive has {} {}", found.name, found.version),
-        None => "the archive has no such package".to_string(),
+/// A wish: `NAME`, `NAME=VERSION`, `NAME/SUITE`; a virtual name where one package provides it.
+fn root<'u>(universe: &'u Universe, wish: &str) -> Result<Root<'u>> {
+    let (name, version, suite) = match (wish.split_once('='), wish.split_once('/')) {
+        (Some((name, version)), _) => (name, Some(version), None),
+        (_, Some((name, suite))) => (name, None, Some(suite)),
+        _ => (wish, None, None),
     };
-    Error::Unsatisfiable { chain: format!("{} → {shown}", chosen.chain(&package.name)), reason }
-}
-
-fn check_conflicts(chosen: &Chosen) -> Result<()> {
-    for (package, _) in chosen.packages.values().filter(|(p, _)| !p.conflicts.is_empty()) {
-        for atom in dependencies(&package.conflicts).iter().flatten() {
-            let hit = |other: &Package| {
-                other.name != package.name
-                    && ((other.name == atom.name && version_fits(other, atom)) || provides(other, atom))
-            };
-            if let Some((other, _)) = chosen.packages.values().find(|(other, _)| hit(other)) {
-                return Err(Error::Conflict {
-                    one: chosen.chain(&package.name),
-                    conflict: atom.to_string(),
-                    other: chosen.chain(&other.name),
-                });
+    let mut all: Vec<&Package> = universe.versions(name).collect();
+    if all.is_empty() {
+        let mut providers: Vec<&Package> = universe.providers(name).collect();
+        providers.dedup_by(|a, b| a.name == b.name);
+        match providers[..] {
+            [] => return Err(Error::NoPackage { name: name.to_string() }),
+            [only] => all = universe.versions(&only.name).collect(),
+            _ => {
+                let providers = providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(Error::Virtual { name: name.to_string(), providers });
             }
         }
     }
-    Ok(())
+    let fits = |p: &&&Package| {
+        version.is_none_or(|v| p.version == v)
+            && suite.is_none_or(|s| p.origin.suites.iter().any(|own| own == s))
+    };
+    let candidates: Vec<&Package> = all.iter().filter(fits).copied().collect();
+    if candidates.is_empty() {
+        let has = all.iter().map(|p| format!("{} ({})", p.version, p.origin.suites.join(", ")));
+        return Err(Error::NoVersion { wish: wish.to_string(), has: has.collect::<Vec<_>>().join(", ") });
+    }
+    Ok(Root { name: wish.to_string(), candidates })
+}
+
+fn preferred<'u>(universe: &'u Universe, package: &'u Package) -> Root<'u> {
+    Root { name: package.name.clone(), candidates: universe.versions(&package.name).collect() }
+}
+
+/// The base, sorted by name; of `essential` only what it begins with.
+fn base<'u>(universe: &'u Universe, wishes: &Wishes) -> Result<Vec<&'u Package>> {
+    let mut chosen = BTreeMap::new();
+    let essential = wishes.variant == Variant::Essential;
+    let (field, value) = if essential { ("Essential", "yes") } else { ("Priority", "required") };
+    let mut queue: VecDeque<&Package> = universe.with(field, value).collect();
+    queue.extend(names(universe, wishes.extra_base)?);
+    close_like_debootstrap(universe, &mut chosen, queue, wishes);
+    if !essential {
+        close_like_debootstrap(universe, &mut chosen, names(universe, &["apt".to_string()])?, wishes);
+    }
+    Ok(chosen.into_values().collect())
+}
+
+fn names<'u>(universe: &'u Universe, names: &[String]) -> Result<VecDeque<&'u Package>> {
+    let get = |name: &String| universe.get(name).ok_or_else(|| Error::NoPackage { name: name.clone() });
+    names.iter().map(get).collect()
+}
+
+fn close_like_debootstrap<'u>(
+    universe: &'u Universe,
+    chosen: &mut BTreeMap<&'u str, &'u Package>,
+    mut queue: VecDeque<&'u Package>,
+    wishes: &Wishes,
+) {
+    while let Some(package) = queue.pop_front() {
+        if wishes.exclude.contains(&package.name) || chosen.insert(&package.name, package).is_some() {
+            continue;
+        }
+        if wishes.variant != Variant::Essential {
+            let first = package.all_depends().into_iter().map(|mut d| d.swap_remove(0).name);
+            queue.extend(first.filter(|n| !wishes.never.contains(n)).filter_map(|n| universe.get(&n)));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::control::packages;
     use super::*;
+    use std::sync::Arc;
 
-    /// `name version [R] fields` lines, `;` between fields.
+    /// `name version [R|E] fields` lines, `;` between fields.
     fn universe(lines: &[&str]) -> Universe {
         use std::fmt::Write as _;
         let mut text = String::new();
@@ -244,13 +181,13 @@ mod tests {
                 "Package: {name}\nVersion: {version}\nPriority: {priority}\nFilename: f\nSHA256: {sha}\n{fields}\n\n"
             );
         }
-        Universe::new(packages(text.as_bytes(), "").unwrap())
+        Universe::new(packages(text.as_bytes(), &Arc::default()).unwrap())
     }
 
     fn names(lines: &[&str], include: &[&str]) -> Result<String> {
         let include: Vec<String> = include.iter().map(ToString::to_string).collect();
         let never = ["bad".to_string()];
-        let wishes = Wishes { variant: Variant::Minbase, include: &include, extra_base: &[], never: &never };
+        let wishes = Wishes { include: &include, never: &never, ..Wishes::default() };
         let plan = plan(&universe(lines), &wishes)?;
         Ok(plan.packages.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" "))
     }

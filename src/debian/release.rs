@@ -33,6 +33,10 @@ pub struct Release {
     pub suite: String,
     /// Whether indexes are found under `by-hash/SHA256/` (`Acquire-By-Hash`).
     pub by_hash: bool,
+    /// Whether its packages are taken without being asked for (no `NotAutomatic`).
+    pub automatic: bool,
+    /// `Date`, in seconds since 1970; 0 where it has none.
+    pub date: i64,
     /// The indexes by path below the suite's folder.
     pub files: HashMap<String, Promise>,
     /// The fingerprint of the key that signed.
@@ -79,7 +83,11 @@ pub fn parse(
         origin: get("Origin"),
         codename: get("Codename"),
         suite: get("Suite"),
+        date: rfc5322(&get("Date"))
+            .and_then(|d| d.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .map_or(0, |d| d.as_secs().cast_signed()),
         by_hash: get("Acquire-By-Hash") == "yes",
+        automatic: get("NotAutomatic") != "yes",
         files,
         signer,
     })

@@ -1,6 +1,11 @@
-//! Filesystem images: a tree of files as a filesystem in a file.
+//! Filesystem images: a tree of files as a filesystem in a file; and disks with partitions, from
+//! which machines start.
 
+pub mod boot;
+pub mod erofs;
 pub mod ext4;
+pub mod fat;
+pub mod gpt;
 mod source;
 mod target;
 
@@ -40,12 +45,12 @@ pub enum Error {
         /// What is wanted, or needed at least, in bytes.
         size: u64,
     },
-    /// The filesystem cannot have a file.
+    /// A file is none that the filesystem holds.
     #[error("{path}: {reason}")]
     Unfit {
         /// The file.
         path: TreePath,
-        /// What is wrong with it.
+        /// What is in the way.
         reason: &'static str,
     },
     /// The content of a file cannot be read.
@@ -59,7 +64,13 @@ pub enum Error {
     /// The process was asked to end.
     #[error("interrupted")]
     Stopped,
-    /// A syscall failed.
+    /// A root has nothing that firmware could start.
+    #[error("the root has no boot loader {path}")]
+    NoBootLoader {
+        /// What was looked for.
+        path: TreePath,
+    },
+    /// A syscall or a program failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
 }
@@ -79,6 +90,7 @@ impl Error {
             Self::Io { source, .. } | Self::Content { source, .. } => Kind::of_io(source),
             Self::TooSmall { .. } | Self::TooLarge { .. } => Kind::Input,
             Self::Unfit { .. } => Kind::Unsupported,
+            Self::NoBootLoader { .. } => Kind::Missing,
             Self::Stopped => Kind::Internal,
             Self::Sys(e) => e.kind(),
         }

@@ -140,6 +140,11 @@ impl<'a> Archive<'a> {
         self.entries
     }
 
+    /// Where the pieces of the current file belong, in the order in which the archive has them.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
     /// How many of the `size` bytes of the current file are in holes.
     pub(super) const fn holes(&self, size: u64) -> u64 {
         size.saturating_sub(self.left)

@@ -25,6 +25,7 @@ mod codec;
 mod contents;
 mod copy;
 mod delta;
+mod indexed;
 mod into;
 mod merge;
 mod node;
@@ -44,6 +45,7 @@ pub use delta::{
     check_layer, compression_of, keep_layer, store_layer, write_at, write_delta, write_inserted, write_upper,
     write_whiteout,
 };
+pub use indexed::{Indexed, indexed};
 pub use into::{Owner, Placing, copy_into, place};
 pub use node::Owners;
 pub use record::{Record, write_record};

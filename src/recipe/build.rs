@@ -7,6 +7,9 @@
 use super::{Error, Output, OutputKind, Recipe, Result, Step, Variant};
 use crate::bundle::{Bundle, Origin, Settings};
 use crate::debian::{self, Archive, Progress};
+use crate::layer::Coding;
+use crate::oci::Digest;
+use crate::output::{self, Files};
 use crate::run::{Exit, Launch, Runtime};
 use crate::store::Store;
 use crate::sys::Call;
@@ -101,9 +104,22 @@ impl Recipe {
         }
         for path in self.paths(OutputKind::Ext4) {
             progress.phase("image", None);
-            super::folder::image(&root, path, None, &self.name)?;
+            self.ext4(&root, path)?;
         }
         folder.map_or(Ok(()), |path| rename(&root, path))
+    }
+
+    fn ext4(&self, root: &Path, path: &Path) -> Result<()> {
+        let files = Files::of_folder(root, None)?;
+        let settings = output::Settings {
+            size: None,
+            label: self.name.clone(),
+            seed: Digest::of(self.name.as_bytes()),
+            time: files.root().mtime.seconds,
+            coding: Coding::default(),
+        };
+        output::ext4(&files, path, &settings)?;
+        Ok(())
     }
 
     fn paths(&self, kind: OutputKind) -> impl Iterator<Item = &Path> {
@@ -112,8 +128,9 @@ impl Recipe {
 
     fn fill(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
         let variant = match self.base.debian.variant {
-            Variant::Minbase | Variant::Custom => debian::Variant::Minbase,
+            Variant::Minbase => debian::Variant::Minbase,
             Variant::Essential => debian::Variant::Essential,
+            Variant::Custom => debian::Variant::Custom,
         };
         let request = debian::Request {
             archive: self.archive(),
@@ -121,12 +138,11 @@ impl Recipe {
             include: self.packages.include.clone(),
             arch: debian::host_arch().to_string(),
             settings: debian::Settings::of_host(),
+            epoch: None,
+            keep_apt: false,
         };
-        if self.base.debian.variant == Variant::Custom {
-            debian::extract(&request, store, root, progress)?;
-        } else {
-            debian::bootstrap(&request, store, root, progress, &mut |_| Ok(()))?;
-        }
+        let lock = debian::resolve(&request, store, progress)?;
+        debian::bootstrap(&request, &lock, store, root, progress, &mut |_| Ok(()))?;
         Ok(())
     }
 }

@@ -18,15 +18,16 @@
 //! recipes of the suites are embedded in the binary ([`Recipe::embedded`]): they are the data
 //! behind `mkimg SUITE.img`, and a recipe that gives no `[[repo]]` takes those of its suite.
 
+mod base;
 mod build;
-pub mod folder;
 mod types;
 
+pub use base::System;
 pub use build::Action;
 pub use types::{Base, Debian, Output, OutputKind, Packages, Recipe, Repo, Step, Variant};
 
 use crate::error::Kind;
-use crate::{bundle, debian, disk, run, store, sys};
+use crate::{bundle, debian, disk, layer, output, run, store, sys};
 use std::path::{Path, PathBuf};
 
 /// The recipes that the binary carries: name and text.
@@ -89,9 +90,15 @@ pub enum Error {
     /// A command.
     #[error(transparent)]
     Run(#[from] run::Error),
+    /// Files of an image.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
     /// A filesystem image.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// What comes out.
+    #[error(transparent)]
+    Output(#[from] output::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -122,7 +129,9 @@ impl Error {
             Self::Debian(e) => e.kind(),
             Self::Bundle(e) => e.kind(),
             Self::Run(e) => e.kind(),
+            Self::Layer(e) => e.kind(),
             Self::Disk(e) => e.kind(),
+            Self::Output(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
         }

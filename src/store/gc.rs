@@ -48,6 +48,8 @@ pub struct Plan {
     pub blobs: Vec<(Digest, Waste)>,
     /// Partial downloads that nobody goes on with, and damaged blobs.
     pub partials: Vec<Waste>,
+    /// Results of steps that are kept no longer.
+    pub results: Vec<PathBuf>,
     /// Leases of killed processes.
     leases: Vec<PathBuf>,
 }
@@ -327,7 +329,7 @@ impl Survey {
         self.store.drop_entries(&plan.entries)?;
         self.store.forget(&plan.blobs.iter().map(|(d, _)| d).collect())?;
         let blobs = plan.blobs.iter().map(|(_, w)| &w.path);
-        for path in blobs.chain(&plan.leases) {
+        for path in plan.results.iter().chain(blobs).chain(&plan.leases) {
             remove(path)?;
         }
         for Waste { path, .. } in &plan.partials {

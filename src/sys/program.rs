@@ -3,7 +3,7 @@
 use super::{Call, Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{BufWriter, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
@@ -78,6 +78,45 @@ pub fn fed<A: AsRef<OsStr>>(program: &str, args: &[A], input: &[u8]) -> Result<V
     let mut command = command(program);
     command.args(args).env("LC_ALL", "C").stdin(file);
     finish(program, args, &mut command)
+}
+
+/// As [`output`], with what `write` writes on its standard input, and `SOURCE_DATE_EPOCH` set to
+/// `time`.
+///
+/// # Errors
+/// As [`output`]; the failed call where `write` fails though the program does not.
+pub fn piped<A: AsRef<OsStr>>(
+    program: &str,
+    args: &[A],
+    time: i64,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let mut said = in_memory("stderr")?;
+    let errors = said.try_clone().call(|| "dup".to_string())?;
+    let mut command = command(program);
+    command.args(args).env("LC_ALL", "C").env("SOURCE_DATE_EPOCH", time.to_string());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors);
+    let mut child = command.spawn().map_err(|e| spawn_error(program, &e))?;
+    let written = match child.stdin.take() {
+        Some(input) => {
+            let mut input = BufWriter::with_capacity(256 << 10, input);
+            write(&mut input).and_then(|()| input.flush())
+        }
+        None => Ok(()),
+    };
+    if written.is_err() {
+        // It would take what it has got for the whole.
+        let _ = child.kill();
+    }
+    let status = child.wait().call(|| format!("wait({program:?})"))?;
+    let broken = written.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
+    if (written.is_ok() && !status.success()) || broken {
+        let mut text = String::new();
+        let read = said.rewind().and_then(|()| said.read_to_string(&mut text));
+        read.call(|| "read(stderr)".to_string())?;
+        return Err(failure(program, args, status, &text));
+    }
+    written.call(|| format!("write(input of {program:?})"))
 }
 
 /// To run `program`, which is also looked for where an ordinary user's `PATH` does not lead.

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod docker;
+pub mod images;
 pub mod layout;
 pub mod listener;
 pub mod netns;

@@ -117,16 +117,19 @@ fn extraction_takes_files_only() {
             extra_base: vec![],
             never: vec![],
         },
-        variant: Variant::Essential,
+        variant: Variant::Custom,
         include: vec!["a".to_string()],
         arch: "amd64".to_string(),
         settings: Settings::of_host(),
+        epoch: None,
+        keep_apt: false,
     };
     let store = shipimg::store::Store::open(archive.store.path()).unwrap();
     let root = archive.at("root");
     fs::create_dir(&root).unwrap();
-    let outcome = debian::extract(&request, &store, &root, &Silent).unwrap();
-    assert_eq!(outcome.packages.len(), 1);
+    let lock = debian::resolve(&request, &store, &Silent).unwrap();
+    assert_eq!(lock.packages.len(), 1);
+    debian::bootstrap(&request, &lock, &store, &root, &Silent, &mut |_| Ok(())).unwrap();
     assert_eq!(fs::read_to_string(root.join("opt/a")).unwrap(), "a");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no database, no devices");
 }

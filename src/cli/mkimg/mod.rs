@@ -1,0 +1,192 @@
+//! `shipimg mkimg`: a Debian or Ubuntu system from signed packages, as a filesystem image, an archive,
+//! a folder or an image; or an image of the store as one of those.
+
+mod wanted;
+
+pub use wanted::Wanted;
+
+use super::phases::Phases;
+use super::{Context, Result, tidily};
+use crate::debian::{self, Lock, Progress, Request};
+use crate::error::Kind;
+use crate::oci::{Name, Platform};
+use crate::output::{Output, Root, Settings, Written};
+use crate::recipe::System;
+use crate::store::{Lease, Store};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `mkimg`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to make: bookworm.img (ext4), .ext2, .btrfs, .squashfs, .erofs, .tar[.gz|.zst], a folder,
+    /// KIND:PATH, subvolume:PATH, store:IMAGE, oci:DIR[:NAME], oci-archive:FILE, docker-archive:FILE
+    #[arg(required = true, value_name = "OUTPUT")]
+    outputs: Vec<Output>,
+    /// Take the files of this image of the store, not packages
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["lock", "suite"])]
+    from: Option<Name>,
+    /// The exact set of packages: read where the file is there and fits, else written
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Fail where the lock is not there or does not fit
+    #[arg(long, requires = "lock")]
+    frozen: bool,
+    /// Make the system from its packages, though one of the same packages is kept in the store
+    #[arg(long)]
+    no_base_cache: bool,
+    /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
+    #[arg(long, value_parser = size)]
+    size: Option<u64>,
+    /// The name of the filesystem [default: the suite]
+    #[arg(long)]
+    label: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// What is wrong with the arguments, or with a lock.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A lock that is not there, though it must be.
+    #[error("no lock {}", .0.display())]
+    NoLock(PathBuf),
+    /// A lock of another request, though it must fit.
+    #[error("{}: made for {was}, asked for is {asked}", path.display())]
+    Stale {
+        /// The lock's file.
+        path: PathBuf,
+        /// What it was made for.
+        was: String,
+        /// What is asked for.
+        asked: String,
+    },
+}
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::NoLock(_) => Kind::Missing,
+            Self::Stale { .. } => Kind::Input,
+        }
+    }
+}
+
+/// Reads `800M`, `2G`, `1073741824`.
+pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        _ => return Err("a size is a number with K, M, G or T behind it".to_string()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a size is a number with K, M, G or T behind it".to_string())?;
+    number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
+}
+
+/// What outputs are made of.
+struct Made {
+    system: System,
+    settings: Settings,
+    /// How many packages there are.
+    packages: usize,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let store = context.store()?;
+        let lease = store.lease()?;
+        let phases = Phases::new();
+        let made = match &self.from {
+            Some(name) => self.image(name, &store, &lease)?,
+            None => self.system(&store, &lease, &phases)?,
+        };
+        let root = Root::new(&store, &lease, &made.system.image, &made.system.files);
+        phases.phase("write", None);
+        // Workspaces lie in folders of the user's, where no later command may come to sweep.
+        tidily(|| {
+            let mut written = Vec::new();
+            for output in &self.outputs {
+                phases.detail(&output.to_string());
+                written.push(output.write(&root, &made.settings)?);
+            }
+            self.summary(&made, &written, &phases);
+            Ok(())
+        })
+    }
+
+    /// A system of packages.
+    fn system(&self, store: &Store, lease: &Lease, phases: &Phases) -> Result<Made> {
+        let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
+        let request = self.wanted.request(&suite)?;
+        let lock = self.lock(&request, store, phases)?;
+        let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
+        let settings = self.settings(&suite, &system, request.time(&lock));
+        Ok(Made { system, settings, packages: lock.packages.len() })
+    }
+
+    /// An image that is there.
+    fn image(&self, name: &Name, store: &Store, lease: &Lease) -> Result<Made> {
+        let descriptor = store.find(name)?.descriptor;
+        lease.hold(&descriptor.digest)?;
+        let image = store.image(&descriptor, &Platform::host())?;
+        let system = System::image(store, image)?;
+        let settings = self.settings(name.as_str(), &system, super::import::source_date().unwrap_or(0));
+        Ok(Made { system, settings, packages: 0 })
+    }
+
+    fn settings(&self, label: &str, system: &System, time: i64) -> Settings {
+        Settings {
+            size: self.size,
+            label: self.label.clone().unwrap_or_else(|| label.to_string()),
+            seed: system.image.config_descriptor.digest.clone(),
+            time,
+            coding: crate::layer::Coding::default(),
+        }
+    }
+
+    /// The lock of the file where it fits, else of the archives as they are now.
+    fn lock(&self, request: &Request, store: &Store, phases: &Phases) -> Result<Lock> {
+        let Some(path) = &self.lock else { return Ok(debian::resolve(request, store, phases)?) };
+        let asked = request.asked();
+        match Lock::read(path)? {
+            Some(lock) if lock.request == asked => return Ok(lock),
+            None if self.frozen => return Err(Error::NoLock(path.clone()).into()),
+            Some(lock) if self.frozen => {
+                let (was, asked) = (lock.request.to_string(), asked.to_string());
+                return Err(Error::Stale { path: path.clone(), was, asked }.into());
+            }
+            Some(_) => say!("{}: made for something else, written anew", path.display()),
+            None => {}
+        }
+        let lock = debian::resolve(request, store, phases)?;
+        lock.write(path)?;
+        Ok(lock)
+    }
+
+    fn summary(&self, made: &Made, written: &[Written], phases: &Phases) {
+        let (total, times) = phases.finish();
+        for (output, written) in self.outputs.iter().zip(written) {
+            let digest = written.manifest.as_ref().unwrap_or(&made.system.image.layers[0].diff_id);
+            say!("{output}: {} packages, {} MiB, {digest}", made.packages, written.size >> 20);
+        }
+        say!("{total:.1} s: {times}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!((size("2G"), size("800M"), size("5")), (Ok(2 << 30), Ok(800 << 20), Ok(5)));
+        assert!(["", "G", "2X", "-1", "0", "99999999999T"].iter().all(|s| size(s).is_err()));
+    }
+}

@@ -1,0 +1,424 @@
+//! A root filesystem as what others take: filesystem images, archives, folders, images.
+//!
+//! ```text
+//! folder ─┐          ┌→ ext4, ext2, erofs      written file by file (disk/)
+//!         ├→ Files ──┼→ tar, squashfs          written as one stream
+//! layer  ─┘          └→ btrfs, folders         unpacked from the image in the store
+//!                       images, archives       the tar as a layer
+//! ```
+//!
+//! A [`Root`] is an image of the store together with its files. Equal files give equal bytes, for
+//! all kinds but btrfs, whose tools put times of their own into it. Nothing has its name
+//! before it is whole, and what had the name before is replaced then; a folder must be new.
+
+mod files;
+mod kind;
+
+pub use files::Files;
+pub use kind::{Kind, Output};
+
+use crate::disk::{self, Unpublished};
+use crate::error::Kind as ErrorKind;
+use crate::layer::{self, Encoder, Owners};
+use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, media_type, rfc3339};
+use crate::store::{self, Lease, Store};
+use crate::sys::workspace::Workspace;
+use crate::sys::{self, Call, btrfs, program};
+use crate::tree::TreePath;
+use crate::{archive, transfer};
+use serde_json::json;
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What goes wrong when a root filesystem is written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A target of no known kind.
+    #[error("{text}: its end tells no kind of output")]
+    Kind {
+        /// As typed.
+        text: String,
+    },
+    /// A folder that should be new.
+    #[error("{} already exists", .0.display())]
+    Exists(PathBuf),
+    /// Content that cannot be read.
+    #[error("read {path}: {source}")]
+    Content {
+        /// The file.
+        path: TreePath,
+        /// Why.
+        source: io::Error,
+    },
+    /// The stream cannot be written.
+    #[error("write: {0}")]
+    Output(#[source] io::Error),
+    /// The file cannot be written.
+    #[error("write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A signal came.
+    #[error("stopped by a signal")]
+    Stopped,
+    /// A filesystem image.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The files.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// An archive.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// A copy into an archive.
+    #[error(transparent)]
+    Transfer(#[from] transfer::Error),
+    /// A document of an image.
+    #[error(transparent)]
+    Document(#[from] crate::oci::Error),
+    /// A syscall or a program.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+}
+
+/// Result of writing a root filesystem.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Kind { .. } | Self::Exists(_) => ErrorKind::Input,
+            Self::Content { source, .. } | Self::Output(source) | Self::Write { source, .. } => {
+                ErrorKind::of_io(source)
+            }
+            Self::Stopped => ErrorKind::Internal,
+            Self::Disk(e) => e.kind(),
+            Self::Layer(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Archive(e) => e.kind(),
+            Self::Transfer(e) => e.kind(),
+            Self::Document(e) => e.kind(),
+            Self::Sys(e) => e.kind(),
+        }
+    }
+}
+
+/// How the outputs are to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The size of a filesystem in bytes; computed where there is none.
+    pub size: Option<u64>,
+    /// The name of a filesystem.
+    pub label: String,
+    /// What UUIDs are made from.
+    pub seed: Digest,
+    /// When all was made, in seconds since 1970.
+    pub time: i64,
+    /// How the layer of an image is compressed.
+    pub coding: layer::Coding,
+}
+
+/// An image of the store, and its files.
+#[derive(Debug)]
+pub struct Root<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// What protects the image there, and what is made of it.
+    pub lease: &'a Lease,
+    /// The image.
+    pub image: &'a Image,
+    /// Its files.
+    pub files: &'a Files,
+    packed: OnceCell<Descriptor>,
+}
+
+impl<'a> Root<'a> {
+    /// The image with its files.
+    #[must_use]
+    pub const fn new(store: &'a Store, lease: &'a Lease, image: &'a Image, files: &'a Files) -> Self {
+        Self { store, lease, image, files, packed: OnceCell::new() }
+    }
+
+    /// The image with its files as one compressed layer, in the store.
+    fn packed(&self, settings: &Settings) -> Result<Descriptor> {
+        if let Some(made) = self.packed.get() {
+            return Ok(made.clone());
+        }
+        let made = packed(self, settings)?;
+        Ok(self.packed.get_or_init(|| made).clone())
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes, holes included; 0 for folders.
+    pub size: u64,
+    /// Of an image its manifest's digest.
+    pub manifest: Option<Digest>,
+}
+
+impl Output {
+    /// Writes `root`.
+    ///
+    /// # Errors
+    /// Any [`Error`]; what was in the output's place is as it was.
+    pub fn write(&self, root: &Root, settings: &Settings) -> Result<Written> {
+        let size = match self {
+            Self::File(kind, path) => match kind {
+                Kind::Tar(coding) => tar(root.files, path, *coding)?,
+                Kind::Squashfs => squashfs(root.files, path)?,
+                Kind::Dir | Kind::Subvolume => return folder(root, *kind, path),
+                Kind::Ext4 => ext4(root.files, path, settings)?,
+                Kind::Btrfs => btrfs(root, path, settings)?,
+            },
+            Self::Image(name) => return image(root, name, settings),
+            Self::Archive { kind, path, name } => {
+                return archived(root, *kind, path, name.as_deref(), settings);
+            }
+        };
+        Ok(Written { size, manifest: None })
+    }
+}
+
+fn write_error(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    |source| Error::Write { path: path.to_path_buf(), source }
+}
+
+/// What went wrong with the stream into the file `path`.
+fn into_file(path: &Path, e: Error) -> Error {
+    match e {
+        Error::Output(source) => Error::Write { path: path.to_path_buf(), source },
+        other => other,
+    }
+}
+
+/// What a stream fails with where that was not its own fault: the error that counts is put aside.
+fn stash(e: Error, aside: &mut Option<Error>) -> io::Result<()> {
+    Err(match e {
+        Error::Output(e) => e,
+        other => {
+            *aside = Some(other);
+            io::ErrorKind::Other.into()
+        }
+    })
+}
+
+fn tar(files: &Files, path: &Path, coding: layer::Coding) -> Result<u64> {
+    let new = Unpublished::new(path)?;
+    let encoder = Encoder::new(BufWriter::with_capacity(256 << 10, &new.file), coding);
+    let mut encoder = encoder.map_err(write_error(path))?;
+    files.write_tar(&mut encoder).map_err(|e| into_file(path, e))?;
+    encoder.finish().and_then(|mut out| out.flush()).map_err(write_error(path))?;
+    let size = new.file.metadata().map_err(write_error(path))?.len();
+    new.publish(path)?;
+    Ok(size)
+}
+
+/// sqfstar reads the tar: from a folder it could not be told of device nodes that are not there. The
+/// root itself it takes from its options (that for the time does nothing before version 4.6).
+fn squashfs(files: &Files, path: &Path) -> Result<u64> {
+    let work = Workspace::beside(path)?;
+    let new = work.path().join("image");
+    let root = files.root();
+    let (mode, time) = (format!("{:o}", root.mode), root.mtime.seconds.max(0));
+    let args = ["-comp", "zstd", "-quiet", "-no-progress", "-exit-on-error", "-root-mode", &mode];
+    let args: Vec<_> = args.iter().map(OsStr::new).chain([new.as_os_str()]).collect();
+    let mut failed = None;
+    let fill = |out: &mut dyn Write| files.write_tar(out).or_else(|e| stash(e, &mut failed));
+    let done = program::piped("sqfstar", &args, time, fill);
+    done.map_err(|e| failed.unwrap_or_else(|| e.into()))?;
+    let size = fs::metadata(&new).map_err(write_error(path))?.len();
+    fs::rename(&new, path).map_err(write_error(path))?;
+    Ok(size)
+}
+
+fn folder(root: &Root, kind: Kind, path: &Path) -> Result<Written> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Exists(path.to_path_buf()));
+    }
+    // Of `x/` the parent is not `x`.
+    let path: PathBuf = path.components().collect();
+    let work = Workspace::beside(&path)?;
+    let new = inside(&work)?.join("root");
+    if kind == Kind::Subvolume {
+        btrfs::create(&new)?;
+        unpack(root, &new)?;
+    } else {
+        unpack(root, &new)?;
+    }
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &path, flags)
+        .call(|| format!("renameat2({}, {})", new.display(), path.display()))?;
+    Ok(Written { size: 0, manifest: None })
+}
+
+/// A folder in `work` of its own: the workspace itself is locked, and who works in it locks its folder.
+fn inside(work: &Workspace) -> Result<PathBuf> {
+    let dir = work.path().join("d");
+    fs::create_dir(&dir).map_err(write_error(&dir))?;
+    Ok(dir)
+}
+
+fn unpack(root: &Root, dir: &Path) -> Result<()> {
+    let options = layer::Options { owners: Some(Arc::new(Owners::default())), ..layer::Options::default() };
+    layer::unpack(root.store, root.image, dir, &options)?;
+    Ok(())
+}
+
+/// Writes `files` as the ext4 image `path`; its size in bytes.
+///
+/// # Errors
+/// Those of [`disk::ext4::write`].
+pub fn ext4(files: &Files, path: &Path, settings: &Settings) -> Result<u64> {
+    let options = disk::ext4::Options {
+        kind: disk::ext4::Kind::Ext4,
+        size: settings.size.map_or(disk::ext4::Size::Auto { free: None }, disk::ext4::Size::Fixed),
+        label: settings.label.clone(),
+        uuid: uuid(&settings.seed, "ext4"),
+        hash_seed: uuid(&settings.seed, "names of ext4"),
+        time: settings.time,
+    };
+    Ok(disk::ext4::write(files, path, &options)?.size)
+}
+
+/// `mkfs.btrfs --rootdir` writes the tree without a mount. It has times and keys of its own in it:
+/// no two are the same.
+fn btrfs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
+    let work = Workspace::beside(path)?;
+    let (dir, new) = (inside(&work)?.join("root"), work.path().join("image"));
+    unpack(root, &dir)?;
+    let file = fs::File::create_new(&new).map_err(write_error(path))?;
+    let size = settings.size.unwrap_or(0);
+    file.set_len(size).map_err(write_error(path))?;
+    let uuid = uuid_text(uuid(&settings.seed, "btrfs"));
+    let label: String = settings.label.chars().take(64).collect();
+    let args = ["-q", "-L", &label, "-U", &uuid, "--rootdir"].map(OsStr::new);
+    let args: Vec<_> = args.into_iter().chain([dir.as_os_str(), new.as_os_str()]).collect();
+    program::output("mkfs.btrfs", &args)?;
+    let size = fs::metadata(&new).map_err(write_error(path))?.len();
+    fs::rename(&new, path).map_err(write_error(path))?;
+    Ok(size)
+}
+
+/// A UUID that is always the same for the same `seed` and `purpose` (RFC 9562, version 8).
+fn uuid(seed: &Digest, purpose: &str) -> [u8; 16] {
+    let digest = Digest::of(format!("{seed} {purpose}").as_bytes());
+    let number = u128::from_str_radix(&digest.hex()[..32], 16).unwrap_or_default();
+    let version = number & !(0xf << 76) | 8 << 76;
+    (version & !(3 << 62) | 2 << 62).to_be_bytes()
+}
+
+fn uuid_text(uuid: [u8; 16]) -> String {
+    let hex = format!("{:032x}", u128::from_be_bytes(uuid));
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// The image with its files as one compressed layer, in the store.
+fn packed(root: &Root, settings: &Settings) -> Result<Descriptor> {
+    let mut failed = None;
+    let (blob, diff_id) = layer::store_layer(root.lease, settings.coding, |out| {
+        let written = root.files.write_tar(out).or_else(|e| stash(e, &mut failed));
+        written.map_err(layer::Error::Output)
+    })
+    .map_err(|e| failed.unwrap_or_else(|| e.into()))?;
+    let mut edit = Edit::of(
+        &root.store.document(&root.image.descriptor)?,
+        &root.store.document(&root.image.config_descriptor)?,
+    )?;
+    edit.clear_layers();
+    edit.add_layer(&blob, &diff_id, &step(settings.time));
+    put(root.lease, edit)
+}
+
+fn step(time: i64) -> Step {
+    Step {
+        created: rfc3339(u64::try_from(time).unwrap_or(0), 0),
+        created_by: "shipimg mkimg".to_string(),
+        ..Step::default()
+    }
+}
+
+fn put(lease: &Lease, edit: Edit) -> Result<Descriptor> {
+    let ((config, config_bytes), (descriptor, manifest)) = edit.finish();
+    lease.put(&config.media_type, &config_bytes)?;
+    Ok(lease.put(&descriptor.media_type, &manifest)?)
+}
+
+fn image(root: &Root, name: &Reference, settings: &Settings) -> Result<Written> {
+    let descriptor = root.packed(settings)?;
+    root.store.tag(name, &descriptor)?;
+    Ok(Written { size: descriptor.size, manifest: Some(descriptor.digest) })
+}
+
+fn archived(
+    root: &Root,
+    kind: archive::Kind,
+    path: &Path,
+    name: Option<&str>,
+    settings: &Settings,
+) -> Result<Written> {
+    let descriptor = root.packed(settings)?;
+    let scratch = root.store.scratch()?;
+    let target = archive::Target::Path(path.to_path_buf());
+    let limits = *root.store.limits();
+    let writer = archive::Writer::create(kind, &target, scratch.path(), settings.time, limits)?;
+    let entry = store::Entry { reference: None, descriptor: descriptor.clone(), shadow: None, tagged: None };
+    let names = name.map(str::to_string).into_iter().collect();
+    let (from, to) = (transfer::FromStore::new(root.store, entry), transfer::ToArchive::new(&writer, names));
+    transfer::copy(&from, &to, &transfer::Options::default(), root.store, &|_| ())?;
+    writer.finish()?;
+    Ok(Written { size: 0, manifest: Some(descriptor.digest) })
+}
+
+/// Puts `files` into the store as an image of one plain layer, which is held by `lease`.
+///
+/// # Errors
+/// Any [`Error`].
+pub fn keep(lease: &Lease, files: &Files, platform: &Platform, time: i64) -> Result<Descriptor> {
+    let mut failed = None;
+    let blob = lease.put_with(media_type::LAYER, |out| {
+        let mut out = BufWriter::with_capacity(256 << 10, out);
+        files.write_tar(&mut out).or_else(|e| stash(e, &mut failed))?;
+        out.flush()
+    });
+    let blob = blob.map_err(|e| failed.unwrap_or_else(|| e.into()))?;
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "layers": []});
+    let config = json!({
+        "architecture": platform.architecture, "os": platform.os, "variant": platform.variant,
+        "config": {
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Cmd": ["bash"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": []},
+    });
+    let mut edit = Edit::of(manifest.to_string().as_bytes(), config.to_string().as_bytes())?;
+    edit.add_layer(&blob, &blob.digest, &step(time));
+    put(lease, edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids() {
+        let text = uuid_text(uuid(&Digest::of(b"x"), "ext4"));
+        assert_eq!((text.len(), &text[14..15]), (36, "8"));
+        assert!(["8", "9", "a", "b"].contains(&&text[19..20]), "{text}");
+        assert_ne!(uuid(&Digest::of(b"x"), "btrfs"), uuid(&Digest::of(b"x"), "ext4"));
+        assert_eq!(uuid_text([0x12; 16]), "12121212-1212-1212-1212-121212121212");
+    }
+}
