@@ -45,12 +45,12 @@ pub enum Error {
         /// What is wanted, or needed at least, in bytes.
         size: u64,
     },
-    /// The filesystem cannot have a file.
+    /// A file is none that the filesystem holds.
     #[error("{path}: {reason}")]
     Unfit {
         /// The file.
         path: TreePath,
-        /// What is wrong with it.
+        /// What is in the way.
         reason: &'static str,
     },
     /// The content of a file cannot be read.
@@ -70,7 +70,7 @@ pub enum Error {
     /// The process was asked to end.
     #[error("interrupted")]
     Stopped,
-    /// A syscall failed.
+    /// A syscall or a program failed.
     #[error(transparent)]
     Sys(#[from] sys::Error),
 }

@@ -114,6 +114,47 @@ fn the_kernel_reads_what_was_there_and_writes_more() {
 }
 
 #[test]
+fn only_files_decide_the_bytes() {
+    let tmp = tempfile::tempdir_in("/var/tmp").unwrap();
+    let finish = "chmod 755 . a b; touch -d @1000000000 a/* b/* a b .";
+    let one =
+        format!("cd $0; mkdir a b; for i in $(seq 300); do echo $i >a/$i; done; ln a/7 b/seven; {finish}");
+    let other = format!(
+        "cd $0; mkdir b a; echo 7 >b/seven; for i in $(seq 300 -1 1); do test $i = 7 || echo $i >a/$i; done; \
+         ln b/seven a/7; truncate -s 1M a/300; truncate -s 4 a/300; {finish}"
+    );
+    let mut images = Vec::new();
+    for script in [one, other] {
+        let dir = tempfile::tempdir_in(tmp.path()).unwrap();
+        let root = made(dir.path(), &script);
+        let image = dir.path().join("x.img");
+        let options = options(ext4::Kind::Ext4, ext4::Size::Auto { free: None });
+        ext4::write(&Folder::new(&root), &image, &options).unwrap();
+        images.push(fs::read(&image).unwrap());
+    }
+    assert!(images[0] == images[1]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_target() {
+    need_root();
+    private_mounts().unwrap();
+    let tmp = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = made(tmp.path(), "head -c 20M /dev/urandom >$0/f");
+    let disk = tmp.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    ok("mount", &["-t", "tmpfs", "-o", "size=8M", "tmpfs", disk.to_str().unwrap()]);
+    let image = disk.join("x.img");
+    fs::write(&image, "old").unwrap();
+    let options = options(ext4::Kind::Ext4, ext4::Size::Shrink);
+    let e = ext4::write(&Folder::new(&root), &image, &options).unwrap_err();
+    assert!(e.to_string().contains("No space left"), "{e}");
+    assert_eq!(fs::read(&image).unwrap(), b"old");
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
+    ok("umount", &[&disk]);
+}
+
+#[test]
 fn free_space_is_what_was_asked_for() {
     need_root();
     // No other process keeps what is mounted here.

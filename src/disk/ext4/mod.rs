@@ -94,7 +94,7 @@ pub struct Options {
 }
 
 /// How a filesystem with the files of `tree` will be laid out; for a size that is too small, the
-/// size that is not. Holes in files are not known here: [`write`] may find that less will do.
+/// size that is not. Holes in files are not known here: [`write()`] may find that less will do.
 ///
 /// # Errors
 /// [`Error::TooSmall`], [`Error::TooLarge`], [`Error::Unfit`].

@@ -30,7 +30,7 @@ impl Source for Nothing {
 /// mounted from a loop device meanwhile. The layout that is given is the one of the empty filesystem.
 ///
 /// It takes root, and the image is another one each time: the kernel places files, and numbers them,
-/// as it goes. [`write`](super::write) has neither disadvantage; this is for what can be had on a
+/// as it goes. [`write()`](super::write()) has neither disadvantage; this is for what can be had on a
 /// mounted filesystem only. Whoever has called
 /// [`private_mounts`](crate::sys::sandbox::private_mounts) shows the mount to no one, and leaves none
 /// behind, however the process ends; the device goes with the mount.

@@ -114,7 +114,13 @@ const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Ext2];
 #[test]
 fn nothing() {
     for kind in KINDS {
-        for size in [Size::Shrink, Size::Auto { free: None }, Size::Fixed(1 << 30), Size::Fixed(8 << 30)] {
+        for size in [
+            Size::Shrink,
+            Size::Auto { free: None },
+            Size::Fixed(1 << 30),
+            Size::Fixed(8 << 30),
+            Size::Fixed(1 << 40),
+        ] {
             checked(&Made::default(), &options(kind, size));
         }
     }
@@ -137,11 +143,12 @@ fn everything() -> Made {
         made.bytes(&format!("dir/a file with a long name {i:0100}"), format!("{i}").as_bytes());
     }
     made.add("dir/dir", tree::Kind::Directory);
-    made.add("short", tree::Kind::Symlink(vec![b's'; 59]));
+    let trusted = vec![(b"trusted.t".to_vec(), vec![b't'; 500])];
+    made.add("short", tree::Kind::Symlink(vec![b's'; 59])).meta.xattrs = trusted.clone();
     made.add("long", tree::Kind::Symlink(vec![b'l'; 60]));
     made.add("longest", tree::Kind::Symlink(vec![b'l'; 4095]));
     made.add("null", tree::Kind::Char(1, 3));
-    made.add("disk", tree::Kind::Block(259, 300));
+    made.add("disk", tree::Kind::Block(259, 300)).meta.xattrs = trusted;
     made.add("fifo", tree::Kind::Fifo);
     for name in ["link", "dir/link"] {
         made.bytes(name, b"one of two").same = Some(path("dir/link"));
@@ -209,10 +216,12 @@ fn large_directories_and_files() {
             assert!(triple.contains("(TIND):") && triple.contains("(DIND):"), "{triple}");
         }
         let dump = tmp.path().join("dump");
-        debugfs(&format!("dump dense {}", dump.display()));
-        let mut want = Vec::new();
-        made.content(&path("dense")).unwrap().read_to_end(&mut want).unwrap();
-        assert!(fs::read(&dump).unwrap() == want);
+        for name in ["a", "b", "c", "dense"] {
+            debugfs(&format!("dump {name} {}", dump.display()));
+            let mut want = Vec::new();
+            made.content(&path(name)).unwrap().read_to_end(&mut want).unwrap();
+            assert!(fs::read(&dump).unwrap() == want, "{kind:?} {name}");
+        }
     }
 }
 
@@ -270,6 +279,9 @@ fn holes_take_no_room() {
     }
 }
 
+/// A change to an empty tree, and what is said of it.
+type Case<'a> = (&'a dyn Fn(&mut Made), &'a str);
+
 #[test]
 fn what_does_not_fit() {
     let unfit = |kind, change: &dyn Fn(&mut Made)| {
@@ -282,7 +294,7 @@ fn what_does_not_fit() {
     };
     for kind in KINDS {
         let large = kind.largest() + 1;
-        let cases: [(&dyn Fn(&mut Made), &str); 9] = [
+        let cases: [Case; 9] = [
             (&|m| m.bytes("f", b"x").size = large, "/f: it is too large"),
             (&|m| m.bytes("f", b"x").size = u64::MAX, "/f: it is too large"),
             (&|m| m.bytes("f", b"x").size = 2, "/f: its size has changed"),
@@ -349,4 +361,19 @@ fn in_a_part_of_a_file() {
     let (before, part) = bytes.split_at(1 << 20);
     assert!(part[..64 << 20] == fs::read(&image).unwrap());
     assert!(before.iter().chain(&part[64 << 20..]).all(|b| *b == 0));
+}
+
+#[test]
+fn lost_and_found_of_the_source() {
+    for kind in KINDS {
+        let mut made = Made::default();
+        made.bytes("a", b"a");
+        made.add("lost+found", tree::Kind::Directory).meta.mode = 0o750;
+        made.bytes("lost+found/#12", b"found");
+        let (_tmp, image, _) = checked(&made, &options(kind, Size::Shrink));
+        let out =
+            program::output("debugfs", &["-R", "stat lost+found", &image.display().to_string()]).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Mode:  0750") && text.contains("Size: 16384"), "{text}");
+    }
 }
