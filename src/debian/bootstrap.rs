@@ -5,16 +5,19 @@ use super::control::{Package, Universe, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
 use super::fetch::{Fetcher, check};
+use super::filter::Filters;
+use super::hook::{self, Hook, Stage};
+use super::host::Settings;
 use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
-use super::sources::{Archive, Settings};
+use super::sources::{Archive, ROOT_KEYRINGS};
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
-use super::{Error, Progress, Result, index};
+use super::{Error, Progress, Result, foreign, index};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
 use crate::sys::{Call, memory, sandbox};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,10 +32,20 @@ pub struct Request {
     pub archive: Archive,
     /// The base.
     pub variant: Variant,
-    /// Packages on top of it.
+    /// Packages on top of it: `NAME`, `NAME=VERSION` or `NAME/SUITE`.
     pub include: Vec<String>,
+    /// Packages that are never taken, whoever needs them.
+    pub exclude: Vec<String>,
     /// dpkg's name of the architecture, as `amd64`.
     pub arch: String,
+    /// Paths of packages that are left out.
+    pub filters: Filters,
+    /// Commands of the host at stages of the work.
+    pub hooks: Vec<Hook>,
+    /// Whether the packages are left unpacked, to be configured on another machine.
+    pub foreign: bool,
+    /// Whether a failed script or hook leads to a shell on the terminal, before the error.
+    pub shell_on_error: bool,
     /// Proxies, and whether Release files may be past their date.
     pub settings: Settings,
 }
@@ -53,6 +66,23 @@ impl Outcome {
 }
 
 impl Request {
+    /// A minimal root of this archive and of this machine's architecture, as the host's apt downloads.
+    #[must_use]
+    pub fn new(archive: Archive) -> Self {
+        Self {
+            archive,
+            variant: Variant::default(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            arch: host_arch().to_string(),
+            filters: Filters::default(),
+            hooks: Vec::new(),
+            foreign: false,
+            shell_on_error: false,
+            settings: Settings::of_host(),
+        }
+    }
+
     fn universe(&self, store: &Store, fetcher: &Fetcher, progress: &dyn Progress) -> Result<Universe> {
         progress.phase("indexes", None);
         let cache = store.area(Area::Packages)?;
@@ -61,7 +91,8 @@ impl Request {
 }
 
 /// Makes a configured root in `root`, an empty directory. `prepare` is called with the
-/// planned packages before the first file is written there.
+/// planned packages before the first file is written there. Of [`Variant::Custom`] it holds the
+/// files of exactly the included packages: no dependencies, no package database, no scripts.
 ///
 /// # Errors
 /// Any of [`Error`]; `root` then holds an unfinished tree.
@@ -72,57 +103,77 @@ pub fn bootstrap(
     progress: &dyn Progress,
     prepare: &mut dyn FnMut(&Outcome) -> Result<()>,
 ) -> Result<Outcome> {
-    if request.arch != host_arch() {
-        return Err(Error::Foreign { arch: request.arch.clone() });
+    if request.variant != Variant::Custom && !request.foreign {
+        foreign::check(&request.arch)?;
     }
     let fetcher = Fetcher::new(request.settings.proxies.clone());
     let universe = request.universe(store, &fetcher, progress)?;
     let wishes = Wishes {
         variant: request.variant,
         include: &request.include,
-        exclude: &[],
+        exclude: &request.exclude,
         extra_base: &request.archive.extra_base,
         never: &request.archive.never,
     };
     let planned = plan(&universe, &wishes)?;
     drop(universe);
     memory::trim();
-    let files = download(&planned.packages, store, &fetcher, progress)?;
+    let files = download(&planned.packages, &request.archive, store, &fetcher, progress)?;
     let outcome = Outcome { packages: planned.packages };
     prepare(&outcome)?;
-    progress.phase("unpack", Some(outcome.packages.len() as u64));
+    let made = make_root(request, root, &outcome.packages, &files, &planned.base, progress);
+    if let Err(failure @ (Error::Configure { .. } | Error::Hook { .. })) = &made
+        && request.shell_on_error
+    {
+        progress.phase("shell", None);
+        tracing::error!("{failure}; a shell in the system:");
+        configure::shell(root, &request.archive.suite)?;
+    }
+    made.map(|()| outcome)
+}
+
+/// From verified package files to the root.
+fn make_root(
+    request: &Request,
+    root: &Path,
+    packages: &[Package],
+    files: &[PathBuf],
+    base: &BTreeSet<String>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let hooks = |stage| hook::run(&request.hooks, stage, root, progress);
+    hooks(Stage::Setup)?;
+    progress.phase("unpack", Some(packages.len() as u64));
+    if request.variant == Variant::Custom {
+        let jobs = verified(packages, files, |_| true)?;
+        unpack(root, jobs, Style::Plain, &request.filters, progress)?;
+        hooks(Stage::Extract)?;
+        return hooks(Stage::Customize);
+    }
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
-    let verified = verified(&outcome.packages, &files, |p| planned.base.contains(&p.name))?;
-    for (job, (package, path)) in verified.into_iter().zip(outcome.packages.iter().zip(&files)) {
+    let verified = verified(packages, files, |p| request.foreign || base.contains(&p.name))?;
+    for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(files)) {
         let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
         if scripts { left.push((package, path)) } else { jobs.push(job) }
     }
-    let unpacked = unpack(root, jobs, Style::Dpkg, progress)?;
+    let unpacked = unpack(root, jobs, Style::Dpkg, &request.filters, progress)?;
     let dir = Dir::open(root)?;
     database::write(&dir, &unpacked)?;
     furnish(&dir)?;
-    let scripts = scripts(&dir, &unpacked, &left, &outcome.packages)?;
-    progress.phase("configure", Some(outcome.packages.len() as u64));
-    configure(root, &scripts, &request.archive.suite, progress)?;
-    finish(&dir, &request.archive)?;
-    Ok(outcome)
-}
-
-/// Unpacks the files of exactly the named packages into `root`, an empty directory: no
-/// dependencies, no package database, no scripts.
-///
-/// # Errors
-/// Any of [`Error`] but [`Error::Configure`].
-pub fn extract(request: &Request, store: &Store, root: &Path, progress: &dyn Progress) -> Result<Outcome> {
-    let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let universe = request.universe(store, &fetcher, progress)?;
-    let wishes = Wishes { variant: Variant::Custom, include: &request.include, ..Wishes::default() };
-    let packages = plan(&universe, &wishes)?.packages;
-    let files = download(&packages, store, &fetcher, progress)?;
-    progress.phase("unpack", Some(packages.len() as u64));
-    let jobs = verified(&packages, &files, |_| true)?;
-    unpack(root, jobs, Style::Plain, progress)?;
-    Ok(Outcome { packages })
+    if !request.filters.is_empty() {
+        let config = make(&dir, "etc/dpkg/dpkg.cfg.d")?;
+        put(&config, "90shipimg-path-filters", 0o644, request.filters.config().as_bytes())?;
+    }
+    hooks(Stage::Extract)?;
+    let scripts = scripts(&dir, &unpacked, &left, packages)?;
+    if request.foreign {
+        configure::leave(&dir, &scripts)?;
+    } else {
+        progress.phase("configure", Some(packages.len() as u64));
+        configure(root, &scripts, &request.archive.suite, progress)?;
+    }
+    hooks(Stage::Customize)?;
+    finish(&dir, &request.archive)
 }
 
 /// dpkg's name for the architecture of this machine.
@@ -145,6 +196,7 @@ fn promise(package: &Package) -> Promise {
 /// Brings all packages into the store; gives their paths there.
 fn download(
     packages: &[Package],
+    archive: &Archive,
     store: &Store,
     fetcher: &Fetcher,
     progress: &dyn Progress,
@@ -160,8 +212,9 @@ fn download(
         let target = path(package);
         // One of another size is no whole file of this hash.
         let _ = std::fs::remove_file(&target);
-        let url = format!("{}/{}", package.origin.uri, package.filename);
-        fetcher.file(&url, &promise(package), &target, &|n| progress.advance(n))
+        let addresses = archive.addresses(&package.origin.uri);
+        let urls: Vec<String> = addresses.iter().map(|a| format!("{a}/{}", package.filename)).collect();
+        fetcher.any(&urls, &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())
 }
@@ -240,6 +293,10 @@ fn finish(root: &Dir, archive: &Archive) -> Result<()> {
     if etc.stat(OsStr::new("apt"))?.is_some() {
         let apt = root.in_root(Path::new("etc/apt"))?;
         put(&apt, "sources.list", 0o644, archive.sources_list().as_bytes())?;
+        for (keyring, name) in archive.root_keyrings() {
+            let bytes = std::fs::read(keyring).map_err(|e| Error::io("read", keyring, e))?;
+            put(&make(root, ROOT_KEYRINGS)?, &name, 0o644, &bytes)?;
+        }
     }
     if etc.stat(OsStr::new("machine-id"))?.is_some() {
         put(&etc, "machine-id", 0o444, b"")?;

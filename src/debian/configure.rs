@@ -36,6 +36,12 @@ pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
 /// Where programs lie that stand before the root's own.
 const BIN: &str = "var/lib/dpkg/shipimg.bin";
 
+/// The script that a root has whose packages are to be configured on another machine.
+const LATER: &str = "var/lib/dpkg/shipimg-configure";
+
+/// The last of the script's steps.
+const CONFIGURE: &str = "exec dpkg --configure -a\n";
+
 /// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
 /// arguments of an install for the first time, look for what an older version left.
 const HELPER: &str = r#"#!/bin/sh
@@ -87,17 +93,9 @@ pub(super) fn configure(
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
     put(&make(&root, BIN)?, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
-    let sandbox =
-        Sandbox { root: root_path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
-    let path = format!("/{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let environment = [
-        ("PATH", path.as_str()),
-        ("HOME", "/root"),
-        ("LC_ALL", "C"),
-        ("TERM", "dumb"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-    ];
+    let sandbox = sandbox(root_path, hostname);
+    let path = format!("/{BIN}:{PATH}");
+    let environment = environment(&path);
     let mut tail = VecDeque::new();
     let status = sandbox.run(&["/bin/sh", "-c", &script(scripts)], &environment, &mut |line| {
         if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
@@ -121,6 +119,48 @@ pub(super) fn configure(
     Ok(())
 }
 
+fn sandbox(root: &Path, hostname: &str) -> Sandbox {
+    Sandbox { root: root.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true }
+}
+
+/// Where a root's own programs are.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn environment(path: &str) -> [(&'static str, &str); 6] {
+    [
+        ("PATH", path),
+        ("HOME", "/root"),
+        ("LC_ALL", "C"),
+        ("TERM", "dumb"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ]
+}
+
+/// A shell on the terminal, where the scripts ran.
+///
+/// # Errors
+/// [`Error::Sys`], also where the root has no shell.
+pub(super) fn shell(root: &Path, hostname: &str) -> Result<()> {
+    let bash = root.join("usr/bin/bash").exists() || root.join("bin/bash").exists();
+    let shell = if bash { "/bin/bash" } else { "/bin/sh" };
+    let mut environment = environment(PATH);
+    let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".to_string());
+    environment[3].1 = &terminal;
+    sandbox(root, hostname).interact(&[shell, "-i"], &environment)?;
+    Ok(())
+}
+
+/// Leaves what [`configure`] would run as a script in the root, [`LATER`], to be run there, once.
+///
+/// # Errors
+/// [`Error::Sys`], [`Error::Io`].
+pub(super) fn leave(root: &Dir, scripts: &Scripts) -> Result<()> {
+    let (folder, name) = LATER.rsplit_once('/').unwrap_or(("", LATER));
+    let text = script(scripts).replace(CONFIGURE, &format!("dpkg --configure -a\nrm -f /{LATER}\n"));
+    put(&make(root, folder)?, name, 0o755, format!("#!/bin/sh\n{text}").as_bytes())
+}
+
 /// Finds the package in dpkg's words: `dpkg: error processing package NAME (--configure):`.
 fn failure(lines: &[String], status: &str) -> Error {
     let named = |l: &String| {
@@ -135,8 +175,18 @@ fn failure(lines: &[String], status: &str) -> Error {
     let start = lines.iter().rposition(|l| {
         l.strip_prefix("Setting up ").is_some_and(|r| r.split([' ', ':']).next() == Some(bare.as_str()))
     });
+    let triggered = |l: &String| {
+        l.strip_prefix("Processing triggers for ").is_some_and(|r| r.split([' ', ':']).next() == Some(&*bare))
+    };
+    let reason = first.and_then(|i| lines.get(i + 1)).map_or("", String::as_str);
+    let script = match reason {
+        r if r.contains("pre-installation script") || r.contains("preinst script") => "preinst",
+        r if !r.contains("post-installation script") => "dpkg",
+        _ if lines.iter().any(triggered) => "trigger",
+        _ => "postinst",
+    };
     let output = lines[start.unwrap_or(0)..].join("\n");
-    Error::Configure { package, status: status.to_string(), output }
+    Error::Configure { package, script, status: status.to_string(), output }
 }
 
 /// The shell script that does all of it in one pid namespace.
@@ -163,7 +213,7 @@ fn script(scripts: &Scripts) -> String {
         }
         let _ = writeln!(text, "dpkg --force-depends --unpack '/{DEBS}/{}.deb'", leftover.name);
     }
-    text.push_str("exec dpkg --configure -a\n");
+    text.push_str(CONFIGURE);
     text
 }
 
@@ -210,9 +260,35 @@ mod tests {
         let text = "Setting up a (1) ...\nfine\nSetting up b:amd64 (2) ...\nboom\n\
                     dpkg: error processing package b:amd64 (--configure):\n installed b failed\n";
         let lines: Vec<String> = text.lines().map(str::to_string).collect();
-        let Error::Configure { package, output, .. } = failure(&lines, "exit status: 1") else { panic!() };
-        assert_eq!(package, "b:amd64");
+        let Error::Configure { package, output, script, .. } = failure(&lines, "exit status: 1") else {
+            panic!()
+        };
+        assert_eq!((package.as_str(), script), ("b:amd64", "dpkg"));
         assert!(output.starts_with("Setting up b:amd64") && output.contains("boom"), "{output}");
+    }
+
+    #[test]
+    fn names_the_failing_script() {
+        let dpkg = "dpkg: error processing package b (--configure):\n installed b package post-installation \
+                    script subprocess returned error exit status 1\n";
+        let triggers = format!("Processing triggers for b (1) ...\nboom\n{dpkg}");
+        for (text, want) in [
+            (dpkg, "postinst"),
+            (&triggers, "trigger"),
+            (
+                "dpkg: error processing package b (--unpack):\n preinst script returned error exit status 2\n",
+                "preinst",
+            ),
+            (
+                "dpkg: error processing archive /b.deb (--unpack):\n new b package pre-installation script subprocess returned error exit status 2\n",
+                "preinst",
+            ),
+            ("dpkg: error processing package b (--configure):\n dependency problems\n", "dpkg"),
+        ] {
+            let lines: Vec<String> = text.lines().map(str::to_string).collect();
+            let Error::Configure { script, .. } = failure(&lines, "") else { panic!() };
+            assert_eq!(script, want, "{text}");
+        }
     }
 
     #[test]

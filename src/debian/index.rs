@@ -3,10 +3,11 @@
 use super::control::{Listed, Origin, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
-use super::release::{Promise, Release, parse};
+use super::release::{Promise, Release, parse, parse_detached};
 use super::sources::{Archive, Repo};
 use super::threads::each;
 use super::{Error, Result};
+use crate::error::Kind;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -19,7 +20,7 @@ const FORMS: [&str; 3] = [".xz", ".gz", ""];
 /// Loads the packages of all suites of `archive` for `arch`; `cache` keeps the indexes.
 ///
 /// # Errors
-/// [`Error::NoSuite`], those of [`parse`] and of [`Fetcher`].
+/// [`Error::NoSuite`], those of [`parse`], of [`parse_detached`] and of [`Fetcher`].
 pub(super) fn load(
     fetcher: &Fetcher,
     archive: &Archive,
@@ -29,8 +30,10 @@ pub(super) fn load(
 ) -> Result<Universe> {
     let suites: Vec<(&Repo, &str)> =
         archive.repos.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
+    let now = archive.snapshot.as_ref().map_or_else(SystemTime::now, |s| s.time);
+    let valid_at = check_valid_until.then_some(now);
     let all = each(suites.len(), suites.len(), |i| {
-        suite_packages(fetcher, suites[i].0, suites[i].1, arch, check_valid_until, cache)
+        suite_packages(fetcher, suites[i].0, suites[i].1, arch, valid_at, cache)
     })?;
     Ok(Universe::new(all.into_iter().flatten()))
 }
@@ -40,32 +43,87 @@ fn suite_packages(
     repo: &Repo,
     suite: &str,
     arch: &str,
-    check_valid_until: bool,
+    valid_at: Option<SystemTime>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
-    let keyring = Keyring::open(&repo.signed_by)?;
-    let dist = format!("{}/dists/{suite}", repo.uri);
-    let url = format!("{dist}/InRelease");
-    let bytes = fetcher
-        .small(&url)?
-        .ok_or_else(|| Error::NoSuite { suite: suite.to_string(), uri: repo.uri.clone() })?;
-    let release = parse(&bytes, &keyring, &url, SystemTime::now(), check_valid_until)?;
-    if release.codename != suite && release.suite != suite {
+    let keyring = if repo.trusted { None } else { Some(Keyring::open(&repo.signed_by)?) };
+    let (uri, release) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let flat = suite.ends_with('/');
+    if !flat && release.codename != suite && release.suite != suite {
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
-        return Err(Error::Release { url, reason });
+        return Err(Error::Release { url: format!("{}/InRelease", dist(uri, suite)), reason });
     }
     let names = [suite, &release.codename, &release.suite];
     let origin = Arc::new(Origin {
-        uri: repo.uri.clone(),
+        uri: uri.to_string(),
         suites: names.iter().filter(|n| !n.is_empty()).map(ToString::to_string).collect(),
         automatic: release.automatic,
+        signer: release.signer.clone(),
     });
+    let mut dists = vec![dist(uri, suite)];
+    dists.extend(repo.addresses().filter(|a| *a != uri).map(|a| dist(a, suite)));
+    if flat {
+        return index(fetcher, &release, &dists, "Packages", &origin, cache);
+    }
     let mut all = Vec::new();
     for component in &repo.components {
         let path = format!("{component}/binary-{arch}/Packages");
-        all.extend(index(fetcher, &release, &dist, &path, &origin, cache)?);
+        all.extend(index(fetcher, &release, &dists, &path, &origin, cache)?);
     }
     Ok(all)
+}
+
+/// The folder of a suite; that of a flat archive is named by the suite itself (sources.list(5)).
+fn dist(uri: &str, suite: &str) -> String {
+    match suite.strip_suffix('/') {
+        None => format!("{uri}/dists/{suite}"),
+        Some("" | ".") => uri.to_string(),
+        Some(path) => format!("{uri}/{}", path.trim_start_matches("./")),
+    }
+}
+
+/// The Release file of the first address that has one, and that address.
+fn release<'r>(
+    fetcher: &Fetcher,
+    repo: &'r Repo,
+    suite: &str,
+    keyring: Option<&Keyring>,
+    valid_at: Option<SystemTime>,
+) -> Result<(&'r str, Release)> {
+    let mut first = None;
+    for uri in repo.addresses() {
+        match release_at(fetcher, uri, suite, keyring, valid_at) {
+            Err(e) if matches!(e.kind(), Kind::Network | Kind::Missing) => {
+                tracing::debug!("{e}");
+                first.get_or_insert(e);
+            }
+            other => return Ok((uri, other?)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::NoSuite { suite: suite.to_string(), uri: repo.uri.clone() }))
+}
+
+/// `InRelease`, or `Release` with `Release.gpg` where there is none, or `Release` alone where
+/// nothing is verified.
+fn release_at(
+    fetcher: &Fetcher,
+    uri: &str,
+    suite: &str,
+    keyring: Option<&Keyring>,
+    valid_at: Option<SystemTime>,
+) -> Result<Release> {
+    let dist = dist(uri, suite);
+    let (url, plain) = (format!("{dist}/InRelease"), format!("{dist}/Release"));
+    if let Some(bytes) = fetcher.small(&url)? {
+        return parse(&bytes, keyring, &url, valid_at);
+    }
+    let no_suite = || Error::NoSuite { suite: suite.to_string(), uri: uri.to_string() };
+    let text = fetcher.small(&plain)?.ok_or_else(no_suite)?;
+    let signature = match keyring {
+        Some(_) => fetcher.small(&format!("{plain}.gpg"))?,
+        None => None,
+    };
+    parse_detached(&text, signature.as_deref(), keyring, &plain, valid_at)
 }
 
 /// The packages of an index. It is kept uncompressed, under the hash that the Release file
@@ -73,11 +131,12 @@ fn suite_packages(
 fn index(
     fetcher: &Fetcher,
     release: &Release,
-    dist: &str,
+    dists: &[String],
     path: &str,
     origin: &Arc<Origin>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
+    let (dist, by_hash) = (&dists[0], release.by_hash);
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
@@ -91,21 +150,20 @@ fn index(
     let found = FORMS.iter().find_map(|f| Some((*f, release.files.get(&format!("{path}{f}"))?)));
     let (form, promise) = found.ok_or_else(missing)?;
     let packed = cache.join(format!("{}{form}.packed", promise.sha256));
-    let address = if release.by_hash {
-        let (folder, _) = url.rsplit_once('/').unwrap_or((&url, ""));
-        format!("{folder}/by-hash/SHA256/{}", promise.sha256)
-    } else {
-        format!("{url}{form}")
-    };
-    fetcher.file(&address, promise, &packed, &|_| ())?;
+    let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let file =
+        if by_hash { format!("{folder}by-hash/SHA256/{}", promise.sha256) } else { format!("{path}{form}") };
+    let addresses: Vec<String> = dists.iter().map(|dist| format!("{dist}/{file}")).collect();
+    fetcher.any(&addresses, promise, &packed, &|_| ())?;
+    let address = &addresses[0];
     let mut compressed = File::open(&packed).map_err(|e| Error::io("open", &packed, e))?;
     let _ = std::fs::remove_file(&packed);
-    check(&mut compressed, promise, &address)?;
+    check(&mut compressed, promise, address)?;
     let text = tempfile::NamedTempFile::new_in(cache).map_err(|e| Error::io("create a file in", cache, e))?;
     expand(form, compressed, plain, text.as_file())
         .and_then(|()| text.as_file().rewind())
-        .map_err(|e| Error::io("decompress", Path::new(&address), e))?;
-    let packages = read(text.as_file(), plain, &address, origin)?;
+        .map_err(|e| Error::io("decompress", Path::new(address), e))?;
+    let packages = read(text.as_file(), plain, address, origin)?;
     if let Some(kept) = kept {
         // A lost copy costs a download and is no failure of this one.
         if let Err(e) = text.persist(&kept) {

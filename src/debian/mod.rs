@@ -6,7 +6,7 @@
 //! tree ─ database ─→ as after `dpkg --unpack` ─ configure ─→ as after `dpkg --configure -a`
 //! ```
 //!
-//! [`bootstrap`] does all of it, [`extract`] only as far as the files of named packages.
+//! [`bootstrap`] does all of it; of [`Variant::Custom`] only as far as the files of named packages.
 //!
 //! Invariants: nothing of an index or a package is looked at before its hash was compared
 //! with what a trusted signature covers; every path of a package is resolved below the
@@ -22,6 +22,10 @@ pub mod control;
 mod database;
 pub mod deb;
 pub mod fetch;
+mod filter;
+mod foreign;
+mod hook;
+pub mod host;
 mod index;
 pub mod keyring;
 mod place;
@@ -33,9 +37,12 @@ mod threads;
 mod unpack;
 pub mod version;
 
-pub use bootstrap::{Outcome, Request, bootstrap, extract, host_arch};
+pub use bootstrap::{Outcome, Request, bootstrap, host_arch};
+pub use filter::Filters;
+pub use hook::{Hook, Stage};
+pub use host::Settings;
 pub use plan::Variant;
-pub use sources::{Archive, Repo, Settings};
+pub use sources::{Archive, Repo, Snapshot};
 
 use crate::error::Kind;
 use crate::{registry, store, sys};
@@ -84,6 +91,20 @@ pub enum Error {
     Scheme {
         /// The address.
         url: String,
+    },
+    /// A source entry that is not understood.
+    #[error("source {line:?}: {reason}")]
+    Source {
+        /// The entry or address.
+        line: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A source entry for which nobody said which keys are trusted.
+    #[error("source {line:?} names no keyring")]
+    NoSignedBy {
+        /// The entry.
+        line: String,
     },
     /// The archive has no such suite.
     #[error("no suite {suite} at {uri}")]
@@ -218,11 +239,25 @@ pub enum Error {
         arch: String,
     },
     /// A maintainer script, or dpkg, failed inside the root.
-    #[error("configuring package {package} failed: {status}")]
+    #[error("configuring package {package} failed in {script}: {status}")]
     Configure {
         /// The package.
         package: String,
+        /// `preinst`, `postinst`, `trigger` (a postinst called for one), or `dpkg` itself.
+        script: &'static str,
         /// How dpkg ended.
+        status: String,
+        /// The end of the output.
+        output: String,
+    },
+    /// A command of the user's failed.
+    #[error("hook {stage}={command}: {status}")]
+    Hook {
+        /// When it ran.
+        stage: Stage,
+        /// The command.
+        command: String,
+        /// How it ended.
         status: String,
         /// The end of the output.
         output: String,
@@ -253,6 +288,8 @@ impl Error {
             Self::Io { source, .. } => Kind::of_io(source),
             Self::Http { .. } | Self::Body { .. } | Self::Status { .. } => Kind::Network,
             Self::Scheme { .. }
+            | Self::Source { .. }
+            | Self::NoSignedBy { .. }
             | Self::Keyring { .. }
             | Self::Virtual { .. }
             | Self::Unsatisfiable { .. }
@@ -270,7 +307,7 @@ impl Error {
             | Self::Package { .. }
             | Self::Overlap { .. } => Kind::Integrity,
             Self::Foreign { .. } => Kind::Unsupported,
-            Self::Configure { .. } => Kind::Internal,
+            Self::Configure { .. } | Self::Hook { .. } => Kind::Internal,
             Self::Client(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

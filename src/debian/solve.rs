@@ -278,7 +278,7 @@ impl<'u> Search<'u, '_> {
                 return Some((Some(self.chosen[i].level), failure));
             }
         }
-        for i in offered(package).iter().flat_map(|name| self.against.get(name)).flatten().copied() {
+        for i in offered(package).iter().filter_map(|name| self.against.get(name)).flatten().copied() {
             let choice = &self.chosen[i];
             if let Some(atom) = choice.conflicts.iter().find(|atom| fits(package, atom)) {
                 let failure =

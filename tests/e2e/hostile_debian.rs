@@ -99,7 +99,7 @@ impl shipimg::debian::Progress for Silent {
 
 #[test]
 fn extraction_takes_files_only() {
-    use shipimg::debian::{self, Repo, Request, Settings, Variant};
+    use shipimg::debian::{self, Repo, Request, Variant};
     let mut archive = bookworm();
     archive.add("a", "Depends: nothing-there\n");
     archive.publish("", Some("good"));
@@ -108,24 +108,25 @@ fn extraction_takes_files_only() {
         suites: vec!["bookworm".to_string()],
         components: vec!["main".to_string()],
         signed_by: vec![archive.at("good.gpg")],
+        ..Repo::default()
     };
     let request = Request {
-        archive: debian::Archive {
+        variant: Variant::Custom,
+        include: vec!["a".to_string()],
+        arch: "amd64".to_string(),
+        ..Request::new(debian::Archive {
             suite: "bookworm".to_string(),
             repos: vec![repo],
             distribution: vec![],
             extra_base: vec![],
             never: vec![],
-        },
-        variant: Variant::Essential,
-        include: vec!["a".to_string()],
-        arch: "amd64".to_string(),
-        settings: Settings::of_host(),
+            snapshot: None,
+        })
     };
     let store = shipimg::store::Store::open(archive.store.path()).unwrap();
     let root = archive.at("root");
     fs::create_dir(&root).unwrap();
-    let outcome = debian::extract(&request, &store, &root, &Silent).unwrap();
+    let outcome = debian::bootstrap(&request, &store, &root, &Silent, &mut |_| Ok(())).unwrap();
     assert_eq!(outcome.packages.len(), 1);
     assert_eq!(fs::read_to_string(root.join("opt/a")).unwrap(), "a");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no database, no devices");

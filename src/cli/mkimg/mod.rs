@@ -1,5 +1,6 @@
 //! `shipimg mkimg`: an image file of a Debian or Ubuntu system, from signed packages.
 
+mod steps;
 mod wanted;
 
 pub use wanted::Wanted;
@@ -21,6 +22,8 @@ pub struct Args {
     file: PathBuf,
     #[command(flatten)]
     wanted: Wanted,
+    #[command(flatten)]
+    steps: steps::Steps,
     /// The size of the filesystem, as 800M or 2G [default: computed, with a quarter free]
     #[arg(long, value_parser = size)]
     size: Option<u64>,
@@ -35,6 +38,9 @@ pub enum Error {
         /// The file.
         file: PathBuf,
     },
+    /// A shell was asked for, but nobody can type.
+    #[error("--shell-on-error needs a terminal as standard input")]
+    NoTerminal,
 }
 
 impl Error {
@@ -42,7 +48,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Format { .. } => Kind::Input,
+            Self::Format { .. } | Self::NoTerminal => Kind::Input,
         }
     }
 }
@@ -66,7 +72,8 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let suite = self.suite()?;
-        let request = self.wanted.request(&suite)?;
+        let mut request = self.wanted.request(&suite)?;
+        self.steps.apply(&mut request)?;
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
         let store = context.store()?;
