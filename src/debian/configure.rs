@@ -96,19 +96,16 @@ pub(super) fn configure(
     let sandbox = sandbox(root_path, hostname);
     let path = format!("/{BIN}:{PATH}");
     let environment = environment(&path);
-    let mut tail = VecDeque::new();
+    let mut tail = Tail::default();
     let status = sandbox.run(&["/bin/sh", "-c", &script(scripts)], &environment, &mut |line| {
         if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
             progress.detail(package);
             progress.advance(1);
         }
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line.to_string());
+        tail.push(line);
     })?;
     if !status.success() {
-        return Err(failure(tail.make_contiguous(), &status.to_string()));
+        return Err(failure(tail.lines.make_contiguous(), &status.to_string()));
     }
     if own_policy {
         sbin.unlink(policy)?;
@@ -117,6 +114,36 @@ pub(super) fn configure(
         root.in_root(Path::new(folder))?.remove(OsStr::new(name))?;
     }
     Ok(())
+}
+
+/// The end of the output, or what was before the first failure: dpkg goes on after one.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    /// How many lines came since the failure, its own among them.
+    since: usize,
+}
+
+impl Tail {
+    fn push(&mut self, line: &str) {
+        if self.since > 0 || line.contains("error processing ") {
+            self.since += 1;
+        }
+        // No failure: a pre-dependency was configured along with another one.
+        if self.since == 2 && line.ends_with(" is already installed and configured") {
+            self.lines.pop_back();
+            self.since = 0;
+            return;
+        }
+        // The line after dpkg's own says which script it was.
+        if self.since > 2 {
+            return;
+        }
+        if self.lines.len() == TAIL {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_string());
+    }
 }
 
 fn sandbox(root: &Path, hostname: &str) -> Sandbox {
@@ -265,6 +292,18 @@ mod tests {
         };
         assert_eq!((package.as_str(), script), ("b:amd64", "dpkg"));
         assert!(output.starts_with("Setting up b:amd64") && output.contains("boom"), "{output}");
+    }
+
+    #[test]
+    fn keeps_the_first_failure() {
+        let mut tail = Tail::default();
+        tail.push("dpkg: error processing package a (--configure):");
+        tail.push(" package a is already installed and configured");
+        (0..100).for_each(|n| tail.push(&n.to_string()));
+        tail.push("dpkg: error processing package b (--configure):");
+        tail.push(" installed b package post-installation script subprocess failed");
+        (0..100).for_each(|n| tail.push(&n.to_string()));
+        assert_eq!((tail.lines.len(), tail.lines[TAIL - 3].as_str()), (TAIL, "99"));
     }
 
     #[test]

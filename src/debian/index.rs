@@ -53,10 +53,12 @@ fn suite_packages(
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
         return Err(Error::Release { url: format!("{}/InRelease", dist(uri, suite)), reason });
     }
-    let names = [suite, &release.codename, &release.suite];
+    let mut names: Vec<&str> = vec![suite, &release.codename, &release.suite];
+    names.retain(|n| !n.is_empty());
+    names.dedup();
     let origin = Arc::new(Origin {
         uri: uri.to_string(),
-        suites: names.iter().filter(|n| !n.is_empty()).map(ToString::to_string).collect(),
+        suites: names.iter().map(ToString::to_string).collect(),
         automatic: release.automatic,
         signer: release.signer.clone(),
     });
@@ -136,7 +138,7 @@ fn index(
     origin: &Arc<Origin>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
-    let (dist, by_hash) = (&dists[0], release.by_hash);
+    let dist = &dists[0];
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
@@ -150,10 +152,11 @@ fn index(
     let found = FORMS.iter().find_map(|f| Some((*f, release.files.get(&format!("{path}{f}"))?)));
     let (form, promise) = found.ok_or_else(missing)?;
     let packed = cache.join(format!("{}{form}.packed", promise.sha256));
+    let plainly = dists.iter().map(|dist| format!("{dist}/{path}{form}"));
     let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-    let file =
-        if by_hash { format!("{folder}by-hash/SHA256/{}", promise.sha256) } else { format!("{path}{form}") };
-    let addresses: Vec<String> = dists.iter().map(|dist| format!("{dist}/{file}")).collect();
+    let by_hash = dists.iter().filter(|_| release.by_hash);
+    let by_hash = by_hash.map(|dist| format!("{dist}/{folder}by-hash/SHA256/{}", promise.sha256));
+    let addresses: Vec<String> = by_hash.chain(plainly).collect();
     fetcher.any(&addresses, promise, &packed, &|_| ())?;
     let address = &addresses[0];
     let mut compressed = File::open(&packed).map_err(|e| Error::io("open", &packed, e))?;

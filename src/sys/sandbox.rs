@@ -96,23 +96,21 @@ impl Sandbox {
         ended(pid, &reported)
     }
 
-    /// Runs `argv` on this process's terminal, whose keys for signals are the program's meanwhile.
+    /// Runs `argv` on this process's terminal, which is the program's meanwhile.
     ///
     /// # Errors
     /// As of [`Sandbox::run`].
     pub fn interact(&self, argv: &[&str], env: &[(&str, &str)]) -> Result<ExitStatus> {
         let (reported, report) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
         let prepared = self.prepare(argv, env, None, report)?;
-        let pid = clone(&prepared)?;
+        // SAFETY: a disposition, put back below. Who takes the terminal back is in its background.
+        let before = unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+        let pid = clone(&prepared);
         drop(prepared);
-        let keys = [libc::SIGINT, libc::SIGQUIT];
-        // SAFETY: dispositions of two signals, put back below; no handler is installed.
-        let before = keys.map(|signal| unsafe { libc::signal(signal, libc::SIG_IGN) });
-        let status = ended(pid, &reported);
-        for (signal, old) in keys.into_iter().zip(before) {
-            // SAFETY: as above, with what was there.
-            unsafe { libc::signal(signal, old) };
-        }
+        let status = pid.and_then(|pid| ended(pid, &reported));
+        let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpgrp());
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGTTOU, before) };
         status
     }
 
@@ -274,6 +272,12 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if p.streams.is_some() {
         let _ = rustix::process::setsid();
+    } else {
+        // The foreground of the terminal, so that the shell's keys and jobs are its own.
+        let _ = rustix::process::setpgid(None, None);
+        let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpgrp());
+        // SAFETY: plain signal call.
+        unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
     }
     apply(&p.filter).map_err(at(11))
 }

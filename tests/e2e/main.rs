@@ -43,6 +43,7 @@ mod hostile_transfer;
 mod killed;
 mod limits;
 mod mkimg;
+mod mkimg_packages;
 mod network;
 mod network_pasta;
 mod output;
