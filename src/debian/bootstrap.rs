@@ -165,7 +165,7 @@ fn make_root(
         put(&config, "90shipimg-path-filters", 0o644, request.filters.config().as_bytes())?;
     }
     hooks(Stage::Extract)?;
-    let scripts = scripts(&dir, &unpacked, &left, packages)?;
+    let scripts = scripts(&dir, &unpacked, base, &left, packages)?;
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
@@ -258,6 +258,7 @@ fn furnish(root: &Dir) -> Result<()> {
 fn scripts(
     root: &Dir,
     unpacked: &[Unpacked],
+    base: &BTreeSet<String>,
     left: &[(&Package, &PathBuf)],
     all: &[Package],
 ) -> Result<Scripts> {
@@ -284,7 +285,8 @@ fn scripts(
         }
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
-    Ok(Scripts { preinst, leftover: configure::order(&left, all) })
+    let base = configure::base_first(base, &left, all);
+    Ok(Scripts { preinst, base, leftover: configure::order(&left, all) })
 }
 
 /// Leaves the root for others to use: its own sources, no caches, no identity.

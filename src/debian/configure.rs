@@ -2,9 +2,11 @@
 //!
 //! 1. `preinst install` of the base's packages, base-passwd's first: their files are all in
 //!    place, as they are when debootstrap runs these scripts.
-//! 2. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
+//! 2. The base is configured: other packages may use it in any script, and depend on it by no
+//!    field (policy, 3.8).
+//! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
 //!    another, each after what it pre-depends on has been configured.
-//! 3. `dpkg --configure -a`.
+//! 4. `dpkg --configure -a`.
 //!
 //! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
 //! to undo what an older version of their package left. There is no older version here:
@@ -13,12 +15,12 @@
 //! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
 //! and wait for no disk.
 
-use super::control::Package;
+use super::control::{Dependency, Package};
 use super::database::{make, put};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
 use crate::sys::sandbox::Sandbox;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -71,6 +73,8 @@ pub(super) struct Leftover {
 pub(super) struct Scripts {
     /// The base's preinst scripts: package, architecture, name in dpkg's `info` folder.
     pub preinst: Vec<(String, String, String)>,
+    /// The names of the base's packages and of what they need, where others follow.
+    pub base: Vec<String>,
     /// What dpkg unpacks, in this order.
     pub leftover: Vec<Leftover>,
 }
@@ -234,6 +238,9 @@ fn script(scripts: &Scripts) -> String {
         let _ = writeln!(text, "preinst '{package}' '{arch}' '{info}'");
     }
     let _ = writeln!(text, "rmdir '/{CONTROL}'\nunset DPKG_ADMINDIR DPKG_ROOT");
+    if !scripts.base.is_empty() {
+        let _ = writeln!(text, "dpkg --configure {}", scripts.base.join(" "));
+    }
     for leftover in &scripts.leftover {
         if !leftover.before.is_empty() {
             let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", leftover.before.join(" "));
@@ -260,22 +267,40 @@ pub(super) fn order(leftover: &[&Package], all: &[Package]) -> Vec<Leftover> {
     sorted
 }
 
+/// The base with what it needs, to be configured before the others; nothing where there are no
+/// others, or where it needs one that dpkg is still to unpack.
+pub(super) fn base_first(base: &BTreeSet<String>, leftover: &[&Package], all: &[Package]) -> Vec<String> {
+    let of_base = all.iter().filter(|p| base.contains(&p.name));
+    let needs = of_base.clone().flat_map(Package::all_depends).collect();
+    let mut names: BTreeSet<&str> = needed(needs, all).into_iter().map(|p| p.name.as_str()).collect();
+    names.extend(of_base.map(|p| p.name.as_str()));
+    if names.len() == all.len() || leftover.iter().any(|p| names.contains(p.name.as_str())) {
+        return Vec::new();
+    }
+    names.into_iter().map(str::to_string).collect()
+}
+
 /// What must be configured before a package is unpacked: its pre-dependencies and what those need.
 fn pre_depends(package: &Package, all: &[Package]) -> Vec<String> {
+    let needed = needed(super::control::dependencies(&package.pre_depends), all);
+    needed.into_iter().filter(|p| p.name != package.name).map(|p| p.name.clone()).collect()
+}
+
+/// The packages that meet the needs, and what these need in turn.
+fn needed(mut needs: Vec<Dependency>, all: &[Package]) -> Vec<&Package> {
     let find = |name: &str| {
         let real = all.iter().find(|p| p.name == name);
         real.or_else(|| all.iter().find(|p| p.provided().iter().any(|a| a.name == name)))
     };
-    let mut needed: Vec<&Package> = Vec::new();
-    let mut queue = super::control::dependencies(&package.pre_depends);
-    while let Some(dependency) = queue.pop() {
-        let Some(found) = dependency.iter().find_map(|a| find(&a.name)) else { continue };
-        if found.name != package.name && !needed.iter().any(|n| n.name == found.name) {
-            needed.push(found);
-            queue.extend(found.all_depends());
+    let mut found: Vec<&Package> = Vec::new();
+    while let Some(need) = needs.pop() {
+        let Some(package) = need.iter().find_map(|a| find(&a.name)) else { continue };
+        if !found.iter().any(|f| f.name == package.name) {
+            found.push(package);
+            needs.extend(package.all_depends());
         }
     }
-    needed.into_iter().map(|p| p.name.clone()).collect()
+    found
 }
 
 #[cfg(test)]
@@ -342,5 +367,11 @@ mod tests {
         let names: Vec<_> = sorted.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(sorted[0].before, ["c"]);
+        let base = BTreeSet::from(["b".to_string()]);
+        assert!(base_first(&base, &[], &all[1..]).is_empty(), "nothing else");
+        let mut all = all;
+        all[1].depends = "c".to_string();
+        assert_eq!(base_first(&base, &[&all[0]], &all), ["b", "c"]);
+        assert!(base_first(&base, &[&all[2]], &all).is_empty(), "needs what comes later");
     }
 }

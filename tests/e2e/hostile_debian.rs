@@ -25,6 +25,8 @@ fn release_files() {
     fs::write(archive.dist("InRelease"), format!("Origin: Evil\n{text}")).unwrap();
     assert!(archive.fails(9, "a").contains("is not signed"));
     fs::remove_file(archive.dist("InRelease")).unwrap();
+    assert!(archive.fails(9, "a").contains("Release is not signed"));
+    fs::remove_file(archive.dist("Release")).unwrap();
     assert!(archive.fails(10, "a").contains("no suite bookworm"));
 }
 

@@ -397,8 +397,7 @@ fn other_architectures() {
     assert!(all.contains("Status: install ok installed\n") && !all.contains("install ok unpacked"));
     assert!(all.contains("Architecture: i386\n") && !all.contains("Architecture: amd64\n"));
     fs::remove_file(&image).unwrap();
-    let stderr = store.fails(7, &args(&["riscv64x"]));
-    assert!(stderr.contains("cannot run programs for riscv64x") && stderr.contains("--foreign"), "{stderr}");
+    assert!(store.fails(7, &args(&["riscv64x"])).contains("cannot run programs for riscv64x"));
     assert!(!image.exists());
     store.ok(&args(&["arm64", "--foreign"]));
     let all = status();

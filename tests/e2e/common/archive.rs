@@ -76,7 +76,12 @@ impl Archive {
 
     /// Adds a package with this script as its postinst.
     pub fn add_script(&mut self, name: &str, postinst: &str) {
-        self.add_tree(name, "1", "", |tree| {
+        self.add_script_with(name, "", postinst);
+    }
+
+    /// As `add_script`, with these control fields.
+    pub fn add_script_with(&mut self, name: &str, fields: &str, postinst: &str) {
+        self.add_tree(name, "1", fields, |tree| {
             let file = tree.join("DEBIAN/postinst");
             fs::write(&file, format!("#!/bin/sh\n{postinst}\n")).unwrap();
             ok("chmod", &["755".as_ref(), file.as_os_str()]);
