@@ -347,4 +347,13 @@ mod tests {
             assert_eq!(launch.hint(), Some(format!("sudo apt-get install {package}")));
         }
     }
+
+    #[test]
+    fn keyrings_come_with_packages() {
+        let hint = |path: &str| Error::from(debian::Error::NoKeyring { path: path.into() }).hint();
+        let of = |package: &str| Some(format!("apt-get install {package}"));
+        assert_eq!(hint("/usr/share/keyrings/debian-archive-keyring.gpg"), of("debian-archive-keyring"));
+        assert_eq!(hint("/usr/share/keyrings/ubuntu-archive-keyring.gpg"), of("ubuntu-keyring"));
+        assert_eq!(hint("/own.gpg"), None);
+    }
 }

@@ -364,4 +364,74 @@ mod tests {
         a.main_only();
         assert_eq!(a.sources_list(), "deb http://m trixie main\n");
     }
+
+    #[test]
+    fn entries() {
+        let repo =
+            Repo::parse("deb [ arch=amd64,i386 signed-by=/a.gpg,/b.asc lang=en ] http://x/y/ s main", "i386");
+        let repo = repo.unwrap();
+        assert_eq!(
+            (repo.uri.as_str(), repo.suites, repo.components),
+            ("http://x/y", words("s"), words("main"))
+        );
+        assert_eq!(repo.signed_by, [Path::new("/a.gpg"), Path::new("/b.asc")]);
+        assert!(repo.carries_keyring && !repo.trusted);
+        assert!(Repo::parse("deb [trusted=yes] http://x ./", "amd64").unwrap().trusted);
+        for (line, reason) in [
+            ("http://x s main", "not of the form"),
+            ("deb-src http://x s main", "not of the form"),
+            ("deb http://x s", "no component"),
+            ("deb http://x ./ main", "a flat archive has no components"),
+            ("deb [arch=amd64] http://x s main", "it is for amd64, the system for arm64"),
+            ("deb [signed-by=0123ABCD] http://x s main", "no path of a keyring"),
+            ("deb [allow-weak=yes] http://x s main", "option allow-weak=yes is not known"),
+        ] {
+            let e = Repo::parse(line, "arm64").unwrap_err().to_string();
+            assert!(e.contains(reason), "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn keyrings_of_the_image() {
+        let mut a = archive("trixie");
+        a.use_keyring(Path::new("/usr/share/keyrings/debian-archive-keyring.gpg"));
+        assert!(a.root_keyrings().is_empty() && !a.sources_list().contains("signed-by"));
+        a.use_keyring(Path::new("/x/k.pgp"));
+        a.main_only();
+        for file in ["/y/k.gpg", "/y/k.asc"] {
+            a.repos.push(Repo::parse(&format!("deb [signed-by={file}] http://x s main"), "amd64").unwrap());
+        }
+        a.repos.push(Repo::parse("deb [trusted=yes] http://z ./", "amd64").unwrap());
+        let names: Vec<_> = a.root_keyrings().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["k.gpg", "k-1.asc", "k-2.gpg"]);
+        assert_eq!(
+            a.sources_list(),
+            "deb [signed-by=/etc/apt/keyrings/k.gpg] http://canonical/debian trixie main\n\
+             deb [signed-by=/etc/apt/keyrings/k-2.gpg] http://x s main\n\
+             deb [signed-by=/etc/apt/keyrings/k-1.asc] http://x s main\n\
+             deb [trusted=yes] http://z ./\n"
+        );
+    }
+
+    #[test]
+    fn snapshots() {
+        let id = "20260901T000000Z";
+        let mut a = archive("trixie");
+        let mirror = ["http://m/@SNAPSHOTID@/".to_string(), "http://n".to_string()];
+        assert!(a.use_mirrors(&mirror).is_err(), "no snapshot");
+        a.use_snapshot(id.parse().unwrap());
+        assert_eq!(a.repos[0].uri, format!("https://snapshot.debian.org/archive/debian/{id}"));
+        assert_eq!(a.repos[1].uri, format!("https://snapshot.debian.org/archive/debian-security/{id}"));
+        assert!(a.sources_list().starts_with("deb [check-valid-until=no] https://snapshot.debian.org/"));
+        a.use_mirrors(&mirror).unwrap();
+        let first = format!("http://m/{id}");
+        assert_eq!(a.addresses("http://n"), ["http://n", &first]);
+        assert_eq!(a.addresses("http://other"), ["http://other"]);
+        let mut ubuntu = Archive { distribution: words("noble"), ..archive("noble") };
+        ubuntu.use_snapshot(id.parse().unwrap());
+        assert!(ubuntu.repos.iter().all(|r| r.uri == format!("https://snapshot.ubuntu.com/ubuntu/{id}")));
+        for bad in ["", "2026", "20260901T000000", "20261301T000000Z", "2026-09-01T00:00:00Z"] {
+            assert!(bad.parse::<Snapshot>().is_err(), "{bad}");
+        }
+    }
 }
