@@ -3,8 +3,8 @@
 //! The base of all variants but `essential` follows debootstrap's own simple rule, so that the
 //! set is the same: all packages of priority `required`, then `apt`, each closed over the first
 //! alternative of `Pre-Depends` and `Depends`, names that no real package has left out. What
-//! is included on top, and what the other variants have beyond that, is resolved in full by
-//! [`super::solve`].
+//! is included on top, and what the other variants have beyond that, is resolved in full
+//! (`solve.rs`).
 
 use super::control::{Package, Universe};
 use super::solve::{Root, solve};

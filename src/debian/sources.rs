@@ -172,7 +172,7 @@ impl Archive {
         text
     }
 
-    /// The keyrings that go into the root's [`ROOT_KEYRINGS`]: their files, and their names there.
+    /// The keyrings that go into the root's `/etc/apt/keyrings`: their files, and their names there.
     #[must_use]
     pub fn root_keyrings(&self) -> Vec<(&Path, String)> {
         self.carried().into_iter().map(|k| (k, self.root_name(k))).collect()

@@ -216,9 +216,8 @@ fn explains() {
 #[test]
 fn what_is_not_automatic_is_asked_for() {
     let sha = "0".repeat(64);
-    let text = |lines: &[&str]| -> String {
-        lines.iter().map(|l| format!("{}\nFilename: f\nSHA256: {sha}\n\n", l.replace(';', "\n"))).collect()
-    };
+    let paragraph = |l: &&str| format!("{}\nFilename: f\nSHA256: {sha}\n\n", l.replace(';', "\n"));
+    let text = |lines: &[&str]| lines.iter().map(paragraph).collect::<Vec<_>>().concat();
     let stable =
         text(&["Package: x;Version: 1", "Package: y;Version: 1", "Package: z;Version: 1;Depends: y (>= 2)"]);
     let backports = text(&["Package: x;Version: 2;Depends: y", "Package: y;Version: 2"]);
