@@ -157,6 +157,15 @@ fn chooses() {
 }
 
 #[test]
+fn says_a_reason_once() {
+    let lines =
+        ["e 1 E", "x 1|Conflicts: e", "x 2|Conflicts: e", "y 1|Depends: x / no / z", "z 1|Conflicts: e"];
+    assert_eq!(planned(&lines, "x", "").unwrap_err().to_string(), "x conflicts with e: e");
+    let want = "y → x conflicts with e: e; y → z conflicts with e: e";
+    assert_eq!(planned(&lines, "y", "").unwrap_err().to_string(), want);
+}
+
+#[test]
 fn excludes() {
     let lines =
         ["e 1 E|Depends: l", "l 1", "x 1|Depends: a / b", "a 1", "b 1", "y 1|Depends: z", "z 1|Depends: a"];
