@@ -16,6 +16,8 @@ pub enum Kind {
     Input,
     /// Checks of a recipe failed.
     Checks,
+    /// A lock is not there, or not the one of what is asked for.
+    Stale,
     /// A registry or mirror could not be reached or answered with an error; worth a retry.
     Network,
     /// The host lacks a kernel feature or a program.
@@ -31,14 +33,14 @@ pub enum Kind {
 impl Kind {
     /// The process exit code, as listed in `docs/exit-codes.md`.
     ///
-    /// 4 (lock stale), 5 (not reproducible) and 130 (interrupted) are not kinds of
-    /// error and are given elsewhere.
+    /// 5 (not reproducible) and 130 (interrupted) are not kinds of error and are given elsewhere.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Internal => 1,
             Self::Input => 2,
             Self::Checks => 3,
+            Self::Stale => 4,
             Self::Network => 6,
             Self::Unsupported => 7,
             Self::Privilege => 8,
@@ -88,6 +90,7 @@ mod tests {
             Kind::Internal,
             Kind::Input,
             Kind::Checks,
+            Kind::Stale,
             Kind::Network,
             Kind::Unsupported,
             Kind::Privilege,
@@ -96,6 +99,6 @@ mod tests {
         ];
         let codes: std::collections::BTreeSet<u8> = kinds.iter().map(|k| k.exit_code()).collect();
         assert_eq!(codes.len(), kinds.len());
-        assert!(!codes.contains(&0) && !codes.contains(&4) && !codes.contains(&5));
+        assert!(!codes.contains(&0) && !codes.contains(&5));
     }
 }

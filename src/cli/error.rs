@@ -143,8 +143,10 @@ impl Error {
     #[must_use]
     pub fn output(&self) -> &str {
         match self {
-            Self::Debian(debian::Error::Configure { output, .. })
-            | Self::Recipe(recipe::Error::Debian(debian::Error::Configure { output, .. })) => output,
+            Self::Debian(e) | Self::Recipe(recipe::Error::Debian(e)) => match e {
+                debian::Error::Configure { output, .. } | debian::Error::Hook { output, .. } => output,
+                _ => "",
+            },
             _ => "",
         }
     }
@@ -201,12 +203,7 @@ impl Error {
             {
                 Some("shipimg doctor".to_string())
             }
-            Self::Debian(debian::Error::NoKeyring { path }) => {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let package =
-                    if name.starts_with("ubuntu") { "ubuntu-keyring" } else { "debian-archive-keyring" };
-                Some(format!("apt-get install {package}"))
-            }
+            Self::Debian(e) | Self::Recipe(recipe::Error::Debian(e)) => debian_hint(e),
             Self::Serve(serve::Error::Htpasswd { path, .. } | serve::Error::NoUsers(path)) => {
                 Some(format!("htpasswd -B {} USER", path.display()))
             }
@@ -256,6 +253,27 @@ fn users_hint(e: &sys::Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+fn debian_hint(e: &debian::Error) -> Option<String> {
+    use debian::Error as E;
+    match e {
+        E::NoKeyring { path } => {
+            let name = path.file_name()?.to_string_lossy();
+            let package = ["debian-archive-keyring", "ubuntu-archive-keyring"]
+                .into_iter()
+                .find(|k| name.starts_with(k))?;
+            Some(format!("apt-get install {}", package.replace("ubuntu-archive", "ubuntu")))
+        }
+        E::NoSignedBy { .. } => {
+            Some("--repo 'deb [signed-by=/usr/share/keyrings/ITS.gpg] URL SUITE COMPONENT'".to_string())
+        }
+        E::Foreign { .. } => Some("apt-get install qemu-user-static, or --foreign".to_string()),
+        E::Expired { .. } => {
+            Some("--ignore-valid-until, or --snapshot TIME for the state of that day".to_string())
+        }
+        _ => None,
+    }
 }
 
 fn rootfs_hint(e: &rootfs::Error) -> Option<String> {
@@ -334,5 +352,14 @@ mod tests {
             let launch = Error::Launch(Box::new(run::Error::from(program(name)).into()));
             assert_eq!(launch.hint(), Some(format!("sudo apt-get install {package}")));
         }
+    }
+
+    #[test]
+    fn keyrings_come_with_packages() {
+        let hint = |path: &str| Error::from(debian::Error::NoKeyring { path: path.into() }).hint();
+        let of = |package: &str| Some(format!("apt-get install {package}"));
+        assert_eq!(hint("/usr/share/keyrings/debian-archive-keyring.gpg"), of("debian-archive-keyring"));
+        assert_eq!(hint("/usr/share/keyrings/ubuntu-archive-keyring.gpg"), of("ubuntu-keyring"));
+        assert_eq!(hint("/own.gpg"), None);
     }
 }

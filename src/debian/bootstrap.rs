@@ -5,18 +5,22 @@ use super::control::{Package, described, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
 use super::fetch::{Fetcher, check};
+use super::filter::Filters;
 use super::finish::{finish, settle};
+use super::hook::{self, Hook, Stage};
+use super::host::Settings;
 use super::lock::{Asked, Lock, Pin};
 use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
-use super::sources::{Archive, Settings};
+use super::sources::Archive;
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
-use super::{Error, Progress, Result, index};
+use super::{Error, Progress, Result, foreign, index};
 use crate::oci::Digest;
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
 use crate::sys::{memory, sandbox};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,10 +39,20 @@ pub struct Request {
     pub archive: Archive,
     /// The base.
     pub variant: Variant,
-    /// Packages on top of it.
+    /// Packages on top of it: `NAME`, `NAME=VERSION` or `NAME/SUITE`.
     pub include: Vec<String>,
+    /// Packages that are never taken, whoever needs them.
+    pub exclude: Vec<String>,
     /// dpkg's name of the architecture, as `amd64`.
     pub arch: String,
+    /// Paths of packages that are left out.
+    pub filters: Filters,
+    /// Commands of the host at stages of the work.
+    pub hooks: Vec<Hook>,
+    /// Whether the packages are left unpacked, to be configured on another machine.
+    pub foreign: bool,
+    /// Whether a failed script or hook leads to a shell on the terminal, before the error.
+    pub shell_on_error: bool,
     /// Proxies, and whether Release files may be past their date.
     pub settings: Settings,
     /// When everything is made that the packages do not date, in seconds since 1970; the date of
@@ -49,10 +63,35 @@ pub struct Request {
 }
 
 impl Request {
+    /// A minimal root of this archive and of this machine's architecture, as the host's apt downloads.
+    #[must_use]
+    pub fn new(archive: Archive) -> Self {
+        Self {
+            archive,
+            variant: Variant::default(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            arch: host_arch().to_string(),
+            filters: Filters::default(),
+            hooks: Vec::new(),
+            foreign: false,
+            shell_on_error: false,
+            settings: Settings::of_host(),
+            epoch: None,
+            keep_apt: false,
+        }
+    }
+
+    /// Fails where scripts would have to run that this machine cannot run.
+    fn check_arch(&self) -> Result<()> {
+        let scripts = self.variant != Variant::Custom && !self.foreign;
+        if scripts { foreign::check(&self.arch) } else { Ok(()) }
+    }
+
     /// What the set of packages depends on.
     #[must_use]
     pub fn asked(&self) -> Asked {
-        Asked::new(&self.archive, self.variant, &self.include, &self.arch)
+        Asked::new(self)
     }
 
     /// When everything is made in a root of `lock`, in seconds since 1970.
@@ -61,18 +100,31 @@ impl Request {
         self.epoch.unwrap_or_else(|| lock.date())
     }
 
-    /// The digest of all that a root of `lock` depends on.
-    #[must_use]
-    pub fn key(&self, lock: &Lock) -> Digest {
-        lock.key(&format!("{METHOD} {} {}", self.time(lock), self.keep_apt))
+    /// The digest of all that a root of `lock` depends on; none where it depends on commands, of
+    /// which nobody knows what they do.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a keyring that goes into the root.
+    pub fn key(&self, lock: &Lock) -> Result<Option<Digest>> {
+        if !self.hooks.is_empty() {
+            return Ok(None);
+        }
+        let mut more = format!("{METHOD} {} {} {}\n", self.time(lock), self.keep_apt, self.foreign)
+            + &self.filters.config();
+        for (keyring, name) in self.archive.root_keyrings() {
+            let bytes = std::fs::read(keyring).map_err(|e| Error::io("read", keyring, e))?;
+            more = format!("{more}{name} {}\n", Digest::of(&bytes));
+        }
+        Ok(Some(lock.key(&more)))
     }
 }
 
 /// Finds the packages that `request` asks for.
 ///
 /// # Errors
-/// Those of reading Release files and indexes, and of [`plan`].
+/// [`Error::Foreign`], those of reading Release files and indexes, and of [`plan`].
 pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Result<Lock> {
+    request.check_arch()?;
     progress.phase("indexes", None);
     let fetcher = Fetcher::new(request.settings.proxies.clone());
     let cache = store.area(Area::Packages)?;
@@ -81,7 +133,7 @@ pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Res
     let wishes = Wishes {
         variant: request.variant,
         include: &request.include,
-        exclude: &[],
+        exclude: &request.exclude,
         extra_base: &request.archive.extra_base,
         never: &request.archive.never,
     };
@@ -89,7 +141,7 @@ pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Res
     let pins = planned.packages.iter().map(|p| Pin::new(p, planned.base.contains(&p.name))).collect();
     drop(universe);
     memory::trim();
-    Ok(Lock::new(request.asked(), releases, pins))
+    Ok(Lock::new(request.asked(), &request.archive.sources_list(), releases, pins))
 }
 
 /// Makes a root of the packages of `lock` in `root`, an empty directory; of the variant `custom`
@@ -106,34 +158,66 @@ pub fn bootstrap(
     progress: &dyn Progress,
     prepare: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
-    let plain = request.variant == Variant::Custom;
-    if request.arch != host_arch() && !plain {
-        return Err(Error::Foreign { arch: request.arch.clone() });
-    }
+    request.check_arch()?;
     let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let files = download(&lock.packages, store, &fetcher, progress)?;
-    progress.phase("unpack", Some(lock.packages.len() as u64));
-    let verified = verified(&lock.packages, &files)?;
-    let packages: Vec<Package> = verified.iter().map(|job| described(&job.control.paragraph)).collect();
+    let files = download(&lock.packages, &request.archive, store, &fetcher, progress)?;
+    let jobs = verified(&lock.packages, &files, request.foreign)?;
+    let packages: Vec<Package> = jobs.iter().map(|job| described(&job.control.paragraph)).collect();
     prepare(packages.iter().map(|p| p.installed_size << 10).sum())?;
-    if plain {
-        unpack(root, verified, Style::Plain, progress)?;
-        return settle(&Dir::open(root)?, request.time(lock));
+    let made = make_root(request, lock, root, jobs, (&packages, &files), progress);
+    if let Err(failure @ (Error::Configure { .. } | Error::Hook { .. })) = &made
+        && request.shell_on_error
+    {
+        progress.phase("shell", None);
+        tracing::error!("{failure}; a shell in the system:");
+        configure::shell(root, &request.archive.suite)?;
+    }
+    made
+}
+
+/// From verified packages and their files to the root.
+fn make_root(
+    request: &Request,
+    lock: &Lock,
+    root: &Path,
+    verified: Vec<Job>,
+    (packages, files): (&[Package], &[PathBuf]),
+    progress: &dyn Progress,
+) -> Result<()> {
+    let hooks = |stage| hook::run(&request.hooks, stage, root, progress);
+    let (dir, time) = (Dir::open(root)?, request.time(lock));
+    hooks(Stage::Setup)?;
+    progress.phase("unpack", Some(packages.len() as u64));
+    if request.variant == Variant::Custom {
+        unpack(root, verified, Style::Plain, &request.filters, progress)?;
+        hooks(Stage::Extract)?;
+        hooks(Stage::Customize)?;
+        return settle(&dir, time);
     }
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
-    for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(&files)) {
+    for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(files)) {
         let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
         if scripts { left.push((package, path)) } else { jobs.push(job) }
     }
-    let unpacked = unpack(root, jobs, Style::Dpkg, progress)?;
-    let dir = Dir::open(root)?;
+    let unpacked = unpack(root, jobs, Style::Dpkg, &request.filters, progress)?;
     database::write(&dir, &unpacked)?;
     furnish(&dir)?;
-    let scripts = scripts(&dir, &unpacked, &left, &packages)?;
-    progress.phase("configure", Some(packages.len() as u64));
-    configure(root, &scripts, &request.archive.suite, request.time(lock), progress)?;
-    finish(&dir, lock, request.keep_apt)?;
-    settle(&dir, request.time(lock))
+    if !request.filters.is_empty() {
+        let config = make(&dir, "etc/dpkg/dpkg.cfg.d")?;
+        put(&config, "90shipimg-path-filters", 0o644, request.filters.config().as_bytes())?;
+    }
+    hooks(Stage::Extract)?;
+    let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
+    let scripts = scripts(&dir, &unpacked, &base, &left, packages)?;
+    if request.foreign {
+        configure::leave(&dir, &scripts)?;
+    } else {
+        progress.phase("configure", Some(packages.len() as u64));
+        configure(root, &scripts, &request.archive.suite, time, progress)?;
+    }
+    hooks(Stage::Customize)?;
+    finish(&dir, lock, &request.archive, request.keep_apt)?;
+    settle(&dir, time)
 }
 
 /// dpkg's name for the architecture of this machine.
@@ -156,6 +240,7 @@ fn promise(package: &Pin) -> Promise {
 /// Brings all packages into the store; gives their paths there.
 fn download(
     packages: &[Pin],
+    archive: &Archive,
     store: &Store,
     fetcher: &Fetcher,
     progress: &dyn Progress,
@@ -171,13 +256,14 @@ fn download(
         let target = path(package);
         // One of another size is no whole file of this hash.
         let _ = std::fs::remove_file(&target);
-        fetcher.file(&package.url, &promise(package), &target, &|n| progress.advance(n))
+        fetcher.any(&archive.everywhere(&package.url), &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())
 }
 
-/// Opens packages of the store after their hashes were compared.
-fn verified(packages: &[Pin], files: &[PathBuf]) -> Result<Vec<Job>> {
+/// Opens packages of the store after their hashes were compared. `all` of them, or those of the
+/// base, are placed before any script runs.
+fn verified(packages: &[Pin], files: &[PathBuf], all: bool) -> Result<Vec<Job>> {
     each(packages.len(), cores(), |i| {
         let (package, path) = (&packages[i], &files[i]);
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
@@ -188,7 +274,7 @@ fn verified(packages: &[Pin], files: &[PathBuf]) -> Result<Vec<Job>> {
         }
         let deb = Deb::open(file, &name)?;
         let control = deb.control()?;
-        Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: package.base })
+        Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: all || package.base })
     })
 }
 
@@ -211,6 +297,7 @@ fn furnish(root: &Dir) -> Result<()> {
 fn scripts(
     root: &Dir,
     unpacked: &[Unpacked],
+    base: &BTreeSet<String>,
     left: &[(&Package, &PathBuf)],
     all: &[Package],
 ) -> Result<Scripts> {
@@ -238,5 +325,6 @@ fn scripts(
         }
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
-    Ok(Scripts { preinst, leftover: configure::order(&left, all) })
+    let base = configure::base_first(base, &left, all);
+    Ok(Scripts { preinst, base, leftover: configure::order(&left, all) })
 }

@@ -2,9 +2,11 @@
 //!
 //! 1. `preinst install` of the base's packages, base-passwd's first: their files are all in
 //!    place, as they are when debootstrap runs these scripts.
-//! 2. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
+//! 2. The base is configured: other packages may use it in any script, and depend on it by no
+//!    field (policy, 3.8).
+//! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
 //!    another, each after what it pre-depends on has been configured.
-//! 3. `dpkg --configure -a`.
+//! 4. `dpkg --configure -a`.
 //!
 //! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
 //! to undo what an older version of their package left. There is no older version here:
@@ -13,12 +15,12 @@
 //! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
 //! and wait for no disk.
 
-use super::control::Package;
+use super::control::{Dependency, Package};
 use super::database::{make, put};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
 use crate::sys::sandbox::Sandbox;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -35,6 +37,12 @@ pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
 
 /// Where programs lie that stand before the root's own.
 const BIN: &str = "var/lib/dpkg/shipimg.bin";
+
+/// The script that a root has whose packages are to be configured on another machine.
+const LATER: &str = "var/lib/dpkg/shipimg-configure";
+
+/// The last of the script's steps.
+const CONFIGURE: &str = "exec dpkg --configure -a\n";
 
 /// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
 /// arguments of an install for the first time, look for what an older version left.
@@ -65,6 +73,8 @@ pub(super) struct Leftover {
 pub(super) struct Scripts {
     /// The base's preinst scripts: package, architecture, name in dpkg's `info` folder.
     pub preinst: Vec<(String, String, String)>,
+    /// The names of the base's packages and of what they need, where others follow.
+    pub base: Vec<String>,
     /// What dpkg unpacks, in this order.
     pub leftover: Vec<Leftover>,
 }
@@ -88,32 +98,21 @@ pub(super) fn configure(
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
     put(&make(&root, BIN)?, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
-    let sandbox =
-        Sandbox { root: root_path.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true };
-    let path = format!("/{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let sandbox = sandbox(root_path, hostname);
+    let path = format!("/{BIN}:{PATH}");
     let time = time.to_string();
-    let environment = [
-        ("SOURCE_DATE_EPOCH", time.as_str()),
-        ("PATH", path.as_str()),
-        ("HOME", "/root"),
-        ("LC_ALL", "C"),
-        ("TERM", "dumb"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-    ];
-    let mut tail = VecDeque::new();
+    let environment: Vec<_> =
+        environment(&path).into_iter().chain([("SOURCE_DATE_EPOCH", time.as_str())]).collect();
+    let mut tail = Tail::default();
     let status = sandbox.run(&["/bin/sh", "-c", &script(scripts)], &environment, &mut |line| {
         if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
             progress.detail(package);
             progress.advance(1);
         }
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line.to_string());
+        tail.push(line);
     })?;
     if !status.success() {
-        return Err(failure(tail.make_contiguous(), &status.to_string()));
+        return Err(failure(tail.lines.make_contiguous(), &status.to_string()));
     }
     if own_policy {
         sbin.unlink(policy)?;
@@ -122,6 +121,78 @@ pub(super) fn configure(
         root.in_root(Path::new(folder))?.remove(OsStr::new(name))?;
     }
     Ok(())
+}
+
+/// The end of the output, or what was before the first failure: dpkg goes on after one.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    /// How many lines came since the failure, its own among them.
+    since: usize,
+}
+
+impl Tail {
+    fn push(&mut self, line: &str) {
+        if self.since > 0 || line.contains("error processing ") {
+            self.since += 1;
+        }
+        // No failure: a pre-dependency was configured along with another one.
+        if self.since == 2 && line.ends_with(" is already installed and configured") {
+            self.lines.pop_back();
+            self.since = 0;
+            return;
+        }
+        // The line after dpkg's own says which script it was.
+        if self.since > 2 {
+            return;
+        }
+        if self.lines.len() == TAIL {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_string());
+    }
+}
+
+fn sandbox(root: &Path, hostname: &str) -> Sandbox {
+    Sandbox { root: root.to_path_buf(), hostname: hostname.to_string(), ignore_sync: true }
+}
+
+/// Where a root's own programs are.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn environment(path: &str) -> [(&'static str, &str); 6] {
+    [
+        ("PATH", path),
+        ("HOME", "/root"),
+        ("LC_ALL", "C"),
+        ("TERM", "dumb"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ]
+}
+
+/// A shell on the terminal, where the scripts ran.
+///
+/// # Errors
+/// [`Error::Sys`], also where the root has no shell.
+pub(super) fn shell(root: &Path, hostname: &str) -> Result<()> {
+    let bash = root.join("usr/bin/bash").exists() || root.join("bin/bash").exists();
+    let shell = if bash { "/bin/bash" } else { "/bin/sh" };
+    let mut environment = environment(PATH);
+    let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".to_string());
+    environment[3].1 = &terminal;
+    sandbox(root, hostname).interact(&[shell, "-i"], &environment)?;
+    Ok(())
+}
+
+/// Leaves what [`configure`] would run as a script in the root, [`LATER`], to be run there, once.
+///
+/// # Errors
+/// [`Error::Sys`], [`Error::Io`].
+pub(super) fn leave(root: &Dir, scripts: &Scripts) -> Result<()> {
+    let (folder, name) = LATER.rsplit_once('/').unwrap_or(("", LATER));
+    let text = script(scripts).replace(CONFIGURE, &format!("dpkg --configure -a\nrm -f /{LATER}\n"));
+    put(&make(root, folder)?, name, 0o755, format!("#!/bin/sh\n{text}").as_bytes())
 }
 
 /// Finds the package in dpkg's words: `dpkg: error processing package NAME (--configure):`.
@@ -138,8 +209,18 @@ fn failure(lines: &[String], status: &str) -> Error {
     let start = lines.iter().rposition(|l| {
         l.strip_prefix("Setting up ").is_some_and(|r| r.split([' ', ':']).next() == Some(bare.as_str()))
     });
+    let triggered = |l: &String| {
+        l.strip_prefix("Processing triggers for ").is_some_and(|r| r.split([' ', ':']).next() == Some(&*bare))
+    };
+    let reason = first.and_then(|i| lines.get(i + 1)).map_or("", String::as_str);
+    let script = match reason {
+        r if r.contains("pre-installation script") || r.contains("preinst script") => "preinst",
+        r if !r.contains("post-installation script") => "dpkg",
+        _ if lines.iter().any(triggered) => "trigger",
+        _ => "postinst",
+    };
     let output = lines[start.unwrap_or(0)..].join("\n");
-    Error::Configure { package, status: status.to_string(), output }
+    Error::Configure { package, script, status: status.to_string(), output }
 }
 
 /// The shell script that does all of it in one pid namespace.
@@ -160,13 +241,16 @@ fn script(scripts: &Scripts) -> String {
         let _ = writeln!(text, "preinst '{package}' '{arch}' '{info}'");
     }
     let _ = writeln!(text, "rmdir '/{CONTROL}'\nunset DPKG_ADMINDIR DPKG_ROOT");
+    if !scripts.base.is_empty() {
+        let _ = writeln!(text, "dpkg --configure {}", scripts.base.join(" "));
+    }
     for leftover in &scripts.leftover {
         if !leftover.before.is_empty() {
             let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", leftover.before.join(" "));
         }
         let _ = writeln!(text, "dpkg --force-depends --unpack '/{DEBS}/{}.deb'", leftover.name);
     }
-    text.push_str("exec dpkg --configure -a\n");
+    text.push_str(CONFIGURE);
     text
 }
 
@@ -186,22 +270,40 @@ pub(super) fn order(leftover: &[&Package], all: &[Package]) -> Vec<Leftover> {
     sorted
 }
 
+/// The base with what it needs, to be configured before the others; nothing where there are no
+/// others, or where it needs one that dpkg is still to unpack.
+pub(super) fn base_first(base: &BTreeSet<String>, leftover: &[&Package], all: &[Package]) -> Vec<String> {
+    let of_base = all.iter().filter(|p| base.contains(&p.name));
+    let needs = of_base.clone().flat_map(Package::all_depends).collect();
+    let mut names: BTreeSet<&str> = needed(needs, all).into_iter().map(|p| p.name.as_str()).collect();
+    names.extend(of_base.map(|p| p.name.as_str()));
+    if names.len() == all.len() || leftover.iter().any(|p| names.contains(p.name.as_str())) {
+        return Vec::new();
+    }
+    names.into_iter().map(str::to_string).collect()
+}
+
 /// What must be configured before a package is unpacked: its pre-dependencies and what those need.
 fn pre_depends(package: &Package, all: &[Package]) -> Vec<String> {
+    let needed = needed(super::control::dependencies(&package.pre_depends), all);
+    needed.into_iter().filter(|p| p.name != package.name).map(|p| p.name.clone()).collect()
+}
+
+/// The packages that meet the needs, and what these need in turn.
+fn needed(mut needs: Vec<Dependency>, all: &[Package]) -> Vec<&Package> {
     let find = |name: &str| {
         let real = all.iter().find(|p| p.name == name);
         real.or_else(|| all.iter().find(|p| p.provided().iter().any(|a| a.name == name)))
     };
-    let mut needed: Vec<&Package> = Vec::new();
-    let mut queue = super::control::dependencies(&package.pre_depends);
-    while let Some(dependency) = queue.pop() {
-        let Some(found) = dependency.iter().find_map(|a| find(&a.name)) else { continue };
-        if found.name != package.name && !needed.iter().any(|n| n.name == found.name) {
-            needed.push(found);
-            queue.extend(found.all_depends());
+    let mut found: Vec<&Package> = Vec::new();
+    while let Some(need) = needs.pop() {
+        let Some(package) = need.iter().find_map(|a| find(&a.name)) else { continue };
+        if !found.iter().any(|f| f.name == package.name) {
+            found.push(package);
+            needs.extend(package.all_depends());
         }
     }
-    needed.into_iter().map(|p| p.name.clone()).collect()
+    found
 }
 
 #[cfg(test)]
@@ -213,9 +315,47 @@ mod tests {
         let text = "Setting up a (1) ...\nfine\nSetting up b:amd64 (2) ...\nboom\n\
                     dpkg: error processing package b:amd64 (--configure):\n installed b failed\n";
         let lines: Vec<String> = text.lines().map(str::to_string).collect();
-        let Error::Configure { package, output, .. } = failure(&lines, "exit status: 1") else { panic!() };
-        assert_eq!(package, "b:amd64");
+        let Error::Configure { package, output, script, .. } = failure(&lines, "exit status: 1") else {
+            panic!()
+        };
+        assert_eq!((package.as_str(), script), ("b:amd64", "dpkg"));
         assert!(output.starts_with("Setting up b:amd64") && output.contains("boom"), "{output}");
+    }
+
+    #[test]
+    fn keeps_the_first_failure() {
+        let mut tail = Tail::default();
+        tail.push("dpkg: error processing package a (--configure):");
+        tail.push(" package a is already installed and configured");
+        (0..100).for_each(|n| tail.push(&n.to_string()));
+        tail.push("dpkg: error processing package b (--configure):");
+        tail.push(" installed b package post-installation script subprocess failed");
+        (0..100).for_each(|n| tail.push(&n.to_string()));
+        assert_eq!((tail.lines.len(), tail.lines[TAIL - 3].as_str()), (TAIL, "99"));
+    }
+
+    #[test]
+    fn names_the_failing_script() {
+        let dpkg = "dpkg: error processing package b (--configure):\n installed b package post-installation \
+                    script subprocess returned error exit status 1\n";
+        let triggers = format!("Processing triggers for b (1) ...\nboom\n{dpkg}");
+        for (text, want) in [
+            (dpkg, "postinst"),
+            (&triggers, "trigger"),
+            (
+                "dpkg: error processing package b (--unpack):\n preinst script returned error exit status 2\n",
+                "preinst",
+            ),
+            (
+                "dpkg: error processing archive /b.deb (--unpack):\n new b package pre-installation script subprocess returned error exit status 2\n",
+                "preinst",
+            ),
+            ("dpkg: error processing package b (--configure):\n dependency problems\n", "dpkg"),
+        ] {
+            let lines: Vec<String> = text.lines().map(str::to_string).collect();
+            let Error::Configure { script, .. } = failure(&lines, "") else { panic!() };
+            assert_eq!(script, want, "{text}");
+        }
     }
 
     #[test]
@@ -230,5 +370,11 @@ mod tests {
         let names: Vec<_> = sorted.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(sorted[0].before, ["c"]);
+        let base = BTreeSet::from(["b".to_string()]);
+        assert!(base_first(&base, &[], &all[1..]).is_empty(), "nothing else");
+        let mut all = all;
+        all[1].depends = "c".to_string();
+        assert_eq!(base_first(&base, &[&all[0]], &all), ["b", "c"]);
+        assert!(base_first(&base, &[&all[2]], &all).is_empty(), "needs what comes later");
     }
 }

@@ -145,11 +145,13 @@ pub struct Origin {
     /// Whether its packages are taken without being asked for by suite or version, as those
     /// of experimental and backports are not (`NotAutomatic`).
     pub automatic: bool,
+    /// The fingerprint of the key that signed its Release file; none where nobody asked.
+    pub signer: Option<String>,
 }
 
 impl Default for Origin {
     fn default() -> Self {
-        Self { uri: String::new(), suites: Vec::new(), automatic: true }
+        Self { uri: String::new(), suites: Vec::new(), automatic: true, signer: None }
     }
 }
 

@@ -134,6 +134,24 @@ impl Fetcher {
         std::fs::rename(&part, target).map_err(|e| Error::io("rename", &part, e))
     }
 
+    /// As [`Fetcher::file`], from the first of these addresses that gives it whole.
+    ///
+    /// # Errors
+    /// That of the first address where none does.
+    pub fn any(&self, urls: &[String], promise: &Promise, target: &Path, seen: &dyn Fn(u64)) -> Result<()> {
+        let mut first = None;
+        for url in urls {
+            match self.file(url, promise, target, seen) {
+                Ok(()) => return Ok(()),
+                Err(e) => {
+                    tracing::debug!("{e}");
+                    first.get_or_insert(e);
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
     /// Appends what is missing of the file; a server that ignores the range starts it again.
     fn append(
         &self,

@@ -1,8 +1,9 @@
 //! A configured root made ready for others: no identity, no caches, no traces of when and where.
 
-use super::Result;
-use super::database::put;
+use super::database::{make, put};
 use super::lock::Lock;
+use super::sources::{Archive, ROOT_KEYRINGS};
+use super::{Error, Result};
 use crate::sys::Call;
 use crate::sys::dir::Dir;
 use rustix::fs::{FileType, Stat, Timestamps};
@@ -25,11 +26,15 @@ const TRACES: [&str; 3] =
     ["var/cache/ldconfig/aux-cache", "var/lib/systemd/random-seed", "var/lib/dbus/machine-id"];
 
 /// Leaves the root for others to use: its own sources, no caches, no identity.
-pub(super) fn finish(root: &Dir, lock: &Lock, keep_apt: bool) -> Result<()> {
+pub(super) fn finish(root: &Dir, lock: &Lock, archive: &Archive, keep_apt: bool) -> Result<()> {
     let etc = root.in_root(Path::new("etc"))?;
     if etc.stat(OsStr::new("apt"))?.is_some() {
         let apt = root.in_root(Path::new("etc/apt"))?;
         put(&apt, "sources.list", 0o644, lock.sources_list().as_bytes())?;
+        for (keyring, name) in archive.root_keyrings() {
+            let bytes = std::fs::read(keyring).map_err(|e| Error::io("read", keyring, e))?;
+            put(&make(root, ROOT_KEYRINGS)?, &name, 0o644, &bytes)?;
+        }
     }
     if etc.stat(OsStr::new("machine-id"))?.is_some() {
         put(&etc, "machine-id", 0o444, b"")?;

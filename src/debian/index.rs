@@ -4,10 +4,11 @@ use super::control::{Listed, Origin, Universe, packages};
 use super::fetch::{Fetcher, Hashing, check};
 use super::keyring::Keyring;
 use super::lock::Locked;
-use super::release::{Promise, Release, parse};
+use super::release::{Promise, Release, parse, parse_detached};
 use super::sources::{Archive, Repo};
 use super::threads::each;
 use super::{Error, Result};
+use crate::error::Kind;
 use crate::oci::Digest;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -22,7 +23,7 @@ const FORMS: [&str; 3] = [".xz", ".gz", ""];
 /// `cache` keeps the indexes.
 ///
 /// # Errors
-/// [`Error::NoSuite`], those of [`parse`] and of [`Fetcher`].
+/// [`Error::NoSuite`], those of [`parse`], of [`parse_detached`] and of [`Fetcher`].
 pub(super) fn load(
     fetcher: &Fetcher,
     archive: &Archive,
@@ -32,8 +33,10 @@ pub(super) fn load(
 ) -> Result<(Universe, Vec<Locked>)> {
     let suites: Vec<(&Repo, &str)> =
         archive.repos.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
+    let now = archive.snapshot.as_ref().map_or_else(SystemTime::now, |s| s.time);
+    let valid_at = check_valid_until.then_some(now);
     let all = each(suites.len(), suites.len(), |i| {
-        suite_packages(fetcher, suites[i].0, suites[i].1, arch, check_valid_until, cache)
+        suite_packages(fetcher, suites[i].0, suites[i].1, arch, valid_at, cache)
     })?;
     let (releases, packages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
     Ok((Universe::new(packages.into_iter().flatten()), releases))
@@ -44,40 +47,101 @@ fn suite_packages(
     repo: &Repo,
     suite: &str,
     arch: &str,
-    check_valid_until: bool,
+    valid_at: Option<SystemTime>,
     cache: &Path,
 ) -> Result<(Locked, Vec<Listed>)> {
-    let keyring = Keyring::open(&repo.signed_by)?;
-    let dist = format!("{}/dists/{suite}", repo.uri);
-    let url = format!("{dist}/InRelease");
-    let bytes = fetcher
-        .small(&url)?
-        .ok_or_else(|| Error::NoSuite { suite: suite.to_string(), uri: repo.uri.clone() })?;
-    let release = parse(&bytes, &keyring, &url, SystemTime::now(), check_valid_until)?;
-    if release.codename != suite && release.suite != suite {
+    let keyring = if repo.trusted { None } else { Some(Keyring::open(&repo.signed_by)?) };
+    let (uri, release, sha256) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let flat = suite.ends_with('/');
+    if !flat && release.codename != suite && release.suite != suite {
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
-        return Err(Error::Release { url, reason });
+        return Err(Error::Release { url: format!("{}/InRelease", dist(uri, suite)), reason });
     }
-    let names = [suite, &release.codename, &release.suite];
+    let mut names: Vec<&str> = vec![suite, &release.codename, &release.suite];
+    names.retain(|n| !n.is_empty());
+    names.dedup();
     let origin = Arc::new(Origin {
-        uri: repo.uri.clone(),
-        suites: names.iter().filter(|n| !n.is_empty()).map(ToString::to_string).collect(),
+        uri: uri.to_string(),
+        suites: names.iter().map(ToString::to_string).collect(),
         automatic: release.automatic,
+        signer: release.signer.clone(),
     });
-    let mut all = Vec::new();
-    for component in &repo.components {
-        let path = format!("{component}/binary-{arch}/Packages");
-        all.extend(index(fetcher, &release, &dist, &path, &origin, cache)?);
-    }
+    let mut dists = vec![dist(uri, suite)];
+    dists.extend(repo.addresses().filter(|a| *a != uri).map(|a| dist(a, suite)));
     let locked = Locked {
-        uri: repo.uri.clone(),
+        uri: uri.to_string(),
         suite: suite.to_string(),
         components: repo.components.clone(),
         date: release.date,
-        sha256: Digest::of(&bytes).hex().to_string(),
-        signer: Some(release.signer),
+        sha256,
+        signer: release.signer.clone(),
     };
+    if flat {
+        return Ok((locked, index(fetcher, &release, &dists, "Packages", &origin, cache)?));
+    }
+    let mut all = Vec::new();
+    for component in &repo.components {
+        let path = format!("{component}/binary-{arch}/Packages");
+        all.extend(index(fetcher, &release, &dists, &path, &origin, cache)?);
+    }
     Ok((locked, all))
+}
+
+/// The folder of a suite; that of a flat archive is named by the suite itself (sources.list(5)).
+fn dist(uri: &str, suite: &str) -> String {
+    match suite.strip_suffix('/') {
+        None => format!("{uri}/dists/{suite}"),
+        Some("" | ".") => uri.to_string(),
+        Some(path) => format!("{uri}/{}", path.trim_start_matches("./")),
+    }
+}
+
+/// The Release file of the first address that has one, that address, and the file's SHA-256.
+fn release<'r>(
+    fetcher: &Fetcher,
+    repo: &'r Repo,
+    suite: &str,
+    keyring: Option<&Keyring>,
+    valid_at: Option<SystemTime>,
+) -> Result<(&'r str, Release, String)> {
+    let mut first = None;
+    for uri in repo.addresses() {
+        match release_at(fetcher, uri, suite, keyring, valid_at) {
+            Err(e) if matches!(e.kind(), Kind::Network | Kind::Missing) => {
+                tracing::debug!("{e}");
+                first.get_or_insert(e);
+            }
+            found => {
+                let (release, sha256) = found?;
+                return Ok((uri, release, sha256));
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::NoSuite { suite: suite.to_string(), uri: repo.uri.clone() }))
+}
+
+/// `InRelease`, or `Release` with `Release.gpg` where there is none, or `Release` alone where
+/// nothing is verified.
+fn release_at(
+    fetcher: &Fetcher,
+    uri: &str,
+    suite: &str,
+    keyring: Option<&Keyring>,
+    valid_at: Option<SystemTime>,
+) -> Result<(Release, String)> {
+    let sum = |bytes: &[u8]| Digest::of(bytes).hex().to_string();
+    let dist = dist(uri, suite);
+    let (url, plain) = (format!("{dist}/InRelease"), format!("{dist}/Release"));
+    if let Some(bytes) = fetcher.small(&url)? {
+        return Ok((parse(&bytes, keyring, &url, valid_at)?, sum(&bytes)));
+    }
+    let no_suite = || Error::NoSuite { suite: suite.to_string(), uri: uri.to_string() };
+    let text = fetcher.small(&plain)?.ok_or_else(no_suite)?;
+    let signature = match keyring {
+        Some(_) => fetcher.small(&format!("{plain}.gpg"))?,
+        None => None,
+    };
+    Ok((parse_detached(&text, signature.as_deref(), keyring, &plain, valid_at)?, sum(&text)))
 }
 
 /// The packages of an index. It is kept uncompressed, under the hash that the Release file
@@ -85,11 +149,12 @@ fn suite_packages(
 fn index(
     fetcher: &Fetcher,
     release: &Release,
-    dist: &str,
+    dists: &[String],
     path: &str,
     origin: &Arc<Origin>,
     cache: &Path,
 ) -> Result<Vec<Listed>> {
+    let dist = &dists[0];
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
@@ -103,21 +168,21 @@ fn index(
     let found = FORMS.iter().find_map(|f| Some((*f, release.files.get(&format!("{path}{f}"))?)));
     let (form, promise) = found.ok_or_else(missing)?;
     let packed = cache.join(format!("{}{form}.packed", promise.sha256));
-    let address = if release.by_hash {
-        let (folder, _) = url.rsplit_once('/').unwrap_or((&url, ""));
-        format!("{folder}/by-hash/SHA256/{}", promise.sha256)
-    } else {
-        format!("{url}{form}")
-    };
-    fetcher.file(&address, promise, &packed, &|_| ())?;
+    let plainly = dists.iter().map(|dist| format!("{dist}/{path}{form}"));
+    let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let by_hash = dists.iter().filter(|_| release.by_hash);
+    let by_hash = by_hash.map(|dist| format!("{dist}/{folder}by-hash/SHA256/{}", promise.sha256));
+    let addresses: Vec<String> = by_hash.chain(plainly).collect();
+    fetcher.any(&addresses, promise, &packed, &|_| ())?;
+    let address = &addresses[0];
     let mut compressed = File::open(&packed).map_err(|e| Error::io("open", &packed, e))?;
     let _ = std::fs::remove_file(&packed);
-    check(&mut compressed, promise, &address)?;
+    check(&mut compressed, promise, address)?;
     let text = tempfile::NamedTempFile::new_in(cache).map_err(|e| Error::io("create a file in", cache, e))?;
     expand(form, compressed, plain, text.as_file())
         .and_then(|()| text.as_file().rewind())
-        .map_err(|e| Error::io("decompress", Path::new(&address), e))?;
-    let packages = read(text.as_file(), plain, &address, origin)?;
+        .map_err(|e| Error::io("decompress", Path::new(address), e))?;
+    let packages = read(text.as_file(), plain, address, origin)?;
     if let Some(kept) = kept {
         // A lost copy costs a download and is no failure of this one.
         if let Err(e) = text.persist(&kept) {

@@ -7,12 +7,13 @@
 //! keyring with a prolonged key prolongs it here. A primary key without any self-signature
 //! signs nothing.
 
+use super::sources::is_distributions;
 use super::{Error, Result};
-use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
+use pgp::composed::{Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::types::{Duration, KeyDetails, Tag, Timestamp};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Public keys.
 #[derive(Debug)]
@@ -30,12 +31,12 @@ impl Keyring {
     pub fn open(paths: &[impl AsRef<Path>]) -> Result<Self> {
         let mut keys = Vec::new();
         for path in paths {
-            let path = path.as_ref();
-            let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => Error::NoKeyring { path: path.to_path_buf() },
-                _ => Error::io("read", path, e),
+            let path = existing(path.as_ref());
+            let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => Error::NoKeyring { path: path.clone() },
+                _ => Error::io("read", &path, e),
             })?;
-            let bad = || Error::Keyring { path: path.to_path_buf() };
+            let bad = || Error::Keyring { path: path.clone() };
             let (parsed, _) = SignedPublicKey::from_reader_many(&bytes[..]).map_err(|_| bad())?;
             let before = keys.len();
             keys.extend(parsed.flatten());
@@ -47,9 +48,8 @@ impl Keyring {
         Ok(Self { keys, name })
     }
 
-    /// The fingerprint of the key that made a signature of `message` that counts at `now`.
-    pub(super) fn signer(&self, message: &CleartextSignedMessage, now: Timestamp) -> Option<String> {
-        let text = message.signed_text();
+    /// The fingerprint of the key that made a signature of `data` that counts at `now`.
+    pub(super) fn signer(&self, signatures: &[Signature], data: &[u8], now: Timestamp) -> Option<String> {
         let strong = |s: &&Signature| {
             let hash = s.hash_alg();
             matches!(hash, Some(HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512))
@@ -57,13 +57,19 @@ impl Keyring {
         let lives = |s: &&Signature| {
             s.created().is_some_and(|created| within(now, created, s.signature_expiration_time()))
         };
-        message
-            .signatures()
-            .iter()
-            .filter(strong)
-            .filter(lives)
-            .find_map(|s| self.keys.iter().find_map(|key| signed_by(key, s, text.as_bytes())))
+        let counting = signatures.iter().filter(strong).filter(lives);
+        counting.into_iter().find_map(|s| self.keys.iter().find_map(|key| signed_by(key, s, data)))
     }
+}
+
+/// The keyring's file. Releases of a distribution name theirs differently (`.gpg`, `.pgp`): where
+/// that of this name is missing, the other one counts.
+fn existing(path: &Path) -> PathBuf {
+    if path.exists() || !is_distributions(path) {
+        return path.to_path_buf();
+    }
+    let others = ["gpg", "pgp", "asc"].map(|extension| path.with_extension(extension));
+    others.into_iter().find(|p| p.exists()).unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Whether `time` is in the lifetime that begins at `start`; no length and 0 are for ever.
@@ -129,6 +135,21 @@ fn may_sign(subkey: &SignedPublicSubKey, key: &SignedPublicKey, at: Timestamp) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keyrings_of_other_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("debian-archive-keyring.pgp"), "x").unwrap();
+        std::fs::write(path("own.pgp"), "x").unwrap();
+        for (asked, taken) in [
+            ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp"),
+            ("ubuntu-archive-keyring.gpg", "ubuntu-archive-keyring.gpg"),
+            ("own.gpg", "own.gpg"),
+        ] {
+            assert_eq!(existing(&path(asked)), path(taken));
+        }
+    }
 
     #[test]
     fn lifetimes() {

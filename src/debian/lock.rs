@@ -6,6 +6,7 @@
 //!
 //! ```toml
 //! version = 1
+//! sources = ["deb http://deb.example/debian bookworm main"]
 //! [request]
 //! suite = "bookworm"
 //! arch = "amd64"
@@ -26,8 +27,7 @@
 
 use super::control::Package;
 use super::plan::Variant;
-use super::sources::Archive;
-use super::{Error, Result};
+use super::{Error, Request, Result};
 use crate::oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -41,9 +41,11 @@ const HEAD: &str = "# The packages of a root filesystem, exactly. Made by shipim
 pub struct Lock {
     /// Version of the format, 1.
     version: u32,
+    /// The image's own apt sources: one-line entries (sources.list(5)).
+    pub sources: Vec<String>,
     /// What was asked for.
     pub request: Asked,
-    /// The Release files, in the order of the image's sources.
+    /// The Release files.
     #[serde(rename = "release")]
     pub releases: Vec<Locked>,
     /// The packages, sorted by name.
@@ -64,8 +66,14 @@ pub struct Asked {
     /// Packages on top of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
-    /// Each archive's suites and components; where the archive was given by hand, its address before.
+    /// Packages that are never taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Suites and components of each archive.
     pub archives: Vec<String>,
+    /// The state of the archives that was taken, where it was not the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 /// A Release file.
@@ -123,8 +131,9 @@ impl Pin {
 }
 
 impl Lock {
-    pub(super) fn new(request: Asked, releases: Vec<Locked>, packages: Vec<Pin>) -> Self {
-        Self { version: 1, request, releases, packages }
+    pub(super) fn new(request: Asked, sources: &str, releases: Vec<Locked>, packages: Vec<Pin>) -> Self {
+        let sources = sources.lines().map(str::to_string).collect();
+        Self { version: 1, sources, request, releases, packages }
     }
 
     /// Reads a lock; none where there is no such file.
@@ -170,11 +179,10 @@ impl Lock {
         self.releases.iter().map(|r| r.date).max().unwrap_or(0)
     }
 
-    /// One-line source entries (sources.list(5)), as debootstrap leaves them.
+    /// The image's `sources.list`.
     #[must_use]
     pub fn sources_list(&self) -> String {
-        let line = |r: &Locked| format!("deb {} {} {}\n", r.uri, r.suite, r.components.join(" "));
-        self.releases.iter().map(line).collect()
+        self.sources.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
     /// Digest of all in it that a root depends on, and of `more` that does.
@@ -199,14 +207,20 @@ impl std::fmt::Display for Asked {
 }
 
 impl Asked {
-    pub(super) fn new(archive: &Archive, variant: Variant, include: &[String], arch: &str) -> Self {
-        let line = |r: &super::Repo| format!("{} {}", r.suites.join(" "), r.components.join(" "));
+    pub(super) fn new(request: &Request) -> Self {
+        let archive = &request.archive;
+        let line = |r: &super::Repo| {
+            let unsigned = if r.trusted { "unsigned " } else { "" };
+            format!("{unsigned}{} {}", r.suites.join(" "), r.components.join(" ")).trim_end().to_string()
+        };
         Self {
             suite: archive.suite.clone(),
-            arch: arch.to_string(),
-            variant,
-            include: include.to_vec(),
+            arch: request.arch.clone(),
+            variant: request.variant,
+            include: request.include.clone(),
+            exclude: request.exclude.clone(),
             archives: archive.repos.iter().map(line).collect(),
+            snapshot: archive.snapshot.as_ref().map(|s| s.id.clone()),
         }
     }
 }
@@ -222,7 +236,9 @@ mod tests {
             arch: "amd64".into(),
             variant: Variant::Minbase,
             include: vec!["tini".into()],
+            exclude: vec![],
             archives: vec!["bookworm main".into()],
+            snapshot: None,
         };
         let release = Locked {
             uri: "http://deb.example/debian".into(),
@@ -241,7 +257,12 @@ mod tests {
             url: "http://deb.example/debian/a.deb".into(),
             base: true,
         };
-        Lock::new(asked, vec![release], vec![pin.clone(), Pin { name: "b".into(), base: false, ..pin }])
+        Lock::new(
+            asked,
+            "deb http://deb.example/debian bookworm main\n",
+            vec![release],
+            vec![pin.clone(), Pin { name: "b".into(), base: false, ..pin }],
+        )
     }
 
     #[test]

@@ -22,7 +22,11 @@ pub mod control;
 mod database;
 pub mod deb;
 pub mod fetch;
+mod filter;
 mod finish;
+mod foreign;
+mod hook;
+pub mod host;
 mod index;
 pub mod keyring;
 pub mod lock;
@@ -36,9 +40,12 @@ mod unpack;
 pub mod version;
 
 pub use bootstrap::{Request, bootstrap, host_arch, resolve};
+pub use filter::Filters;
+pub use hook::{Hook, Stage};
+pub use host::Settings;
 pub use lock::Lock;
 pub use plan::Variant;
-pub use sources::{Archive, Repo, Settings};
+pub use sources::{Archive, Repo, Snapshot};
 
 use crate::error::Kind;
 use crate::{registry, store, sys};
@@ -87,6 +94,20 @@ pub enum Error {
     Scheme {
         /// The address.
         url: String,
+    },
+    /// A source entry that is not understood.
+    #[error("source {line:?}: {reason}")]
+    Source {
+        /// The entry or address.
+        line: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A source entry for which nobody said which keys are trusted.
+    #[error("source {line:?} names no keyring")]
+    NoSignedBy {
+        /// The entry.
+        line: String,
     },
     /// The archive has no such suite.
     #[error("no suite {suite} at {uri}")]
@@ -221,10 +242,12 @@ pub enum Error {
         arch: String,
     },
     /// A maintainer script, or dpkg, failed inside the root.
-    #[error("configuring package {package} failed: {status}")]
+    #[error("configuring package {package} failed in {script}: {status}")]
     Configure {
         /// The package.
         package: String,
+        /// `preinst`, `postinst`, `trigger` (a postinst called for one), or `dpkg` itself.
+        script: &'static str,
         /// How dpkg ended.
         status: String,
         /// The end of the output.
@@ -237,6 +260,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// A command of the user's failed.
+    #[error("hook {stage}={command}: {status}")]
+    Hook {
+        /// When it ran.
+        stage: Stage,
+        /// The command.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The end of the output.
+        output: String,
     },
     /// The HTTP client cannot be set up.
     #[error(transparent)]
@@ -264,6 +299,8 @@ impl Error {
             Self::Io { source, .. } => Kind::of_io(source),
             Self::Http { .. } | Self::Body { .. } | Self::Status { .. } => Kind::Network,
             Self::Scheme { .. }
+            | Self::Source { .. }
+            | Self::NoSignedBy { .. }
             | Self::Keyring { .. }
             | Self::Virtual { .. }
             | Self::Lock { .. }
@@ -282,7 +319,7 @@ impl Error {
             | Self::Package { .. }
             | Self::Overlap { .. } => Kind::Integrity,
             Self::Foreign { .. } => Kind::Unsupported,
-            Self::Configure { .. } => Kind::Internal,
+            Self::Configure { .. } | Self::Hook { .. } => Kind::Internal,
             Self::Client(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

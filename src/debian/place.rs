@@ -4,6 +4,7 @@
 //! followed, owner, mode and time go by descriptor: nothing outside the root can be reached.
 
 use super::control::{Atom, dependencies, field};
+use super::filter::Filters;
 use super::unpack::{Job, Style};
 use super::{Error, Result};
 use crate::sys::dir::Dir;
@@ -83,6 +84,7 @@ pub(super) struct Place<'s, 'a> {
     pub root: Dir,
     pub parents: HashMap<PathBuf, Dir>,
     pub style: Style,
+    pub filters: &'s Filters,
     pub shared: &'s Shared<'a>,
     pub jobs: &'a [Job],
     pub replaces: &'s Replaces,

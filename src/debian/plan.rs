@@ -3,8 +3,8 @@
 //! The base of all variants but `essential` follows debootstrap's own simple rule, so that the
 //! set is the same: all packages of priority `required`, then `apt`, each closed over the first
 //! alternative of `Pre-Depends` and `Depends`, names that no real package has left out. What
-//! is included on top, and what the other variants have beyond that, is resolved in full by
-//! [`super::solve`].
+//! is included on top, and what the other variants have beyond that, is resolved in full
+//! (`solve.rs`).
 
 use super::control::{Package, Universe};
 use super::solve::{Root, solve};
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// `name version [R|E] fields` lines, `;` between fields.
+    /// `name version [R|I|S]|fields` lines, `;` between fields.
     fn universe(lines: &[&str]) -> Universe {
         use std::fmt::Write as _;
         let mut text = String::new();
@@ -173,7 +173,12 @@ mod tests {
             let (head, fields) = line.split_once('|').unwrap_or((line, ""));
             let mut words = head.split_whitespace();
             let (name, version) = (words.next().unwrap(), words.next().unwrap());
-            let priority = if words.next() == Some("R") { "required" } else { "optional" };
+            let priority = match words.next() {
+                Some("R") => "required",
+                Some("I") => "important",
+                Some("S") => "standard",
+                _ => "optional",
+            };
             let fields = fields.replace(';', "\n").replace('/', "|");
             let sha = "0".repeat(64);
             let _ = write!(
@@ -231,5 +236,35 @@ mod tests {
             names(&["a 1 R|Depends: bad / good", "bad 1", "good 1", "apt 1"], &["good"]).unwrap(),
             "a apt good"
         );
+    }
+
+    #[test]
+    fn variants() {
+        let lines = [
+            "a 1 R|Depends: b / c, virtual",
+            "b 1",
+            "c 1",
+            "e 1|Essential: yes;Depends: c / b",
+            "apt 1",
+            "m 1|Provides: virtual",
+            "i 1 I|Depends: no / c",
+            "s 1 S",
+            "build-essential 1|Depends: d",
+            "d 1",
+        ];
+        let universe = universe(&lines);
+        let (include, exclude) = (["d".to_string()], ["s".to_string()]);
+        for (variant, want) in [
+            (Variant::Minbase, "a apt b d m"),
+            (Variant::Essential, "c d e"),
+            (Variant::Buildd, "a apt b build-essential d m"),
+            (Variant::Standard, "a apt b c d i m"),
+            (Variant::Custom, "d"),
+        ] {
+            let wishes = Wishes { variant, include: &include, exclude: &exclude, ..Wishes::default() };
+            let plan = plan(&universe, &wishes).unwrap();
+            let names: Vec<&str> = plan.packages.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(names.join(" "), want, "{variant:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! `InRelease`: who signed it, what it promises.
+//! `InRelease`, or `Release` with `Release.gpg`: who signed it, what it promises.
 //!
-//! The text is taken from inside the cleartext signature (RFC 9580, section 7) and from
+//! The text of the former is taken from inside the cleartext signature (RFC 9580, section 7) and from
 //! nowhere else, so that nothing around it can be mistaken for signed. Which signatures
 //! count is told in [`super::keyring`]. Indexes are named by path, size and SHA-256.
 
@@ -8,7 +8,8 @@ use super::control::field;
 use super::keyring::Keyring;
 use super::{Error, Result};
 use crate::oci::rfc5322;
-use pgp::composed::CleartextSignedMessage;
+use pgp::composed::{CleartextSignedMessage, Deserializable, DetachedSignature};
+use pgp::packet::Signature;
 use pgp::types::Timestamp;
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -39,34 +40,79 @@ pub struct Release {
     pub date: i64,
     /// The indexes by path below the suite's folder.
     pub files: HashMap<String, Promise>,
-    /// The fingerprint of the key that signed.
-    pub signer: String,
+    /// The fingerprint of the key that signed; none where nobody asked.
+    pub signer: Option<String>,
 }
 
-/// Verifies and reads an `InRelease` file; `url` is for messages. `now` is compared with the
-/// end of signatures and, where `check_valid_until` says so, with `Valid-Until`.
+/// Verifies and reads an `InRelease` file; `url` is for messages. Without a keyring anybody may
+/// have signed it, or nobody. `valid_at` is compared with `Valid-Until`.
 ///
 /// # Errors
 /// [`Error::Unsigned`], [`Error::Untrusted`], [`Error::Expired`], [`Error::Release`].
 pub fn parse(
     bytes: &[u8],
-    keyring: &Keyring,
+    keyring: Option<&Keyring>,
     url: &str,
-    now: SystemTime,
-    check_valid_until: bool,
+    valid_at: Option<SystemTime>,
 ) -> Result<Release> {
     let unsigned = |reason: String| Error::Unsigned { url: url.to_string(), reason };
     if !bytes.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----") {
+        if keyring.is_none() {
+            return read(&text(bytes, url)?, None, url, valid_at);
+        }
         return Err(unsigned("no cleartext signature".to_string()));
     }
     let (message, _) = CleartextSignedMessage::from_armor(bytes).map_err(|e| unsigned(e.to_string()))?;
-    let signer = Timestamp::try_from(now)
-        .ok()
-        .and_then(|now| keyring.signer(&message, now))
-        .ok_or_else(|| Error::Untrusted { url: url.to_string(), keyring: keyring.name.clone() })?;
-    let text = message.signed_text().replace("\r\n", "\n");
-    let get = |name: &str| field(&text, name).unwrap_or_default();
-    if check_valid_until && let Some(until) = field(&text, "Valid-Until") {
+    let text = message.signed_text();
+    let who = signer(keyring, message.signatures(), text.as_bytes(), url)?;
+    read(&text.replace("\r\n", "\n"), who, url, valid_at)
+}
+
+/// As [`parse`], of a `Release` file at `url` and the `Release.gpg` beside it.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_detached(
+    bytes: &[u8],
+    signature: Option<&[u8]>,
+    keyring: Option<&Keyring>,
+    url: &str,
+    valid_at: Option<SystemTime>,
+) -> Result<Release> {
+    let unsigned = |reason: String| Error::Unsigned { url: url.to_string(), reason };
+    let mut who = None;
+    if keyring.is_some() {
+        let signature = signature.ok_or_else(|| unsigned("no InRelease and no Release.gpg".to_string()))?;
+        let (parsed, _) =
+            DetachedSignature::from_reader_many(signature).map_err(|e| unsigned(e.to_string()))?;
+        let signatures: Vec<Signature> = parsed.flatten().map(|s| s.signature).collect();
+        who = signer(keyring, &signatures, bytes, url)?;
+    }
+    read(&text(bytes, url)?, who, url, valid_at)
+}
+
+fn text(bytes: &[u8], url: &str) -> Result<String> {
+    let bad = |_| Error::Release { url: url.to_string(), reason: "not UTF-8".to_string() };
+    Ok(str::from_utf8(bytes).map_err(bad)?.replace("\r\n", "\n"))
+}
+
+/// Whose signature counts; none where no keyring says so.
+fn signer(
+    keyring: Option<&Keyring>,
+    signatures: &[Signature],
+    data: &[u8],
+    url: &str,
+) -> Result<Option<String>> {
+    let Some(keyring) = keyring else { return Ok(None) };
+    let now = Timestamp::try_from(SystemTime::now()).ok();
+    let found = now.and_then(|now| keyring.signer(signatures, data, now));
+    let untrusted = || Error::Untrusted { url: url.to_string(), keyring: keyring.name.clone() };
+    found.map(Some).ok_or_else(untrusted)
+}
+
+fn read(text: &str, signer: Option<String>, url: &str, valid_at: Option<SystemTime>) -> Result<Release> {
+    let get = |name: &str| field(text, name).unwrap_or_default();
+    if let Some((now, until)) = valid_at.zip(field(text, "Valid-Until")) {
         let limit = rfc5322(&until).ok_or_else(|| Error::Release {
             url: url.to_string(),
             reason: format!("Valid-Until {until:?} is no date"),
@@ -96,7 +142,7 @@ pub fn parse(
 /// `HASH SIZE PATH`.
 fn promise(line: &str) -> Option<(String, Promise)> {
     let mut words = line.split_whitespace();
-    let (sha256, size, path) = (words.next()?, words.next()?, words.next()?);
+    let (sha256, size, path) = (words.next()?, words.next()?, words.next()?.trim_start_matches("./"));
     let hex = sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_hexdigit());
     let promise = Promise { sha256: sha256.to_ascii_lowercase(), size: size.parse().ok()? };
     hex.then(|| (path.to_string(), promise))

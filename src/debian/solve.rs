@@ -217,12 +217,8 @@ impl<'u> Search<'u, '_> {
 
     /// Undoes the branches down to the latest that had a part in the failure of the last one.
     fn back(&mut self) -> Result<()> {
-        let Some(Branch { need, mut blame, mut failures, .. }) = self.branches.pop() else { return Ok(()) };
-        let failure = match failures.len() {
-            0 => self.nothing(need),
-            1 => failures.remove(0),
-            _ => Error::Alternatives(failures.into_iter().flat_map(each).take(SHOWN).collect()),
-        };
+        let Some(Branch { need, mut blame, failures, .. }) = self.branches.pop() else { return Ok(()) };
+        let failure = if failures.is_empty() { self.nothing(need) } else { merged(failures) };
         let Some(level) = blame.pop_last().filter(|_| self.steps < MAX_STEPS) else { return Err(failure) };
         self.branches.truncate(level);
         let Some(branch) = self.branches.last_mut() else { return Err(failure) };
@@ -317,10 +313,23 @@ impl<'u> Search<'u, '_> {
     }
 }
 
-fn each(failure: Error) -> Vec<Error> {
-    match failure {
+/// What is in the way of several candidates, each reason once: versions of one name often share it.
+fn merged(failures: Vec<Error>) -> Error {
+    let mut different: Vec<(String, Error)> = Vec::new();
+    let each = failures.into_iter().flat_map(|failure| match failure {
         Error::Alternatives(all) => all,
         one => vec![one],
+    });
+    for failure in each {
+        let text = failure.to_string();
+        if different.len() < SHOWN && !different.iter().any(|(t, _)| *t == text) {
+            different.push((text, failure));
+        }
+    }
+    if different.len() == 1 {
+        different.remove(0).1
+    } else {
+        Error::Alternatives(different.into_iter().map(|(_, e)| e).collect())
     }
 }
 

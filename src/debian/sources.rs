@@ -1,26 +1,33 @@
-//! Which archives a root is made from, and what the host's apt says about them.
+//! Which archives a root is made from.
 //!
 //! A suite's data comes from the caller ([`Archive`]). The host's own apt sources
-//! (sources.list(5), both formats) may replace its addresses: the entry that serves the
-//! same distribution is the mirror that the host's administrator chose, whatever suite the
-//! host itself runs. Proxies and `Check-Valid-Until` come from apt's configuration.
+//! ([`super::host`]) may replace its addresses: the entry that serves the same distribution is
+//! the mirror that the host's administrator chose, whatever suite the host itself runs. Which
+//! keys are trusted is never the host's choice: a third party's key on an entry of the
+//! distribution's would otherwise vouch for the root's packages.
 
-use super::control::{fields, paragraphs};
-use super::fetch::Proxies;
-use crate::sys::program;
+use super::{Error, Result};
+use crate::oci::iso8601;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Some suites of one archive address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repo {
     /// The archive's address without a slash at the end: `http://ftp.debian.org/debian`.
     pub uri: String,
-    /// Suites, as `bookworm`, `bookworm-updates`.
+    /// Other addresses of the same archive, for when that one fails.
+    pub mirrors: Vec<String>,
+    /// Suites, as `bookworm`, `bookworm-updates`; `./` and the like for a flat archive.
     pub suites: Vec<String>,
     /// Components, as `main`.
     pub components: Vec<String>,
     /// Keyring files; a Release file must be signed by a key of one of them.
     pub signed_by: Vec<PathBuf>,
+    /// Whether Release files are taken whoever signed them, or nobody.
+    pub trusted: bool,
+    /// Whether the root has no copy of the keyring of its own, and gets one.
+    pub carries_keyring: bool,
 }
 
 /// All that is to be known about a suite.
@@ -36,6 +43,26 @@ pub struct Archive {
     pub extra_base: Vec<String>,
     /// Packages that no dependency of the base may bring in.
     pub never: Vec<String>,
+    /// The state of the archives that is taken; none for today's.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// A state of an archive, by its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name: `20260901T000000Z`.
+    pub id: String,
+    /// The time.
+    pub time: SystemTime,
+}
+
+impl std::str::FromStr for Snapshot {
+    type Err = String;
+
+    fn from_str(id: &str) -> std::result::Result<Self, String> {
+        let time = iso8601(id).ok_or("a time is written 20260901T000000Z")?;
+        Ok(Self { id: id.to_string(), time })
+    }
 }
 
 impl Archive {
@@ -52,11 +79,47 @@ impl Archive {
         }
     }
 
-    /// Puts `uri` in place of the address of the main suite and its updates.
-    pub fn use_mirror(&mut self, uri: &str) {
+    /// Puts these addresses in place of those of the main suite and its updates, `@SNAPSHOTID@` in
+    /// them replaced.
+    ///
+    /// # Errors
+    /// [`Error::Source`] for a placeholder without a snapshot.
+    pub fn use_mirrors(&mut self, uris: &[String]) -> Result<()> {
+        let snapshot = self.snapshot.as_ref().map(|s| s.id.as_str());
+        let address = |uri: &String| match snapshot {
+            None if uri.contains(PLACEHOLDER) => {
+                Err(Error::Source { line: uri.clone(), reason: "no snapshot is asked for".to_string() })
+            }
+            id => Ok(uri.replace(PLACEHOLDER, id.unwrap_or_default()).trim_end_matches('/').to_string()),
+        };
+        let uris = uris.iter().map(address).collect::<Result<Vec<_>>>()?;
+        let Some((first, others)) = uris.split_first() else { return Ok(()) };
         for repo in self.repos.iter_mut().filter(|r| !r.suites.iter().all(|s| is_security(s))) {
-            repo.uri = uri.trim_end_matches('/').to_string();
+            repo.uri.clone_from(first);
+            repo.mirrors = others.to_vec();
         }
+        Ok(())
+    }
+
+    /// Takes the archives as they were: from the distribution's own server of snapshots.
+    pub fn use_snapshot(&mut self, snapshot: Snapshot) {
+        let debian = self.distribution.iter().any(|s| s == "sid");
+        for repo in &mut self.repos {
+            let security = repo.suites.iter().all(|s| is_security(s));
+            let base = match (debian, security) {
+                (true, true) => "https://snapshot.debian.org/archive/debian-security",
+                (true, false) => "https://snapshot.debian.org/archive/debian",
+                (false, _) => "https://snapshot.ubuntu.com/ubuntu",
+            };
+            repo.uri = format!("{base}/{}", snapshot.id);
+            repo.mirrors.clear();
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Takes these components of all suites.
+    pub fn use_components(&mut self, components: &[String]) {
+        self.repos.iter_mut().for_each(|r| r.components = components.to_vec());
     }
 
     /// Leaves the main suite only, without updates and security.
@@ -67,17 +130,156 @@ impl Archive {
         self.repos.retain(|r| !r.suites.is_empty());
     }
 
-    /// Sets the keyring of all suites.
+    /// Sets the keyring of all suites. One that is no distribution's own goes into the root too.
     pub fn use_keyring(&mut self, keyring: &Path) {
-        self.repos.iter_mut().for_each(|r| r.signed_by = vec![keyring.to_path_buf()]);
+        let own = keyring.starts_with(KEYRINGS) && is_distributions(keyring);
+        for repo in &mut self.repos {
+            (repo.signed_by, repo.carries_keyring) = (vec![keyring.to_path_buf()], !own);
+        }
+    }
+
+    /// Where a file may be had that lies at `url`: there first, then at other addresses of its archive.
+    #[must_use]
+    pub fn everywhere(&self, url: &str) -> Vec<String> {
+        let below = |r: &Repo| {
+            let path = r.addresses().find_map(|a| url.strip_prefix(a).filter(|p| p.starts_with('/')))?;
+            Some(r.addresses().map(|a| format!("{a}{path}")).collect::<Vec<_>>())
+        };
+        let others = self.repos.iter().find_map(below).unwrap_or_default();
+        std::iter::once(url.to_string()).chain(others.into_iter().filter(|o| o != url)).collect()
     }
 
     /// One-line source entries (sources.list(5)), as debootstrap leaves them.
     #[must_use]
     pub fn sources_list(&self) -> String {
-        let line = |r: &Repo, s: &String| format!("deb {} {s} {}\n", r.uri, r.components.join(" "));
-        self.repos.iter().flat_map(|r| r.suites.iter().map(move |s| line(r, s))).collect()
+        let mut text = String::new();
+        for repo in &self.repos {
+            let mut options = Vec::new();
+            if repo.trusted && repo.signed_by.is_empty() {
+                options.push("trusted=yes".to_string());
+            } else if repo.carries_keyring {
+                let paths = repo.signed_by.iter().map(|k| format!("/{ROOT_KEYRINGS}/{}", self.root_name(k)));
+                options.push(format!("signed-by={}", paths.collect::<Vec<_>>().join(",")));
+            }
+            if self.snapshot.is_some() {
+                options.push("check-valid-until=no".to_string());
+            }
+            let options =
+                if options.is_empty() { String::new() } else { format!(" [{}]", options.join(" ")) };
+            for suite in &repo.suites {
+                let line = format!("deb{options} {} {suite} {}", repo.uri, repo.components.join(" "));
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
+        }
+        text
     }
+
+    /// The keyrings that go into the root's `/etc/apt/keyrings`: their files, and their names there.
+    #[must_use]
+    pub fn root_keyrings(&self) -> Vec<(&Path, String)> {
+        self.carried().into_iter().map(|k| (k, self.root_name(k))).collect()
+    }
+
+    fn carried(&self) -> Vec<&Path> {
+        let repos = self.repos.iter().filter(|r| r.carries_keyring && !r.trusted);
+        let mut all: Vec<&Path> = repos.flat_map(|r| &r.signed_by).map(PathBuf::as_path).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// A name of its own for each keyring; apt reads armoured ones by `.asc`, others by `.gpg`.
+    fn root_name(&self, keyring: &Path) -> String {
+        let stem = keyring.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = if keyring.extension().is_some_and(|e| e == "asc") { "asc" } else { "gpg" };
+        let same = |k: &&Path| k.file_stem() == keyring.file_stem();
+        match self.carried().into_iter().filter(same).position(|k| k == keyring) {
+            None | Some(0) => format!("{stem}.{extension}"),
+            Some(n) => format!("{stem}-{n}.{extension}"),
+        }
+    }
+}
+
+impl Repo {
+    /// All addresses, the first to be tried first.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.uri).chain(&self.mirrors).map(String::as_str)
+    }
+
+    /// Reads a one-line source entry (sources.list(5)) for a root of architecture `arch`. Of its
+    /// options, `signed-by`, `arch` and `trusted` count, those about translations and the like do
+    /// not, and others are refused.
+    ///
+    /// # Errors
+    /// [`Error::Source`].
+    pub fn parse(text: &str, arch: &str) -> Result<Self> {
+        let bad = |reason: String| Error::Source { line: text.to_string(), reason };
+        let Some(Line { options, mut repo }) = Line::read(text) else {
+            return Err(bad("not of the form deb [OPTIONS] URI SUITE COMPONENT…".to_string()));
+        };
+        let flat = repo.suites.iter().all(|s| s.ends_with('/'));
+        if flat != repo.components.is_empty() {
+            let reason = if flat { "a flat archive has no components" } else { "no component" };
+            return Err(bad(reason.to_string()));
+        }
+        for option in options.split_whitespace() {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let mut values = value.split(',');
+            match name.to_ascii_lowercase().as_str() {
+                "signed-by" if values.clone().all(|v| v.starts_with('/')) => {
+                    repo.signed_by = values.map(PathBuf::from).collect();
+                    repo.carries_keyring = true;
+                }
+                "signed-by" => return Err(bad(format!("{value} is no path of a keyring"))),
+                "arch" if values.any(|v| v == arch) => {}
+                "arch" => return Err(bad(format!("it is for {value}, the system for {arch}"))),
+                "trusted" => repo.trusted = matches!(value, "yes" | "true" | "1"),
+                "lang" | "target" | "pdiffs" | "by-hash" => {}
+                _ => return Err(bad(format!("option {option} is not known"))),
+            }
+        }
+        Ok(repo)
+    }
+}
+
+/// A one-line entry.
+#[derive(Debug)]
+pub(super) struct Line<'t> {
+    /// What stands between its brackets.
+    pub options: &'t str,
+    /// The rest.
+    pub repo: Repo,
+}
+
+impl<'t> Line<'t> {
+    /// Reads `deb [options] URI SUITE COMPONENT…`; none for all else.
+    pub(super) fn read(text: &'t str) -> Option<Self> {
+        let line = text.split('#').next()?.trim();
+        let rest = line.strip_prefix("deb")?.strip_prefix(char::is_whitespace)?.trim_start();
+        let (options, rest) = match rest.strip_prefix('[') {
+            Some(options) => options.split_once(']')?,
+            None => ("", rest),
+        };
+        let mut words = rest.split_whitespace().map(str::to_string);
+        let uri = words.next()?.trim_end_matches('/').to_string();
+        let (suites, components) = (vec![words.next()?], words.collect());
+        Some(Self { options, repo: Repo { uri, suites, components, ..Repo::default() } })
+    }
+}
+
+/// Where distributions have their keyrings.
+const KEYRINGS: &str = "/usr/share/keyrings";
+
+/// Where a root has keyrings that no package of it brought.
+pub(super) const ROOT_KEYRINGS: &str = "etc/apt/keyrings";
+
+/// What stands for a snapshot's name in an address, as in those of apt.
+const PLACEHOLDER: &str = "@SNAPSHOTID@";
+
+/// Whether this is a keyring of a distribution, by its name.
+pub(super) fn is_distributions(keyring: &Path) -> bool {
+    keyring.file_stem().is_some_and(|s| s.to_string_lossy().ends_with("-archive-keyring"))
 }
 
 fn is_security(suite: &str) -> bool {
@@ -100,100 +302,9 @@ pub fn siblings(suite: &str) -> Vec<String> {
     own.into_iter().flat_map(|suites| suites.iter().map(ToString::to_string)).collect()
 }
 
-/// The binary package sources below `etc_apt` (`/etc/apt`), in apt's order; what cannot be
-/// read or used (`cdrom:`, `mirror+file:`) is left out.
-#[must_use]
-pub fn host_repos(etc_apt: &Path) -> Vec<Repo> {
-    let mut files = vec![etc_apt.join("sources.list")];
-    let listed = std::fs::read_dir(etc_apt.join("sources.list.d")).into_iter().flatten().flatten();
-    let mut more: Vec<PathBuf> = listed.map(|e| e.path()).collect();
-    more.sort();
-    files.extend(more);
-    let mut repos = Vec::new();
-    for file in files {
-        let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_string();
-        let Ok(text) = std::fs::read_to_string(&file) else { continue };
-        match extension.as_str() {
-            "list" => repos.extend(text.lines().filter_map(one_line)),
-            "sources" => repos.extend(paragraphs(&text).flat_map(stanza)),
-            _ => {}
-        }
-    }
-    repos.retain(|r| ["http://", "https://", "file:", "copy:"].iter().any(|s| r.uri.starts_with(s)));
-    repos
-}
-
-/// `deb [options] URI SUITE COMPONENT…`.
-fn one_line(line: &str) -> Option<Repo> {
-    let line = line.split('#').next()?.trim();
-    let rest = line.strip_prefix("deb")?;
-    let rest = rest.strip_prefix(char::is_whitespace)?.trim_start();
-    let rest = match rest.strip_prefix('[') {
-        Some(options) => options.split_once(']')?.1,
-        None => rest,
-    };
-    let mut words = rest.split_whitespace().map(str::to_string);
-    let uri = words.next()?.trim_end_matches('/').to_string();
-    Some(Repo { uri, suites: vec![words.next()?], components: words.collect(), signed_by: Vec::new() })
-}
-
-/// A paragraph of a `.sources` file: one entry for each of its addresses.
-fn stanza(paragraph: &str) -> Vec<Repo> {
-    let words = |name: &str| -> Vec<String> {
-        let value = fields(paragraph).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v);
-        value.unwrap_or_default().split_whitespace().map(str::to_string).collect()
-    };
-    let enabled = !words("Enabled").first().is_some_and(|e| matches!(e.as_str(), "no" | "false" | "0"));
-    if !enabled || !words("Types").iter().any(|t| t == "deb") {
-        return Vec::new();
-    }
-    let (suites, components) = (words("Suites"), words("Components"));
-    let repo = |uri: String| Repo {
-        uri: uri.trim_end_matches('/').to_string(),
-        suites: suites.clone(),
-        components: components.clone(),
-        signed_by: Vec::new(),
-    };
-    words("URIs").into_iter().map(repo).collect()
-}
-
-/// What apt's configuration says about downloads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Proxies of apt, or of the environment.
-    pub proxies: Proxies,
-    /// Whether an expired Release file is refused (`Acquire::Check-Valid-Until`).
-    pub check_valid_until: bool,
-}
-
-impl Settings {
-    /// Asks `apt-config`, where apt is there, and the environment.
-    #[must_use]
-    pub fn of_host() -> Self {
-        let dump = program::output("apt-config", &["dump"]).unwrap_or_default();
-        let environment = |name: &str| std::env::var(name).ok();
-        Self::new(&String::from_utf8_lossy(&dump), &environment)
-    }
-
-    fn new(dump: &str, environment: &dyn Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| {
-            let line = dump.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(" \""));
-            line.and_then(|l| l.strip_suffix("\";")).filter(|v| !v.is_empty()).map(str::to_string)
-        };
-        let proxy = |apt: &str, names: [&str; 2]| {
-            let value = get(apt).or_else(|| names.iter().find_map(|n| environment(n)));
-            value.filter(|v| !v.is_empty() && v != "DIRECT" && v != "false")
-        };
-        let http = proxy("Acquire::http::Proxy", ["http_proxy", "HTTP_PROXY"]);
-        let https = proxy("Acquire::https::Proxy", ["https_proxy", "HTTPS_PROXY"]).or_else(|| http.clone());
-        let check = get("Acquire::Check-Valid-Until");
-        let check_valid_until = !check.is_some_and(|v| matches!(v.as_str(), "false" | "no" | "0" | "off"));
-        Self { proxies: Proxies { http, https }, check_valid_until }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::host::host_repos;
     use super::*;
 
     fn words(s: &str) -> Vec<String> {
@@ -205,7 +316,7 @@ mod tests {
             uri: uri.to_string(),
             suites: words(&suites),
             components: words("main"),
-            signed_by: vec![],
+            ..Repo::default()
         };
         Archive {
             suite: suite.to_string(),
@@ -216,6 +327,7 @@ mod tests {
             distribution: words("bookworm trixie sid"),
             extra_base: vec![],
             never: vec![],
+            snapshot: None,
         }
     }
 
@@ -251,22 +363,81 @@ mod tests {
             "deb http://canonical/debian trixie main\ndeb http://canonical/debian trixie-updates main\n\
              deb http://canonical/security trixie-security main\n"
         );
-        a.use_mirror("http://m/");
+        a.use_mirrors(&["http://m/".to_string()]).unwrap();
         a.main_only();
         assert_eq!(a.sources_list(), "deb http://m trixie main\n");
     }
 
     #[test]
-    fn settings() {
-        let none = |_: &str| None;
-        let dump = "Acquire::http::Proxy \"http://p:1\";\nAcquire::http::Proxy::x \"DIRECT\";\nAcquire::Check-Valid-Until \"false\";\n";
-        let s = Settings::new(dump, &none);
-        assert_eq!((s.proxies.http.as_deref(), s.check_valid_until), (Some("http://p:1"), false));
-        let s = Settings::new("Acquire::http::Proxy \"DIRECT\";\n", &|n| {
-            (n == "http_proxy").then(|| "http://e".to_string())
-        });
-        assert_eq!((s.proxies.http, s.check_valid_until), (None, true));
-        let s = Settings::new("", &|n| (n == "http_proxy").then(|| "http://e".to_string()));
-        assert_eq!(s.proxies.https.as_deref(), Some("http://e"));
+    fn entries() {
+        let repo =
+            Repo::parse("deb [ arch=amd64,i386 signed-by=/a.gpg,/b.asc lang=en ] http://x/y/ s main", "i386");
+        let repo = repo.unwrap();
+        assert_eq!(
+            (repo.uri.as_str(), repo.suites, repo.components),
+            ("http://x/y", words("s"), words("main"))
+        );
+        assert_eq!(repo.signed_by, [Path::new("/a.gpg"), Path::new("/b.asc")]);
+        assert!(repo.carries_keyring && !repo.trusted);
+        assert!(Repo::parse("deb [trusted=yes] http://x ./", "amd64").unwrap().trusted);
+        for (line, reason) in [
+            ("http://x s main", "not of the form"),
+            ("deb-src http://x s main", "not of the form"),
+            ("deb http://x s", "no component"),
+            ("deb http://x ./ main", "a flat archive has no components"),
+            ("deb [arch=amd64] http://x s main", "it is for amd64, the system for arm64"),
+            ("deb [signed-by=0123ABCD] http://x s main", "no path of a keyring"),
+            ("deb [allow-weak=yes] http://x s main", "option allow-weak=yes is not known"),
+        ] {
+            let e = Repo::parse(line, "arm64").unwrap_err().to_string();
+            assert!(e.contains(reason), "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn keyrings_of_the_image() {
+        let mut a = archive("trixie");
+        a.use_keyring(Path::new("/usr/share/keyrings/debian-archive-keyring.gpg"));
+        assert!(a.root_keyrings().is_empty() && !a.sources_list().contains("signed-by"));
+        a.use_keyring(Path::new("/x/k.pgp"));
+        a.main_only();
+        for file in ["/y/k.gpg", "/y/k.asc"] {
+            a.repos.push(Repo::parse(&format!("deb [signed-by={file}] http://x s main"), "amd64").unwrap());
+        }
+        a.repos.push(Repo::parse("deb [trusted=yes] http://z ./", "amd64").unwrap());
+        let names: Vec<_> = a.root_keyrings().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["k.gpg", "k-1.asc", "k-2.gpg"]);
+        assert_eq!(
+            a.sources_list(),
+            "deb [signed-by=/etc/apt/keyrings/k.gpg] http://canonical/debian trixie main\n\
+             deb [signed-by=/etc/apt/keyrings/k-2.gpg] http://x s main\n\
+             deb [signed-by=/etc/apt/keyrings/k-1.asc] http://x s main\n\
+             deb [trusted=yes] http://z ./\n"
+        );
+    }
+
+    #[test]
+    fn snapshots() {
+        let id = "20260901T000000Z";
+        let mut a = archive("trixie");
+        let mirror = ["http://m/@SNAPSHOTID@/".to_string(), "http://n".to_string()];
+        assert!(a.use_mirrors(&mirror).is_err(), "no snapshot");
+        a.use_snapshot(id.parse().unwrap());
+        assert_eq!(a.repos[0].uri, format!("https://snapshot.debian.org/archive/debian/{id}"));
+        assert_eq!(a.repos[1].uri, format!("https://snapshot.debian.org/archive/debian-security/{id}"));
+        assert!(a.sources_list().starts_with("deb [check-valid-until=no] https://snapshot.debian.org/"));
+        a.use_mirrors(&mirror).unwrap();
+        let first = format!("http://m/{id}");
+        assert_eq!(
+            a.everywhere("http://n/pool/x"),
+            ["http://n/pool/x".to_string(), format!("{first}/pool/x")]
+        );
+        assert_eq!(a.everywhere("http://new/x"), ["http://new/x"]);
+        let mut ubuntu = Archive { distribution: words("noble"), ..archive("noble") };
+        ubuntu.use_snapshot(id.parse().unwrap());
+        assert!(ubuntu.repos.iter().all(|r| r.uri == format!("https://snapshot.ubuntu.com/ubuntu/{id}")));
+        for bad in ["", "2026", "20260901T000000", "20261301T000000Z", "2026-09-01T00:00:00Z"] {
+            assert!(bad.parse::<Snapshot>().is_err(), "{bad}");
+        }
     }
 }

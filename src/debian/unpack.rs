@@ -11,6 +11,7 @@
 //!   it over.
 
 use super::deb::{Control, Deb, inside};
+use super::filter::Filters;
 use super::place::{Meta, Place, Replaces, Shared, lock, set_meta};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
@@ -67,6 +68,7 @@ pub(super) fn unpack(
     root: &Path,
     jobs: Vec<Job>,
     style: Style,
+    filters: &Filters,
     progress: &dyn Progress,
 ) -> Result<Vec<Unpacked>> {
     let replaces = Replaces::of(&jobs);
@@ -80,6 +82,7 @@ pub(super) fn unpack(
             root: Dir::open(root)?,
             parents: HashMap::new(),
             style,
+            filters,
             shared: &shared,
             jobs: &jobs,
             replaces: &replaces,
@@ -143,7 +146,13 @@ impl Place<'_, '_> {
             let mut entry = entry.map_err(|e| bad(e.to_string()))?;
             let path = inside(&entry.path_bytes()).map_err(bad)?;
             let shown = path.to_str().ok_or_else(|| bad(format!("{} is not UTF-8", path.display())))?;
-            list.push(if shown.is_empty() { "/.".to_string() } else { format!("/{shown}") });
+            let shown = format!("/{shown}");
+            let kind = entry.header().entry_type();
+            let skipped = self.filters.skips(&shown, kind.is_dir() || kind.is_symlink());
+            list.push(if shown == "/" { "/.".to_string() } else { shown });
+            if skipped {
+                continue;
+            }
             self.entry(i, &path, &mut entry, conffiles)?;
         }
         Ok(list)
@@ -287,17 +296,17 @@ mod tests {
                 ("./bin/y", T::Link, "./bin/x"),
             ],
         );
-        let done = unpack(&root, vec![a], Style::Dpkg, &Silent).unwrap();
+        let done = unpack(&root, vec![a], Style::Dpkg, &Filters::default(), &Silent).unwrap();
         assert_eq!(done[0].list, ["/.", "/bin", "/bin/x", "/bin/y"]);
         assert_eq!(std::fs::read_link(root.join("bin")).unwrap(), Path::new("usr/bin"));
         assert_eq!(std::fs::read_to_string(root.join("bin/y")).unwrap(), "x");
         let out = tmp.path().join("out");
         std::fs::create_dir(&out).unwrap();
         let hostile = job("h", "Package: h\n", &[("./l", T::Symlink, "../out"), ("./l/f", T::Regular, "x")]);
-        let _ = unpack(&root, vec![hostile], Style::Dpkg, &Silent);
+        let _ = unpack(&root, vec![hostile], Style::Dpkg, &Filters::default(), &Silent);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
         let dots = job("d", "Package: d\n", &[("./../out/f", T::Regular, "x")]);
-        let e = unpack(&root, vec![dots], Style::Dpkg, &Silent).unwrap_err().to_string();
+        let e = unpack(&root, vec![dots], Style::Dpkg, &Filters::default(), &Silent).unwrap_err().to_string();
         assert!(e.contains("leads out of the root"), "{e}");
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
     }
@@ -309,7 +318,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (a, b) =
             (job("a", "Package: a\n", &files("a")), job("b", "Package: b\nReplaces: a\n", &files("b")));
-        let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent).unwrap();
+        let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Filters::default(), &Silent).unwrap();
         assert_eq!(std::fs::read_to_string(tmp.path().join("f")).unwrap(), "b");
         assert!(done[0].list.is_empty() && done[1].list == ["/f"]);
         for (replaces, fits) in [
@@ -321,7 +330,7 @@ mod tests {
             let tmp = tempfile::tempdir().unwrap();
             let control = format!("Package: b\n{replaces}");
             let (a, b) = (job("a", "Package: a\nVersion: 1\n", &files("a")), job("b", &control, &files("b")));
-            let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Silent);
+            let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Filters::default(), &Silent);
             assert_eq!(done.is_ok(), fits, "{replaces}");
             assert!(fits || matches!(done, Err(Error::Overlap { .. })));
         }

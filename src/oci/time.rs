@@ -31,6 +31,20 @@ pub fn rfc5322(text: &str) -> Option<SystemTime> {
     since_epoch([year, month, day], [hours, minutes, seconds]).map(|s| UNIX_EPOCH + Duration::from_secs(s))
 }
 
+/// Reads `20260901T000000Z` (ISO 8601, basic format), which names the state of an archive.
+#[must_use]
+pub fn iso8601(text: &str) -> Option<SystemTime> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let digits = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(date, 8) || !digits(clock, 6) {
+        return None;
+    }
+    let part = |text: &str, from: usize, to: usize| text[from..to].parse().ok();
+    let date = [part(date, 0, 4)?, part(date, 4, 6)?, part(date, 6, 8)?];
+    let clock = [part(clock, 0, 2)?, part(clock, 2, 4)?, part(clock, 4, 6)?];
+    since_epoch(date, clock).map(|s| UNIX_EPOCH + Duration::from_secs(s))
+}
+
 /// Reads `2026-01-31T12:00:00.5+01:00` (RFC 3339, section 5.6); gives the time in UTC, as
 /// [`rfc3339`] writes it.
 #[must_use]

@@ -43,9 +43,10 @@ impl System {
         lease: &Lease,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let key = request.key(lock);
+        let key = request.key(lock)?;
         if !anew
-            && let Some(image) = store.result(&key, lease)?
+            && let Some(key) = &key
+            && let Some(image) = store.result(key, lease)?
             && let Some(files) = Files::of_image(store, &image)?
         {
             return Ok(Self { image, files, _place: None });
@@ -66,7 +67,9 @@ impl System {
         files.add(devices(time).filter(|_| request.variant != debian::Variant::Custom));
         let platform = platform(&request.arch);
         let manifest = output::keep(lease, &files, &platform, time)?;
-        store.keep_result(&key, &manifest.digest)?;
+        if let Some(key) = &key {
+            store.keep_result(key, &manifest.digest)?;
+        }
         let image = store.image(&manifest, &platform)?;
         Ok(Self { image, files, _place: Some(Place { _memory: memory, _scratch: scratch }) })
     }

@@ -70,6 +70,7 @@ impl Recipe {
             suites: r.suites.clone(),
             components: r.components.clone(),
             signed_by: r.signed_by.clone(),
+            ..debian::Repo::default()
         };
         let mut archive = Archive {
             suite: suite.clone(),
@@ -77,9 +78,10 @@ impl Recipe {
             distribution: debian::sources::siblings(suite),
             extra_base: self.base.debian.extra.clone(),
             never: vec!["usrmerge".to_string()],
+            snapshot: None,
         };
         if Self::embedded(suite).is_ok_and(|own| own.repos == self.repos) {
-            archive.use_host(&debian::sources::host_repos(Path::new("/etc/apt")));
+            archive.use_host(&debian::host::host_repos(Path::new("/etc/apt")));
         }
         archive
     }
@@ -138,19 +140,14 @@ impl Recipe {
     }
 
     fn fill(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
-        let variant = match self.base.debian.variant {
-            Variant::Minbase => debian::Variant::Minbase,
-            Variant::Essential => debian::Variant::Essential,
-            Variant::Custom => debian::Variant::Custom,
-        };
         let request = debian::Request {
-            archive: self.archive(),
-            variant,
+            variant: match self.base.debian.variant {
+                Variant::Minbase => debian::Variant::Minbase,
+                Variant::Essential => debian::Variant::Essential,
+                Variant::Custom => debian::Variant::Custom,
+            },
             include: self.packages.include.clone(),
-            arch: debian::host_arch().to_string(),
-            settings: debian::Settings::of_host(),
-            epoch: None,
-            keep_apt: false,
+            ..debian::Request::new(self.archive())
         };
         let lock = debian::resolve(&request, store, progress)?;
         debian::bootstrap(&request, &lock, store, root, progress, &mut |_| Ok(()))?;

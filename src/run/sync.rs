@@ -142,10 +142,11 @@ impl Channel {
     }
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Internal,
     Kind::Input,
     Kind::Checks,
+    Kind::Stale,
     Kind::Network,
     Kind::Unsupported,
     Kind::Privilege,

@@ -3,7 +3,8 @@
 use super::{Call, Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
@@ -117,6 +118,45 @@ pub fn piped<A: AsRef<OsStr>>(
         return Err(failure(program, args, status, &text));
     }
     written.call(|| format!("write(input of {program:?})"))
+}
+
+/// Runs `program` with `args` and `env` on top of this process's environment, without standard
+/// input; gives each line of its standard output and standard error to `line` and, at the end, how
+/// it ended.
+///
+/// # Errors
+/// [`Error::NoProgram`] where it is not installed, [`Error::Syscall`] where it cannot be talked to.
+pub fn told(
+    program: &str,
+    args: &[&str],
+    env: &[(&str, &str)],
+    line: &mut dyn FnMut(&str),
+) -> Result<ExitStatus> {
+    let (read, write) = std::io::pipe().call(|| "pipe2()".to_string())?;
+    let again = write.try_clone().call(|| "dup".to_string())?;
+    let mut command = command(program);
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(write).stderr(again);
+    let mut child = command.spawn().map_err(|e| spawn_error(program, &e))?;
+    drop(command);
+    let mut text = BufReader::new(read);
+    let mut bytes = Vec::new();
+    while matches!(text.read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
+        line(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
+        bytes.clear();
+    }
+    child.wait().call(|| format!("wait({program:?})"))
+}
+
+/// Whether the kernel itself runs this program, and it ends with success. No emulator can open it.
+///
+/// # Errors
+/// The failed call, also where the kernel does not know the format.
+pub fn runs(program: &[u8]) -> Result<bool> {
+    let mut file = in_memory("program")?;
+    file.write_all(program).call(|| "write(program)".to_string())?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let status = Command::new(&path).stdin(Stdio::null()).status();
+    Ok(status.call(|| format!("execve({path})"))?.success())
 }
 
 /// To run `program`, which is also looked for where an ordinary user's `PATH` does not lead.
@@ -247,6 +287,15 @@ mod tests {
         }
         let e = output::<&str>("no-such-program-here", &[]).unwrap_err();
         assert_eq!(e.to_string(), "program no-such-program-here not found");
+    }
+
+    #[test]
+    fn tells_lines() {
+        let mut lines = Vec::new();
+        let mut line = |l: &str| lines.push(l.to_string());
+        let status = told("sh", &["-c", "echo $A; echo b >&2; exit 3"], &[("A", "a")], &mut line).unwrap();
+        assert_eq!((status.code(), lines.join(" ")), (Some(3), "a b".to_string()));
+        assert!(runs(b"no program").is_err());
     }
 
     #[test]

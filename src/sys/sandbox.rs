@@ -1,4 +1,4 @@
-//! Runs a program of a root inside namespaces of its own, its output captured.
+//! Runs a program of a root inside namespaces of its own, its output captured, or on the terminal.
 //!
 //! mount, pid, uts, ipc and network namespaces; the root pivoted to and the host's tree
 //! detached before anything is mounted, so that no link of the root can lead a mount
@@ -65,9 +65,12 @@ struct Prepared {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     filter: Vec<libc::sock_filter>,
-    stdin: OwnedFd,
-    output: OwnedFd,
+    /// Standard input, and what is both standard output and standard error; those of this
+    /// process where there are none.
+    streams: Option<(OwnedFd, OwnedFd)>,
     report: OwnedFd,
+    /// The program's words and variables, to which the above point.
+    _strings: [Vec<CString>; 2],
 }
 
 impl Sandbox {
@@ -77,24 +80,11 @@ impl Sandbox {
     /// # Errors
     /// The failed call on the way to the program; not the program's own failure.
     pub fn run(&self, argv: &[&str], env: &[(&str, &str)], line: &mut dyn FnMut(&str)) -> Result<ExitStatus> {
-        let strings = |list: Vec<String>| list.into_iter().map(c_string).collect::<Result<Vec<_>>>();
-        let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        let words = strings(argv.iter().map(ToString::to_string).collect())?;
-        let vars = strings(env.iter().map(|(k, v)| format!("{k}={v}")).collect())?;
         let (read, output) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
         let (reported, report) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let prepared = Prepared {
-            root: c_string(self.root.to_string_lossy().into_owned())?,
-            hostname: self.hostname.clone().into_bytes(),
-            program: c_string(argv.first().map(ToString::to_string).unwrap_or_default())?,
-            argv: pointers(&words),
-            envp: pointers(&vars),
-            filter: if self.ignore_sync { sync_filter() } else { Vec::new() },
-            stdin: null.call(|| "open(/dev/null)".to_string())?,
-            output,
-            report,
-        };
+        let null = null.call(|| "open(/dev/null)".to_string())?;
+        let prepared = self.prepare(argv, env, Some((null, output)), report)?;
         let pid = clone(&prepared)?;
         drop(prepared);
         let mut text = BufReader::new(std::fs::File::from(read));
@@ -103,12 +93,59 @@ impl Sandbox {
             line(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
             bytes.clear();
         }
-        let status = wait(pid)?;
-        let mut answer = [0; 8];
-        match rustix::io::read(&reported, &mut answer) {
-            Ok(8) => Err(failed_step(answer)),
-            _ => Ok(status),
-        }
+        ended(pid, &reported)
+    }
+
+    /// Runs `argv` on this process's terminal, which is the program's meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Sandbox::run`].
+    pub fn interact(&self, argv: &[&str], env: &[(&str, &str)]) -> Result<ExitStatus> {
+        let (reported, report) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".to_string())?;
+        let prepared = self.prepare(argv, env, None, report)?;
+        // SAFETY: a disposition, put back below. Who takes the terminal back is in its background.
+        let before = unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+        let pid = clone(&prepared);
+        drop(prepared);
+        let status = pid.and_then(|pid| ended(pid, &reported));
+        let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpgrp());
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGTTOU, before) };
+        status
+    }
+
+    fn prepare(
+        &self,
+        argv: &[&str],
+        env: &[(&str, &str)],
+        streams: Option<(OwnedFd, OwnedFd)>,
+        report: OwnedFd,
+    ) -> Result<Prepared> {
+        let strings = |list: Vec<String>| list.into_iter().map(c_string).collect::<Result<Vec<_>>>();
+        let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        let words = strings(argv.iter().map(ToString::to_string).collect())?;
+        let vars = strings(env.iter().map(|(k, v)| format!("{k}={v}")).collect())?;
+        Ok(Prepared {
+            root: c_string(self.root.to_string_lossy().into_owned())?,
+            hostname: self.hostname.clone().into_bytes(),
+            program: c_string(argv.first().map(ToString::to_string).unwrap_or_default())?,
+            argv: pointers(&words),
+            envp: pointers(&vars),
+            filter: if self.ignore_sync { sync_filter() } else { Vec::new() },
+            streams,
+            report,
+            _strings: [words, vars],
+        })
+    }
+}
+
+/// Waits for the child; an error where it did not come to its program.
+fn ended(pid: libc::pid_t, reported: &OwnedFd) -> Result<ExitStatus> {
+    let status = wait(pid)?;
+    let mut answer = [0; 8];
+    match rustix::io::read(reported, &mut answer) {
+        Ok(8) => Err(failed_step(answer)),
+        _ => Ok(status),
     }
 }
 
@@ -221,17 +258,27 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
     mount(c"tmpfs", c"/dev", c"tmpfs", MountFlags::NOSUID, c"mode=755").map_err(at(7))?;
     devices(&host).map_err(at(8))?;
     rustix::system::sethostname(&p.hostname).map_err(at(9))?;
-    let streams: [(RawFd, RawFd); 3] =
-        [(p.stdin.as_raw_fd(), 0), (p.output.as_raw_fd(), 1), (p.output.as_raw_fd(), 2)];
-    for (from, to) in streams {
-        // SAFETY: dup2 of an open descriptor; the copy has no close-on-exec flag.
-        if unsafe { libc::dup2(from, to) } < 0 {
-            return Err((10, Errno::BADF));
+    if let Some((stdin, output)) = &p.streams {
+        let streams: [(RawFd, RawFd); 3] =
+            [(stdin.as_raw_fd(), 0), (output.as_raw_fd(), 1), (output.as_raw_fd(), 2)];
+        for (from, to) in streams {
+            // SAFETY: dup2 of an open descriptor; the copy has no close-on-exec flag.
+            if unsafe { libc::dup2(from, to) } < 0 {
+                return Err((10, Errno::BADF));
+            }
         }
     }
     // SAFETY: marks every other descriptor close-on-exec; none is closed here.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    let _ = rustix::process::setsid();
+    if p.streams.is_some() {
+        let _ = rustix::process::setsid();
+    } else {
+        // The foreground of the terminal, so that the shell's keys and jobs are its own.
+        let _ = rustix::process::setpgid(None, None);
+        let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpgrp());
+        // SAFETY: plain signal call.
+        unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
+    }
     apply(&p.filter).map_err(at(11))
 }
 

@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
 /// Serves the files below `root`, ranges too, until the process ends; gives the port.
-fn serve(root: PathBuf) -> u16 {
+pub fn serve(root: PathBuf) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -24,8 +24,10 @@ fn answer(mut stream: TcpStream, root: &Path) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let (mut path, mut from) = (String::new(), 0);
     while let Some(line) = lines.next().transpose()?.filter(|l| !l.is_empty()) {
-        if let Some(rest) = line.strip_prefix("GET /") {
-            path = rest.split(' ').next().unwrap_or_default().to_string();
+        if let Some(rest) = line.strip_prefix("GET ") {
+            // A proxy is told the whole address.
+            let target = rest.split(' ').next().unwrap_or_default();
+            path = target.trim_start_matches("http://mirror.test").trim_start_matches('/').to_string();
         }
         if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
             from = range.trim_end_matches('-').parse().unwrap();

@@ -32,12 +32,23 @@ fn an_ubuntu_suite_from_a_mirror_and_a_keyring() {
 }
 
 #[test]
+fn the_base_is_configured_before_the_others() {
+    let mut archive = noble();
+    archive.add_script_with("zbase", "Essential: yes\n", "busybox ln -s busybox /usr/bin/awk");
+    archive.add_script("a", "awk 'BEGIN { print 1 }' >/configured");
+    archive.publish("", Some("good"));
+    archive.store.ok(&archive.args("a"));
+    let image = archive.store.path().join("x.img");
+    assert_eq!(ok("debugfs", &["-R", "cat /configured", image.to_str().unwrap()]), "1\n");
+}
+
+#[test]
 fn a_failing_script_is_shown() {
     let mut archive = noble();
     archive.add_script("hurt", "echo it hurts; exit 3");
     archive.publish("", Some("good"));
     let stderr = archive.fails(1, "hurt");
-    assert!(stderr.contains("configuring package hurt failed"), "{stderr}");
+    assert!(stderr.contains("configuring package hurt failed in postinst"), "{stderr}");
     assert!(stderr.contains("it hurts") && stderr.contains("exit status 3"), "{stderr}");
 }
 

@@ -25,6 +25,8 @@ fn release_files() {
     fs::write(archive.dist("InRelease"), format!("Origin: Evil\n{text}")).unwrap();
     assert!(archive.fails(9, "a").contains("is not signed"));
     fs::remove_file(archive.dist("InRelease")).unwrap();
+    assert!(archive.fails(9, "a").contains("Release is not signed"));
+    fs::remove_file(archive.dist("Release")).unwrap();
     assert!(archive.fails(10, "a").contains("no suite bookworm"));
 }
 
@@ -99,7 +101,7 @@ impl shipimg::debian::Progress for Silent {
 
 #[test]
 fn extraction_takes_files_only() {
-    use shipimg::debian::{self, Repo, Request, Settings, Variant};
+    use shipimg::debian::{self, Repo, Request, Variant};
     let mut archive = bookworm();
     archive.add("a", "Depends: nothing-there\n");
     archive.publish("", Some("good"));
@@ -108,21 +110,20 @@ fn extraction_takes_files_only() {
         suites: vec!["bookworm".to_string()],
         components: vec!["main".to_string()],
         signed_by: vec![archive.at("good.gpg")],
+        ..Repo::default()
     };
     let request = Request {
-        archive: debian::Archive {
+        variant: Variant::Custom,
+        include: vec!["a".to_string()],
+        arch: "amd64".to_string(),
+        ..Request::new(debian::Archive {
             suite: "bookworm".to_string(),
             repos: vec![repo],
             distribution: vec![],
             extra_base: vec![],
             never: vec![],
-        },
-        variant: Variant::Custom,
-        include: vec!["a".to_string()],
-        arch: "amd64".to_string(),
-        settings: Settings::of_host(),
-        epoch: None,
-        keep_apt: false,
+            snapshot: None,
+        })
     };
     let store = shipimg::store::Store::open(archive.store.path()).unwrap();
     let root = archive.at("root");

@@ -46,6 +46,7 @@ mod hostile_transfer;
 mod killed;
 mod limits;
 mod mkimg;
+mod mkimg_packages;
 mod network;
 mod network_pasta;
 mod output;

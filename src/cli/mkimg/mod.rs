@@ -1,6 +1,7 @@
 //! `shipimg mkimg`: a Debian or Ubuntu system from signed packages, as a filesystem image, an archive,
 //! a folder or an image; or an image of the store as one of those.
 
+mod steps;
 mod wanted;
 
 pub use wanted::Wanted;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 /// Arguments of `mkimg`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Args {
     /// What to make: bookworm.img (ext4), .ext2, .btrfs, .squashfs, .erofs, .tar[.gz|.zst], a folder,
     /// KIND:PATH, subvolume:PATH, store:IMAGE, oci:DIR[:NAME], oci-archive:FILE, docker-archive:FILE
@@ -52,11 +54,16 @@ pub struct Args {
     /// Let the kernel write ext4 on a loop device, as root: another image each time
     #[arg(long = "loop", conflicts_with = "disk")]
     mounted: bool,
+    /// Leave apt's lists and package files in the system
+    #[arg(long)]
+    keep_apt: bool,
     /// The name of the filesystem [default: the suite]
     #[arg(long)]
     label: Option<String>,
     #[command(flatten)]
     wanted: Wanted,
+    #[command(flatten)]
+    steps: steps::Steps,
 }
 
 /// What is wrong with the arguments, or with a lock.
@@ -75,6 +82,9 @@ pub enum Error {
         /// What is asked for.
         asked: String,
     },
+    /// A shell was asked for, but nobody can type.
+    #[error("--shell-on-error needs a terminal as standard input")]
+    NoTerminal,
 }
 
 impl Error {
@@ -82,8 +92,8 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::NoLock(_) => Kind::Missing,
-            Self::Stale { .. } => Kind::Input,
+            Self::NoLock(_) | Self::Stale { .. } => Kind::Stale,
+            Self::NoTerminal => Kind::Input,
         }
     }
 }
@@ -154,7 +164,10 @@ impl Args {
     /// A system of packages.
     fn system(&self, store: &Store, lease: &Lease, phases: &Phases) -> Result<Made> {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
-        let request = self.wanted.request(&suite)?;
+        let mut request = self.wanted.request(&suite)?;
+        self.steps.apply(&mut request)?;
+        request.epoch = source_date();
+        request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
         let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));

@@ -3,8 +3,7 @@
 //! `mkimg` has them all; another command that asks for packages flattens them too.
 
 use super::super::Result;
-use super::super::import::source_date;
-use crate::debian::{self, Archive, Settings, Variant};
+use crate::debian::{self, Archive, Repo, Settings, Snapshot, Variant};
 use crate::recipe::Recipe;
 use std::path::PathBuf;
 
@@ -15,27 +14,55 @@ pub struct Wanted {
     /// The suite [default: the file's name]
     #[arg(long)]
     pub(super) suite: Option<String>,
-    /// Packages on top of the variant, with what they depend on
-    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
-    include: Vec<String>,
-    /// The archive of the main suite [default: the host's apt source for the distribution, or the distribution's own]
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
     /// What the system holds before anything is included
     #[arg(long, value_enum, default_value = "minbase")]
     variant: VariantName,
+    /// Packages on top of the variant, with what they depend on: NAME, NAME=VERSION or NAME/SUITE
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
+    include: Vec<String>,
+    /// Packages that are never taken, whoever depends on them
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
+    exclude: Vec<String>,
     /// The architecture, in dpkg's words [default: this machine's]
     #[arg(long)]
     arch: Option<String>,
-    /// The keyring that the archives must be signed with [default: the distribution's]
-    #[arg(long, value_name = "FILE")]
-    keyring: Option<PathBuf>,
     /// Take the main suite only, without updates and security
     #[arg(long)]
     no_updates: bool,
-    /// Leave apt's lists and package files in the system
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// Where packages come from.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sources of packages")]
+struct Sources {
+    /// The archive of the main suite, given again the next one where that fails [default: the host's apt
+    /// source for the distribution, or the distribution's own]
+    #[arg(long, value_name = "URL")]
+    mirror: Vec<String>,
+    /// The components of all of the suite's archives [default: main; of Ubuntu main,universe]
+    #[arg(long, value_delimiter = ',')]
+    components: Vec<String>,
+    /// One more archive: 'deb [signed-by=/KEYRING] URL SUITE COMPONENT…'
+    #[arg(long, value_name = "LINE")]
+    repo: Vec<String>,
+    /// The archives as they were at this time, as 20260901T000000Z: from the distribution's server of
+    /// snapshots, or a mirror with @SNAPSHOTID@ in its address
+    #[arg(long, value_name = "TIME")]
+    snapshot: Option<Snapshot>,
+    /// The keyring that the archives must be signed with [default: the distribution's]
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// Take archives past their date
     #[arg(long)]
-    keep_apt: bool,
+    ignore_valid_until: bool,
+    /// Take archives whoever signed them, or nobody: anyone on the way chooses what is installed
+    #[arg(long)]
+    insecure_no_signature: bool,
+    /// The proxy of all downloads [default: apt's, or that of the environment]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -44,6 +71,12 @@ enum VariantName {
     Minbase,
     /// Essential packages and what they need
     Essential,
+    /// Minbase and build-essential
+    Buildd,
+    /// Minbase and all packages of priorities important and standard
+    Standard,
+    /// The included packages alone, files only: no dependencies, no package database, no scripts
+    Custom,
 }
 
 impl From<VariantName> for Variant {
@@ -51,6 +84,9 @@ impl From<VariantName> for Variant {
         match name {
             VariantName::Minbase => Self::Minbase,
             VariantName::Essential => Self::Essential,
+            VariantName::Buildd => Self::Buildd,
+            VariantName::Standard => Self::Standard,
+            VariantName::Custom => Self::Custom,
         }
     }
 }
@@ -58,28 +94,70 @@ impl From<VariantName> for Variant {
 impl Wanted {
     /// What is asked of the archives of `suite`.
     pub(in crate::cli) fn request(&self, suite: &str) -> Result<debian::Request> {
+        let arch = self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string());
+        let archive = self.archive(suite, &arch)?;
         Ok(debian::Request {
-            archive: self.archive(suite)?,
             variant: self.variant.into(),
             include: self.include.clone(),
-            arch: self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string()),
-            settings: Settings::of_host(),
-            epoch: source_date(),
-            keep_apt: self.keep_apt,
+            exclude: self.exclude.clone(),
+            arch,
+            settings: self.sources.settings(),
+            ..debian::Request::new(archive)
         })
     }
 
-    fn archive(&self, suite: &str) -> Result<Archive> {
+    fn archive(&self, suite: &str, arch: &str) -> Result<Archive> {
         let mut archive = Recipe::embedded(suite)?.archive();
-        if let Some(mirror) = &self.mirror {
-            archive.use_mirror(mirror);
-        }
         if self.no_updates {
             archive.main_only();
+        }
+        self.sources.apply(&mut archive, arch)?;
+        Ok(archive)
+    }
+}
+
+impl Sources {
+    fn apply(&self, archive: &mut Archive, arch: &str) -> Result<()> {
+        if let Some(snapshot) = &self.snapshot {
+            archive.use_snapshot(snapshot.clone());
+        }
+        archive.use_mirrors(&self.mirror)?;
+        if !self.components.is_empty() {
+            archive.use_components(&self.components);
         }
         if let Some(keyring) = &self.keyring {
             archive.use_keyring(keyring);
         }
-        Ok(archive)
+        for line in &self.repo {
+            archive.repos.push(self.added(line, arch)?);
+        }
+        if self.insecure_no_signature {
+            tracing::warn!("signatures are not checked: packages may come from anyone");
+            archive.repos.iter_mut().for_each(|r| r.trusted = true);
+        }
+        Ok(())
+    }
+
+    /// An archive that is added to the suite's; it needs a keyring of its own, or `--keyring`.
+    fn added(&self, line: &str, arch: &str) -> Result<Repo> {
+        let mut repo = Repo::parse(line, arch)?;
+        if repo.trusted {
+            tracing::warn!("signatures of {} are not checked", repo.uri);
+        } else if repo.signed_by.is_empty() && !self.insecure_no_signature {
+            let none = || debian::Error::NoSignedBy { line: line.to_string() };
+            repo.signed_by = vec![self.keyring.clone().ok_or_else(none)?];
+            repo.carries_keyring = true;
+        }
+        Ok(repo)
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::of_host();
+        settings.check_valid_until &= !self.ignore_valid_until;
+        if let Some(proxy) = &self.proxy {
+            settings.proxies.http = Some(proxy.clone());
+            settings.proxies.https = Some(proxy.clone());
+        }
+        settings
     }
 }

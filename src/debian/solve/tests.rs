@@ -1,7 +1,7 @@
 //! Small universes: what is chosen, what is said where nothing can be, and random ones
 //! against all of their subsets.
 
-use super::super::control::packages;
+use super::super::control::{Origin, packages};
 use super::super::plan::{Plan, Variant, Wishes, plan};
 use super::*;
 use std::fmt::Write as _;
@@ -157,6 +157,15 @@ fn chooses() {
 }
 
 #[test]
+fn says_a_reason_once() {
+    let lines =
+        ["e 1 E", "x 1|Conflicts: e", "x 2|Conflicts: e", "y 1|Depends: x / no / z", "z 1|Conflicts: e"];
+    assert_eq!(planned(&lines, "x", "").unwrap_err().to_string(), "x conflicts with e: e");
+    let want = "y → x conflicts with e: e; y → z conflicts with e: e";
+    assert_eq!(planned(&lines, "y", "").unwrap_err().to_string(), want);
+}
+
+#[test]
 fn excludes() {
     let lines =
         ["e 1 E|Depends: l", "l 1", "x 1|Depends: a / b", "a 1", "b 1", "y 1|Depends: z", "z 1|Depends: a"];
@@ -210,6 +219,27 @@ fn explains() {
     ];
     for (lines, include, want) in table {
         assert_eq!(planned(lines, include, "").unwrap_err().to_string(), *want);
+    }
+}
+
+#[test]
+fn what_is_not_automatic_is_asked_for() {
+    let sha = "0".repeat(64);
+    let paragraph = |l: &&str| format!("{}\nFilename: f\nSHA256: {sha}\n\n", l.replace(';', "\n"));
+    let text = |lines: &[&str]| lines.iter().map(paragraph).collect::<Vec<_>>().concat();
+    let stable =
+        text(&["Package: x;Version: 1", "Package: y;Version: 1", "Package: z;Version: 1;Depends: y (>= 2)"]);
+    let backports = text(&["Package: x;Version: 2;Depends: y", "Package: y;Version: 2"]);
+    let origin = Origin { suites: vec!["backports".to_string()], automatic: false, ..Origin::default() };
+    let mut all = packages(stable.as_bytes(), &Arc::default()).unwrap();
+    all.extend(packages(backports.as_bytes(), &Arc::new(origin)).unwrap());
+    let universe = Universe::new(all);
+    for (include, want) in [("x", "x=1"), ("x/backports", "x=2 y=1"), ("x=2", "x=2 y=1"), ("z", "y=2 z=1")] {
+        let include = [include.to_string()];
+        let wishes = Wishes { variant: Variant::Essential, include: &include, ..Wishes::default() };
+        let Plan { packages, .. } = plan(&universe, &wishes).unwrap();
+        let shown: Vec<String> = packages.iter().map(|p| format!("{}={}", p.name, p.version)).collect();
+        assert_eq!(shown.join(" "), want);
     }
 }
 

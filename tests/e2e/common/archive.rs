@@ -60,15 +60,28 @@ impl Archive {
 
     /// Adds a package with these control fields; gives its file.
     pub fn add(&mut self, name: &str, fields: &str) -> PathBuf {
-        self.add_tree(name, fields, |tree| {
-            fs::create_dir_all(tree.join("opt")).unwrap();
-            fs::write(tree.join("opt").join(name), name).unwrap();
+        self.add_files(name, "1", fields, &[(&format!("opt/{name}"), name)])
+    }
+
+    /// Adds this version of a package with these control fields and files; gives its file.
+    pub fn add_files(&mut self, name: &str, version: &str, fields: &str, files: &[(&str, &str)]) -> PathBuf {
+        self.add_tree(name, version, fields, |tree| {
+            for (path, text) in files {
+                let path = tree.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
         })
     }
 
     /// Adds a package with this script as its postinst.
     pub fn add_script(&mut self, name: &str, postinst: &str) {
-        self.add_tree(name, "", |tree| {
+        self.add_script_with(name, "", postinst);
+    }
+
+    /// As `add_script`, with these control fields.
+    pub fn add_script_with(&mut self, name: &str, fields: &str, postinst: &str) {
+        self.add_tree(name, "1", fields, |tree| {
             let file = tree.join("DEBIAN/postinst");
             fs::write(&file, format!("#!/bin/sh\n{postinst}\n")).unwrap();
             ok("chmod", &["755".as_ref(), file.as_os_str()]);
@@ -78,7 +91,7 @@ impl Archive {
     /// Adds an essential package that can configure packages: the host's sh and dpkg with their
     /// libraries, and busybox in place of all other programs.
     pub fn add_system(&mut self) {
-        self.add_tree("system", "Essential: yes\n", |tree| {
+        self.add_tree("system", "1", "Essential: yes\n", |tree| {
             let script = "cd \"$0\" && mkdir -p usr/bin usr/sbin usr/lib64 etc && cp \"$(which busybox)\" usr/bin/busybox
                 for p in rm mv tar diff head sed rmdir sleep sync; do ln -s busybox usr/bin/$p; done
                 for p in ldconfig start-stop-daemon; do ln -s /usr/bin/busybox usr/sbin/$p; done
@@ -95,15 +108,16 @@ impl Archive {
         });
     }
 
-    fn add_tree(&mut self, name: &str, fields: &str, fill: impl FnOnce(&Path)) -> PathBuf {
-        let tree = self.at(&format!("tree-{name}"));
+    fn add_tree(&mut self, name: &str, version: &str, fields: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+        let of = if version == "1" { name.to_string() } else { format!("{name}_{version}") };
+        let tree = self.at(&format!("tree-{of}"));
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();
         fill(&tree);
         let control = format!(
-            "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: t <t@example.org>\nDescription: t\n{fields}"
+            "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: t <t@example.org>\nDescription: t\n{fields}"
         );
         fs::write(tree.join("DEBIAN/control"), &control).unwrap();
-        let deb = self.at(&format!("{name}.deb"));
+        let deb = self.at(&format!("{of}.deb"));
         ok(
             "dpkg-deb",
             &["--root-owner-group".as_ref(), "--build".as_ref(), tree.as_os_str(), deb.as_os_str()],
@@ -138,6 +152,17 @@ impl Archive {
                 .gpg(who, &["--output", target.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]),
             None => fs::write(target, text).unwrap(),
         }
+    }
+
+    /// Makes it a flat archive too, without suites and components.
+    pub fn publish_flat(&self, signer: &str) {
+        let index = self.at("Packages");
+        fs::write(&index, &self.packages).unwrap();
+        let text = format!("Origin: Flat\nSHA256:\n {} {} ./Packages\n", sha256(&index), self.packages.len());
+        let release = self.at("Release");
+        fs::write(&release, text).unwrap();
+        let target = self.at("InRelease");
+        self.gpg(signer, &["--output", target.to_str().unwrap(), "--clearsign", release.to_str().unwrap()]);
     }
 
     /// The command that makes `x.img` from it.
