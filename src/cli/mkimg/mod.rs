@@ -1,6 +1,7 @@
 //! `shipimg mkimg`: a Debian or Ubuntu system from signed packages, as a filesystem image, an archive,
 //! a folder or an image; or an image of the store as one of those.
 
+mod report;
 mod steps;
 mod wanted;
 
@@ -8,14 +9,16 @@ pub use wanted::Wanted;
 
 use super::import::source_date;
 use super::phases::Phases;
+use super::table::Format;
 use super::{Context, Result, tidily};
 use crate::debian::{self, Lock, Progress, Request};
 use crate::disk::ext4::Size;
 use crate::error::Kind;
 use crate::oci::{Name, Platform};
-use crate::output::{Kind as OutputKind, Output, Root, Settings, Written};
+use crate::output::{Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
+use report::Report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,6 +63,9 @@ pub struct Args {
     /// The name of the filesystem [default: the suite]
     #[arg(long)]
     label: Option<String>,
+    /// How to tell what was made
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
@@ -118,8 +124,12 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 struct Made {
     system: System,
     settings: Settings,
-    /// How many packages there are.
-    packages: usize,
+    /// How many packages there are; none where that is not known.
+    packages: Option<usize>,
+    /// The digest that tells the files.
+    digest: String,
+    /// Addresses of archives whose signatures were not checked.
+    unsigned: Vec<String>,
 }
 
 /// A size that is asked for; none for a computed one.
@@ -148,8 +158,14 @@ impl Args {
                 phases.detail(&output.to_string());
                 written.push(self.whole(output).write(&root, &made.settings)?);
             }
-            self.summary(&made, &written, &phases);
-            Ok(())
+            let report = Report {
+                written: self.outputs.iter().zip(written).collect(),
+                packages: made.packages,
+                digest: made.digest,
+                unsigned: made.unsigned,
+                phases: phases.finish(),
+            };
+            report.tell(self.format)
         })
     }
 
@@ -171,7 +187,14 @@ impl Args {
         let lock = self.lock(&request, store, phases)?;
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
         let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));
-        Ok(Made { system, settings, packages: lock.packages.len() })
+        let unsigned = lock.releases.iter().filter(|r| r.signer.is_none());
+        Ok(Made {
+            settings,
+            packages: Some(lock.packages.len()),
+            digest: system.image.layers[0].diff_id.to_string(),
+            unsigned: unsigned.map(|r| format!("{} {}", r.uri, r.suite)).collect(),
+            system,
+        })
     }
 
     /// An image that is there.
@@ -181,7 +204,8 @@ impl Args {
         let image = store.image(&descriptor, &Platform::host())?;
         let system = System::image(store, image)?;
         let settings = self.settings(name.as_str(), debian::host_arch(), &system, source_date().unwrap_or(0));
-        Ok(Made { system, settings, packages: 0 })
+        let digest = system.image.descriptor.digest.to_string();
+        Ok(Made { system, settings, packages: None, digest, unsigned: Vec::new() })
     }
 
     fn settings(&self, label: &str, arch: &str, system: &System, time: i64) -> Settings {
@@ -217,15 +241,6 @@ impl Args {
         let lock = debian::resolve(request, store, phases)?;
         lock.write(path)?;
         Ok(lock)
-    }
-
-    fn summary(&self, made: &Made, written: &[Written], phases: &Phases) {
-        let (total, times) = phases.finish();
-        for (output, written) in self.outputs.iter().zip(written) {
-            let digest = written.manifest.as_ref().unwrap_or(&made.system.image.layers[0].diff_id);
-            say!("{output}: {} packages, {} MiB, {digest}", made.packages, written.size >> 20);
-        }
-        say!("{total:.1} s: {times}");
     }
 }
 
