@@ -135,10 +135,8 @@ fn is_debootstraps(suite: &str) {
     let excepted = |p: &str| EXCEPTIONS.iter().any(|e| p == *e || (e.ends_with('/') && p.starts_with(e)));
     let differs = |path: &&String| {
         let (a, b) = (ours.get(*path), theirs.get(*path));
-        match OTHER_CONTENT.contains(&path.as_str()) {
-            true => !path.starts_with("/var/log/boot") && a.map(|a| &a.0) != b.map(|b| &b.0),
-            false => a != b,
-        }
+        let content = !OTHER_CONTENT.contains(&path.as_str());
+        (content && a != b) || (!path.starts_with("/var/log/boot") && a.map(|a| &a.0) != b.map(|b| &b.0))
     };
     let paths = ours.keys().chain(theirs.keys()).filter(|p| !excepted(p));
     let shown = |p: &String| {
