@@ -120,6 +120,9 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
     number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
 }
 
+/// The package of what is started from a disk.
+const BOOT_LOADER: &str = "systemd-boot-efi";
+
 /// What outputs are made of.
 struct Made {
     system: System,
@@ -182,6 +185,11 @@ impl Args {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
         let mut request = self.wanted.request(&suite)?;
         self.steps.apply(&mut request)?;
+        let disk = |o: &Output| matches!(self.whole(o), Output::File(OutputKind::Disk, _));
+        if self.outputs.iter().any(disk) && !request.include.iter().any(|p| p == BOOT_LOADER) {
+            say!("{BOOT_LOADER} is included: firmware starts it from the disk");
+            request.include.push(BOOT_LOADER.to_string());
+        }
         request.epoch = source_date();
         request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
