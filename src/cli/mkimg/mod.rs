@@ -57,7 +57,7 @@ pub struct Args {
     /// Let the kernel write ext4 on a loop device, as root: another image each time
     #[arg(long = "loop", conflicts_with = "disk")]
     mounted: bool,
-    /// Leave apt's lists and package files in the system
+    /// Leave apt's caches in the system, and the packages' files in them
     #[arg(long)]
     keep_apt: bool,
     /// The name of the filesystem [default: the suite]
