@@ -37,6 +37,7 @@ mod solve;
 pub mod sources;
 mod threads;
 mod unpack;
+pub mod update;
 pub mod version;
 
 pub use bootstrap::{Request, bootstrap, host_arch, resolve};
@@ -46,6 +47,7 @@ pub use host::Settings;
 pub use lock::Lock;
 pub use plan::Variant;
 pub use sources::{Archive, Repo, Snapshot};
+pub use update::{Change, changes, update};
 
 use crate::error::Kind;
 use crate::{registry, store, sys};
