@@ -25,7 +25,8 @@ pub struct Change {
     pub old: Option<String>,
     /// Its version now; none where it is gone.
     pub new: Option<String>,
-    /// What led to it, as `tool → lib (>= 2)`; none where all packages were to be looked at.
+    /// What led to it, as `tool → lib (>= 2)`, `lib → not other (<< 3)` where they would conflict; none
+    /// where all packages were looked at.
     pub reason: Option<String>,
 }
 
@@ -220,7 +221,7 @@ impl<'n> Set<'n> {
     /// Who is exchanged where `node` conflicts with `other`.
     fn conflict(&self, node: &'n Node, atom: &Atom, other: &'n Node) -> Option<(&'n str, String)> {
         if !self.is_todays(other) {
-            return Some((&other.pin.name, format!("{} conflicts with {atom}", self.chain(node))));
+            return Some((&other.pin.name, format!("{} → not {atom}", self.chain(node))));
         }
         let (name, version) = (&node.pin.name, &node.pin.version);
         let chain = || format!("{} → {name}, whose {version} conflicts with {atom}", self.chain(other));
@@ -298,7 +299,7 @@ mod tests {
                 &["a 2|Breaks: b (<< 2)", "b 2", "c 2"],
                 "a",
                 "a 2, b 2, c 1",
-                &[("b", "a conflicts with b (<< 2)")],
+                &[("b", "a → not b (<< 2)")],
             ),
             (
                 &["a 1", "b 1|Conflicts: a (>> 1)", "c 1"],
@@ -307,7 +308,7 @@ mod tests {
                 "a 2, b 2, c 1",
                 &[("b", "a → b, whose 1 conflicts with a (>> 1)")],
             ),
-            (&OLD, &["a 2|Conflicts: b", "c 2"], "a", "a 2, c 1", &[("b", "a conflicts with b")]),
+            (&OLD, &["a 2|Conflicts: b", "c 2"], "a", "a 2, c 1", &[("b", "a → not b")]),
             // A pin that needs what went.
             (
                 &["a 1", "b 1|Depends: a (= 1)", "c 1|Depends: b"],
