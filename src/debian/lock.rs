@@ -251,14 +251,17 @@ impl Lock {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = toml::to_string(self).map_err(|e| Error::io("write", path, std::io::Error::other(e)))?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            let file = tempfile::Builder::new().permissions(permissions()).tempfile_in(parent)?;
-            std::fs::write(file.path(), format!("{HEAD}{text}"))?;
-            file.persist(path).map(drop).map_err(|e| e.error)
-        };
-        write().map_err(|e| Error::io("write", path, e))
+        replace(path, &format!("{HEAD}{}", self.text()))
+    }
+
+    /// Its text. Values of its types always have one.
+    fn text(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// Digest of the whole of it.
+    pub(super) fn digest(&self) -> Digest {
+        Digest::of(self.text().as_bytes())
     }
 
     /// The newest of the Release files' dates, in seconds since 1970.
@@ -282,9 +285,17 @@ impl Lock {
     }
 }
 
-fn permissions() -> std::fs::Permissions {
+/// Writes a file in place of what is there.
+pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o644)
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let permissions = std::fs::Permissions::from_mode(0o644);
+        let file = tempfile::Builder::new().permissions(permissions).tempfile_in(parent)?;
+        std::fs::write(file.path(), text)?;
+        file.persist(path).map(drop).map_err(|e| e.error)
+    };
+    write().map_err(|e| Error::io("write", path, e))
 }
 
 impl Pin {
@@ -363,4 +374,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -33,6 +33,7 @@ pub mod lock;
 mod place;
 pub mod plan;
 pub mod release;
+pub mod sbom;
 mod solve;
 pub mod sources;
 mod threads;

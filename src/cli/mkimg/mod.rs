@@ -9,6 +9,7 @@ pub use wanted::Wanted;
 use super::import::source_date;
 use super::phases::Phases;
 use super::{Context, Result, tidily};
+use crate::debian::sbom::Form;
 use crate::debian::{self, Lock, Progress, Request};
 use crate::disk::ext4::Size;
 use crate::error::Kind;
@@ -16,7 +17,7 @@ use crate::oci::{Name, Platform};
 use crate::output::{Kind as OutputKind, Output, Root, Settings, Written};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `mkimg`.
@@ -36,6 +37,9 @@ pub struct Args {
     /// Fail where the lock is not there or does not fit
     #[arg(long, requires = "lock")]
     frozen: bool,
+    /// Write the list of packages too: NAME.spdx.json (SPDX 2.3) or NAME.cdx.json (`CycloneDX` 1.6)
+    #[arg(long, value_name = "FILE", value_parser = sbom, conflicts_with = "from")]
+    sbom: Vec<(Form, PathBuf)>,
     /// Make the system from its packages, though one of the same packages is kept in the store
     #[arg(long)]
     no_base_cache: bool,
@@ -114,12 +118,18 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
     number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
 }
 
+/// A file for the list of packages, in the form that its name tells.
+fn sbom(text: &str) -> std::result::Result<(Form, PathBuf), String> {
+    let form = Form::of(Path::new(text)).ok_or("its name ends neither with .spdx.json nor with .cdx.json")?;
+    Ok((form, text.into()))
+}
+
 /// What outputs are made of.
 struct Made {
     system: System,
     settings: Settings,
-    /// How many packages there are.
-    packages: usize,
+    /// The packages, where it is made of some.
+    lock: Option<Lock>,
 }
 
 /// A size that is asked for; none for a computed one.
@@ -148,6 +158,9 @@ impl Args {
                 phases.detail(&output.to_string());
                 written.push(self.whole(output).write(&root, &made.settings)?);
             }
+            for ((form, path), lock) in self.sbom.iter().zip(made.lock.iter().cycle()) {
+                debian::sbom::write(lock, *form, made.settings.time, path)?;
+            }
             self.summary(&made, &written, &phases);
             Ok(())
         })
@@ -171,7 +184,7 @@ impl Args {
         let lock = self.lock(&request, store, phases)?;
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
         let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));
-        Ok(Made { system, settings, packages: lock.packages.len() })
+        Ok(Made { system, settings, lock: Some(lock) })
     }
 
     /// An image that is there.
@@ -181,7 +194,7 @@ impl Args {
         let image = store.image(&descriptor, &Platform::host())?;
         let system = System::image(store, image)?;
         let settings = self.settings(name.as_str(), debian::host_arch(), &system, source_date().unwrap_or(0));
-        Ok(Made { system, settings, packages: 0 })
+        Ok(Made { system, settings, lock: None })
     }
 
     fn settings(&self, label: &str, arch: &str, system: &System, time: i64) -> Settings {
@@ -221,9 +234,10 @@ impl Args {
 
     fn summary(&self, made: &Made, written: &[Written], phases: &Phases) {
         let (total, times) = phases.finish();
+        let packages = made.lock.as_ref().map_or(0, |lock| lock.packages.len());
         for (output, written) in self.outputs.iter().zip(written) {
             let digest = written.manifest.as_ref().unwrap_or(&made.system.image.layers[0].diff_id);
-            say!("{output}: {} packages, {} MiB, {digest}", made.packages, written.size >> 20);
+            say!("{output}: {packages} packages, {} MiB, {digest}", written.size >> 20);
         }
         say!("{total:.1} s: {times}");
     }
@@ -232,6 +246,12 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_by_name() {
+        assert_eq!(sbom("a/x.cdx.json"), Ok((Form::CycloneDx, "a/x.cdx.json".into())));
+        assert!(sbom("x.json").unwrap_err().contains(".spdx.json"));
+    }
 
     #[test]
     fn sizes() {

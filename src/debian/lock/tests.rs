@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn lock() -> Lock {
+pub(in super::super) fn lock() -> Lock {
     let hash = "0123456789abcdef".repeat(4);
     let asked = Asked {
         suite: "bookworm".into(),
