@@ -64,6 +64,8 @@ pub enum Error {
     Recipe(#[from] recipe::Error),
     /// The arguments of `mkimg`.
     Mkimg(#[from] super::mkimg::Error),
+    /// The arguments of `lock`.
+    Lock(#[from] super::lock::Error),
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -102,6 +104,7 @@ impl Error {
             Self::Serve(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
+            Self::Lock(e) => e.kind(),
             Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }
@@ -166,6 +169,7 @@ impl Error {
                 Some(format!("shipimg pull --allow-foreign-layers {name}"))
             }
             Self::Launch(e) => e.hint(),
+            Self::Lock(e) => e.hint(),
             Self::Layer(layer::Error::Make { source, .. })
             | Self::Rootfs(rootfs::Error::Layer(layer::Error::Make { source, .. }))
             | Self::Bundle(bundle::Error::Rootfs(rootfs::Error::Layer(layer::Error::Make {

@@ -43,6 +43,7 @@ mod kill;
 mod layer;
 mod limits;
 mod list;
+mod lock;
 mod log;
 mod login;
 mod logout;
@@ -179,6 +180,8 @@ enum Command {
     Build(build::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
+    /// Make the list of exact packages of a system, compare it with the archives, bring it up to date
+    Lock(lock::Args),
     /// Make, list and remove named bundles
     Bundle(bundle::Args),
     /// Write a default config.json
@@ -314,6 +317,7 @@ impl Command {
             Self::Squash(args) => args.run(context),
             Self::Build(args) => args.run(context),
             Self::Mkimg(args) => args.run(context),
+            Self::Lock(args) => args.run(context),
             Self::Bundle(args) => args.run(context),
             Self::Spec(args) => args.run(context),
             Self::Run(args) => args.run(context),

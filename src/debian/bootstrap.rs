@@ -1,7 +1,7 @@
 //! The whole way, from a request to a configured root.
 
 use super::configure::{self, CONTROL, DEBS, Scripts, configure};
-use super::control::{Package, described, field};
+use super::control::{Package, Universe, described, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
 use super::fetch::{Fetcher, check};
@@ -124,6 +124,18 @@ impl Request {
 /// # Errors
 /// [`Error::Foreign`], those of reading Release files and indexes, and of [`plan`].
 pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Result<Lock> {
+    let (lock, _, universe) = resolved(request, store, progress)?;
+    drop(universe);
+    memory::trim();
+    Ok(lock)
+}
+
+/// As [`resolve`]; also the packages in the order of the lock, and all others.
+pub(super) fn resolved(
+    request: &Request,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<(Lock, Vec<Package>, Universe)> {
     request.check_arch()?;
     progress.phase("indexes", None);
     let fetcher = Fetcher::new(request.settings.proxies.clone());
@@ -139,9 +151,8 @@ pub fn resolve(request: &Request, store: &Store, progress: &dyn Progress) -> Res
     };
     let planned = plan(&universe, &wishes)?;
     let pins = planned.packages.iter().map(|p| Pin::new(p, planned.base.contains(&p.name))).collect();
-    drop(universe);
-    memory::trim();
-    Ok(Lock::new(request.asked(), &request.archive.sources_list(), releases, pins))
+    let lock = Lock::new(request.asked(), &request.archive.sources_list(), releases, pins);
+    Ok((lock, planned.packages, universe))
 }
 
 /// Makes a root of the packages of `lock` in `root`, an empty directory; of the variant `custom`
@@ -160,7 +171,7 @@ pub fn bootstrap(
 ) -> Result<()> {
     request.check_arch()?;
     let fetcher = Fetcher::new(request.settings.proxies.clone());
-    let files = download(&lock.packages, &request.archive, store, &fetcher, progress)?;
+    let files = download(&lock.packages, lock, &request.archive, store, &fetcher, progress)?;
     let jobs = verified(&lock.packages, &files, request.foreign)?;
     let packages: Vec<Package> = jobs.iter().map(|job| described(&job.control.paragraph)).collect();
     prepare(packages.iter().map(|p| p.installed_size << 10).sum())?;
@@ -243,9 +254,10 @@ fn promise(package: &Pin) -> Promise {
     Promise { sha256: package.sha256.clone(), size: package.size }
 }
 
-/// Brings all packages into the store; gives their paths there.
-fn download(
+/// Brings packages of `lock` into the store; gives their paths there.
+pub(super) fn download(
     packages: &[Pin],
+    lock: &Lock,
     archive: &Archive,
     store: &Store,
     fetcher: &Fetcher,
@@ -262,14 +274,15 @@ fn download(
         let target = path(package);
         // One of another size is no whole file of this hash.
         let _ = std::fs::remove_file(&target);
-        fetcher.any(&archive.everywhere(&package.url), &promise(package), &target, &|n| progress.advance(n))
+        let addresses = lock.everywhere(package, archive);
+        fetcher.any(&addresses, &promise(package), &target, &|n| progress.advance(n))
     })?;
     Ok(packages.iter().map(path).collect())
 }
 
 /// Opens packages of the store after their hashes were compared. `all` of them, or those of the
 /// base, are placed before any script runs.
-fn verified(packages: &[Pin], files: &[PathBuf], all: bool) -> Result<Vec<Job>> {
+pub(super) fn verified(packages: &[Pin], files: &[PathBuf], all: bool) -> Result<Vec<Job>> {
     each(packages.len(), cores(), |i| {
         let (package, path) = (&packages[i], &files[i]);
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;

@@ -33,10 +33,12 @@ pub mod lock;
 mod place;
 pub mod plan;
 pub mod release;
+pub mod sbom;
 mod solve;
 pub mod sources;
 mod threads;
 mod unpack;
+pub mod update;
 pub mod version;
 
 pub use bootstrap::{Request, bootstrap, host_arch, resolve};
@@ -46,6 +48,7 @@ pub use host::Settings;
 pub use lock::Lock;
 pub use plan::Variant;
 pub use sources::{Archive, Repo, Snapshot};
+pub use update::{Change, changes, update};
 
 use crate::error::Kind;
 use crate::{registry, store, sys};

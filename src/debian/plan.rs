@@ -28,6 +28,20 @@ pub enum Variant {
     Custom,
 }
 
+impl Variant {
+    /// Its name, as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minbase => "minbase",
+            Self::Essential => "essential",
+            Self::Buildd => "buildd",
+            Self::Standard => "standard",
+            Self::Custom => "custom",
+        }
+    }
+}
+
 /// Wishes for a root.
 #[derive(Debug, Default)]
 pub struct Wishes<'a> {

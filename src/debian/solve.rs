@@ -334,7 +334,7 @@ fn merged(failures: Vec<Error>) -> Error {
 }
 
 /// The names of a package, its own and those that it provides, each once.
-fn offered(package: &Package) -> Vec<String> {
+pub(super) fn offered(package: &Package) -> Vec<String> {
     let mut names = vec![package.name.clone()];
     for atom in package.provided() {
         if !names.contains(&atom.name) {

@@ -28,6 +28,8 @@ pub struct Repo {
     pub trusted: bool,
     /// Whether the root has no copy of the keyring of its own, and gets one.
     pub carries_keyring: bool,
+    /// Whether it was added to the archives of the suite.
+    pub added: bool,
 }
 
 /// All that is to be known about a suite.
@@ -94,7 +96,8 @@ impl Archive {
         };
         let uris = uris.iter().map(address).collect::<Result<Vec<_>>>()?;
         let Some((first, others)) = uris.split_first() else { return Ok(()) };
-        for repo in self.repos.iter_mut().filter(|r| !r.suites.iter().all(|s| is_security(s))) {
+        let main = |r: &&mut Repo| !r.added && !r.suites.iter().all(|s| is_security(s));
+        for repo in self.repos.iter_mut().filter(main) {
             repo.uri.clone_from(first);
             repo.mirrors = others.to_vec();
         }
@@ -132,21 +135,31 @@ impl Archive {
 
     /// Sets the keyring of all suites. One that is no distribution's own goes into the root too.
     pub fn use_keyring(&mut self, keyring: &Path) {
-        let own = keyring.starts_with(KEYRINGS) && is_distributions(keyring);
         for repo in &mut self.repos {
-            (repo.signed_by, repo.carries_keyring) = (vec![keyring.to_path_buf()], !own);
+            (repo.signed_by, repo.carries_keyring) = (vec![keyring.to_path_buf()], !is_own(keyring));
         }
     }
 
     /// Where a file may be had that lies at `url`: there first, then at other addresses of its archive.
+    /// Where that is none of these archives, `bases` are addresses of the suite's own archives on other
+    /// machines: what lies below one of them has the same path below those here.
     #[must_use]
-    pub fn everywhere(&self, url: &str) -> Vec<String> {
-        let below = |r: &Repo| {
-            let path = r.addresses().find_map(|a| url.strip_prefix(a).filter(|p| p.starts_with('/')))?;
-            Some(r.addresses().map(|a| format!("{a}{path}")).collect::<Vec<_>>())
+    pub fn everywhere<'a>(&self, url: &str, mut bases: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let path = |base: &str| url.strip_prefix(base).filter(|p| p.starts_with('/')).map(str::to_string);
+        let at = |r: &Repo, path: &str| r.addresses().map(|a| format!("{a}{path}")).collect::<Vec<_>>();
+        let below = |r: &Repo| r.addresses().find_map(path).map(|path| at(r, &path));
+        let own = |path: String| {
+            let own = self.repos.iter().filter(|r| !r.added);
+            own.flat_map(|r| at(r, &path)).collect()
         };
-        let others = self.repos.iter().find_map(below).unwrap_or_default();
-        std::iter::once(url.to_string()).chain(others.into_iter().filter(|o| o != url)).collect()
+        let others = self.repos.iter().find_map(below).or_else(|| bases.find_map(path).map(own));
+        let mut all = vec![url.to_string()];
+        for other in others.unwrap_or_default() {
+            if !all.contains(&other) {
+                all.push(other);
+            }
+        }
+        all
     }
 
     /// One-line source entries (sources.list(5)), as debootstrap leaves them.
@@ -218,6 +231,7 @@ impl Repo {
         let Some(Line { options, mut repo }) = Line::read(text) else {
             return Err(bad("not of the form deb [OPTIONS] URI SUITE COMPONENT…".to_string()));
         };
+        repo.added = true;
         let flat = repo.suites.iter().all(|s| s.ends_with('/'));
         if flat != repo.components.is_empty() {
             let reason = if flat { "a flat archive has no components" } else { "no component" };
@@ -280,6 +294,11 @@ const PLACEHOLDER: &str = "@SNAPSHOTID@";
 /// Whether this is a keyring of a distribution, by its name.
 pub(super) fn is_distributions(keyring: &Path) -> bool {
     keyring.file_stem().is_some_and(|s| s.to_string_lossy().ends_with("-archive-keyring"))
+}
+
+/// Whether it is a distribution's, where the distribution has it: every root has that one too.
+pub(super) fn is_own(keyring: &Path) -> bool {
+    keyring.starts_with(KEYRINGS) && is_distributions(keyring)
 }
 
 fn is_security(suite: &str) -> bool {
@@ -417,6 +436,19 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_mirrors() {
+        let mut a = archive("trixie");
+        a.repos.push(Repo::parse("deb [trusted=yes] http://added/x s main", "amd64").unwrap());
+        let all = |url: &str| a.everywhere(url, ["http://m/d", "http://m/debian"].into_iter());
+        let both = ["http://canonical/debian/p/x", "http://canonical/security/p/x"].map(str::to_string);
+        let found = all("http://m/debian/p/x");
+        assert!(found[0] == "http://m/debian/p/x" && found[1..] == both, "{found:?}");
+        for alone in ["http://elsewhere/debian/p/x", "http://m/debian-security/p", "http://added/x/p"] {
+            assert_eq!(all(alone), [alone]);
+        }
+    }
+
+    #[test]
     fn snapshots() {
         let id = "20260901T000000Z";
         let mut a = archive("trixie");
@@ -429,10 +461,9 @@ mod tests {
         a.use_mirrors(&mirror).unwrap();
         let first = format!("http://m/{id}");
         assert_eq!(
-            a.everywhere("http://n/pool/x"),
+            a.everywhere("http://n/pool/x", [].into_iter()),
             ["http://n/pool/x".to_string(), format!("{first}/pool/x")]
         );
-        assert_eq!(a.everywhere("http://new/x"), ["http://new/x"]);
         let mut ubuntu = Archive { distribution: words("noble"), ..archive("noble") };
         ubuntu.use_snapshot(id.parse().unwrap());
         assert!(ubuntu.repos.iter().all(|r| r.uri == format!("https://snapshot.ubuntu.com/ubuntu/{id}")));

@@ -45,6 +45,7 @@ mod hostile_run;
 mod hostile_transfer;
 mod killed;
 mod limits;
+mod locks;
 mod mkimg;
 mod mkimg_packages;
 mod network;

@@ -11,6 +11,7 @@ use super::import::source_date;
 use super::phases::Phases;
 use super::table::Format;
 use super::{Context, Result, tidily};
+use crate::debian::sbom::Form;
 use crate::debian::{self, Lock, Progress, Request};
 use crate::disk::ext4::Size;
 use crate::error::Kind;
@@ -19,7 +20,7 @@ use crate::output::{Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
 use report::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `mkimg`.
@@ -39,6 +40,9 @@ pub struct Args {
     /// Fail where the lock is not there or does not fit
     #[arg(long, requires = "lock")]
     frozen: bool,
+    /// Write the list of packages too: NAME.spdx.json (SPDX 2.3) or NAME.cdx.json (`CycloneDX` 1.6)
+    #[arg(long, value_name = "FILE", value_parser = sbom, conflicts_with = "from")]
+    sbom: Vec<(Form, PathBuf)>,
     /// Make the system from its packages, though one of the same packages is kept in the store
     #[arg(long)]
     no_base_cache: bool,
@@ -123,16 +127,18 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 /// The package of what is started from a disk.
 const BOOT_LOADER: &str = "systemd-boot-efi";
 
+/// A file for the list of packages, in the form that its name tells.
+fn sbom(text: &str) -> std::result::Result<(Form, PathBuf), String> {
+    let form = Form::of(Path::new(text)).ok_or("its name ends neither with .spdx.json nor with .cdx.json")?;
+    Ok((form, text.into()))
+}
+
 /// What outputs are made of.
 struct Made {
     system: System,
     settings: Settings,
-    /// How many packages there are; none where that is not known.
-    packages: Option<usize>,
-    /// The digest that tells the files.
-    digest: String,
-    /// Addresses of archives whose signatures were not checked.
-    unsigned: Vec<String>,
+    /// The packages, where it is made of some.
+    lock: Option<Lock>,
 }
 
 /// A size that is asked for; none for a computed one.
@@ -161,11 +167,16 @@ impl Args {
                 phases.detail(&output.to_string());
                 written.push(self.whole(output).write(&root, &made.settings)?);
             }
+            for ((form, path), lock) in self.sbom.iter().zip(made.lock.iter().cycle()) {
+                debian::sbom::write(lock, *form, made.settings.time, path)?;
+            }
+            let unsigned = made.lock.iter().flat_map(|l| &l.releases).filter(|r| r.signer.is_none());
+            let image = &made.system.image;
             let report = Report {
                 written: self.outputs.iter().zip(written).collect(),
-                packages: made.packages,
-                digest: made.digest,
-                unsigned: made.unsigned,
+                packages: made.lock.as_ref().map(|lock| lock.packages.len()),
+                digest: if made.lock.is_some() { &image.layers[0].diff_id } else { &image.descriptor.digest },
+                unsigned: unsigned.map(|r| format!("{} {}", r.uri, r.suite)).collect(),
                 phases: phases.finish(),
             };
             report.tell(self.format)
@@ -195,14 +206,7 @@ impl Args {
         let lock = self.lock(&request, store, phases)?;
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
         let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));
-        let unsigned = lock.releases.iter().filter(|r| r.signer.is_none());
-        Ok(Made {
-            settings,
-            packages: Some(lock.packages.len()),
-            digest: system.image.layers[0].diff_id.to_string(),
-            unsigned: unsigned.map(|r| format!("{} {}", r.uri, r.suite)).collect(),
-            system,
-        })
+        Ok(Made { system, settings, lock: Some(lock) })
     }
 
     /// An image that is there.
@@ -212,8 +216,7 @@ impl Args {
         let image = store.image(&descriptor, &Platform::host())?;
         let system = System::image(store, image)?;
         let settings = self.settings(name.as_str(), debian::host_arch(), &system, source_date().unwrap_or(0));
-        let digest = system.image.descriptor.digest.to_string();
-        Ok(Made { system, settings, packages: None, digest, unsigned: Vec::new() })
+        Ok(Made { system, settings, lock: None })
     }
 
     fn settings(&self, label: &str, arch: &str, system: &System, time: i64) -> Settings {
@@ -255,6 +258,12 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_by_name() {
+        assert_eq!(sbom("a/x.cdx.json"), Ok((Form::CycloneDx, "a/x.cdx.json".into())));
+        assert!(sbom("x.json").unwrap_err().contains(".spdx.json"));
+    }
 
     #[test]
     fn sizes() {

@@ -3,6 +3,7 @@
 use super::super::Result;
 use super::super::phases::spelled;
 use super::super::table::Format;
+use crate::oci::Digest;
 use crate::output::{Output, Written};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ pub(super) struct Report<'a> {
     /// How many packages there are.
     pub packages: Option<usize>,
     /// The digest that tells the files of all outputs: of their tar, or of the image they are from.
-    pub digest: String,
+    pub digest: &'a Digest,
     /// Addresses of archives of which nobody checked the signature.
     pub unsigned: Vec<String>,
     /// Each phase.

@@ -3,7 +3,7 @@
 //! `mkimg` has them all; another command that asks for packages flattens them too.
 
 use super::super::Result;
-use crate::debian::{self, Archive, Repo, Settings, Snapshot, Variant};
+use crate::debian::{self, Archive, Lock, Repo, Settings, Snapshot, Variant};
 use crate::recipe::Recipe;
 use std::path::PathBuf;
 
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 pub struct Wanted {
     /// The suite [default: the file's name]
     #[arg(long)]
-    pub(super) suite: Option<String>,
-    /// What the system holds before anything is included
-    #[arg(long, value_enum, default_value = "minbase")]
-    variant: VariantName,
+    pub(in crate::cli) suite: Option<String>,
+    /// What the system holds before anything is included [default: minbase]
+    #[arg(long, value_enum)]
+    variant: Option<VariantName>,
     /// Packages on top of the variant, with what they depend on: NAME, NAME=VERSION or NAME/SUITE
     #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
     include: Vec<String>,
@@ -97,13 +97,43 @@ impl Wanted {
         let arch = self.arch.clone().unwrap_or_else(|| debian::host_arch().to_string());
         let archive = self.archive(suite, &arch)?;
         Ok(debian::Request {
-            variant: self.variant.into(),
+            variant: self.variant.map(Into::into).unwrap_or_default(),
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             arch,
             settings: self.sources.settings(),
             ..debian::Request::new(archive)
         })
+    }
+
+    /// What was asked for when `lock` was made; where from and through which proxy may be said anew.
+    pub(in crate::cli) fn again(&self, lock: &Lock) -> Result<debian::Request> {
+        let mut request = lock.again(Recipe::embedded(&lock.request.suite)?.archive());
+        request.archive.use_mirrors(&self.sources.mirror)?;
+        request.settings = self.sources.settings();
+        Ok(request)
+    }
+
+    /// An option that was given, beside the suite, that says which packages there are to be.
+    pub(in crate::cli) fn chooses(&self) -> Option<&'static str> {
+        let sources = &self.sources;
+        let given = [
+            (self.variant.is_some(), "--variant"),
+            (!self.include.is_empty(), "--include"),
+            (!self.exclude.is_empty(), "--exclude"),
+            (self.arch.is_some(), "--arch"),
+            (self.no_updates, "--no-updates"),
+            (!sources.components.is_empty(), "--components"),
+            (!sources.repo.is_empty(), "--repo"),
+            (sources.snapshot.is_some(), "--snapshot"),
+            (sources.keyring.is_some(), "--keyring"),
+        ];
+        given.into_iter().find_map(|(given, option)| given.then_some(option))
+    }
+
+    /// Whether archives are taken whoever signed them.
+    pub(in crate::cli) const fn takes_unsigned(&self) -> bool {
+        self.sources.insecure_no_signature
     }
 
     fn archive(&self, suite: &str, arch: &str) -> Result<Archive> {

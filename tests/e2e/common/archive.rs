@@ -133,6 +133,13 @@ impl Archive {
         write!(self.packages, "{control}Filename: {name}\nSize: {size}\nSHA256: {sum}\n\n").unwrap();
     }
 
+    /// Takes all versions of a package off the index; their files stay.
+    pub fn withdraw(&mut self, name: &str) {
+        let head = format!("Package: {name}\n");
+        let stay = self.packages.split_inclusive("\n\n").filter(|p| !p.starts_with(&head));
+        self.packages = stay.collect();
+    }
+
     /// Writes indexes and Release file, with `extra` fields, signed by `signer`. All packages
     /// are in `main`, `universe` is empty.
     pub fn publish(&self, extra: &str, signer: Option<&str>) {
