@@ -168,8 +168,11 @@ impl Archive {
         let mut text = String::new();
         for repo in &self.repos {
             let mut options = Vec::new();
-            if repo.trusted && repo.signed_by.is_empty() {
-                options.push("trusted=yes".to_string());
+            if repo.trusted {
+                // Of these no keyring goes into the root.
+                if repo.signed_by.is_empty() || repo.carries_keyring {
+                    options.push("trusted=yes".to_string());
+                }
             } else if repo.carries_keyring {
                 let paths = repo.signed_by.iter().map(|k| format!("/{ROOT_KEYRINGS}/{}", self.root_name(k)));
                 options.push(format!("signed-by={}", paths.collect::<Vec<_>>().join(",")));
