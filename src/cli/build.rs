@@ -1,6 +1,6 @@
 //! `shipimg build`: from a recipe to what it says.
 
-use super::phases::Phases;
+use super::phases::{Phases, spelled};
 use super::{Context, Result};
 use crate::recipe::Recipe;
 use crate::sys::sandbox::private_mounts;
@@ -31,8 +31,7 @@ impl Args {
         private_mounts()?;
         let phases = Phases::new();
         recipe.build(&context.store()?, &phases)?;
-        let (_, times) = phases.finish();
-        say!("{}: {times} s", recipe.name);
+        say!("{}: {} s", recipe.name, spelled(&phases.finish()));
         for output in &recipe.outputs {
             writeln!(std::io::stdout(), "{}", output.path.display())?;
         }

@@ -9,7 +9,7 @@ mod rows;
 use super::table::{self, Format};
 use super::{Context, Result};
 use crate::error::Kind;
-use crate::sys::{self, signal};
+use crate::sys::signal;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -56,7 +56,12 @@ struct Row {
 
 impl Row {
     /// A row of a trial: ok, or missing with what failed.
-    fn new(what: &'static str, commands: &'static str, tried: sys::Result<()>, remedy: &str) -> Self {
+    fn new(
+        what: &'static str,
+        commands: &'static str,
+        tried: std::result::Result<(), impl std::fmt::Display>,
+        remedy: &str,
+    ) -> Self {
         let (state, detail) = match tried {
             Ok(()) => (State::Ok, String::new()),
             Err(e) => (State::Missing, e.to_string()),

@@ -212,9 +212,6 @@ impl Error {
                 Some(format!("htpasswd -B {} USER", path.display()))
             }
             Self::Sys(e) => users_hint(e),
-            Self::Disk(disk::Error::Sys(sys::Error::NoProgram { .. })) => {
-                Some("apt-get install e2fsprogs".to_string())
-            }
             Self::Disk(disk::Error::NoBootLoader { .. }) => Some("--include systemd-boot-efi".to_string()),
             _ => None,
         }
@@ -351,7 +348,7 @@ mod tests {
             let launch = Error::Launch(Box::new(error.into()));
             assert!(launch.hint().is_some_and(|h| h.contains(remedy)), "{remedy}");
         }
-        assert_eq!(Error::from(program("mke2fs")).hint(), None);
+        assert_eq!(Error::from(program("mkfs.btrfs")).hint(), None);
         for (name, package) in [("pasta", "passt"), ("nft", "nftables")] {
             let launch = Error::Launch(Box::new(run::Error::from(program(name)).into()));
             assert_eq!(launch.hint(), Some(format!("sudo apt-get install {package}")));

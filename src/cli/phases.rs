@@ -34,13 +34,11 @@ impl Phases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the last phase; gives the seconds of all, and each phase with its own.
-    pub fn finish(&self) -> (f64, String) {
+    /// Ends the last phase; gives each with its time.
+    pub fn finish(&self) -> Vec<(&'static str, Duration)> {
         let mut state = self.state();
         state.end();
-        let seconds = state.done.iter().map(|(name, time)| (name, time.as_secs_f64()));
-        let each: Vec<_> = seconds.clone().map(|(name, time)| format!("{name} {time:.1}")).collect();
-        (seconds.map(|(_, time)| time).sum(), each.join(", "))
+        std::mem::take(&mut state.done)
     }
 
     fn bar(&self, name: &'static str, total: Option<u64>) -> ProgressBar {
@@ -60,6 +58,12 @@ impl Phases {
         bar.tick();
         bar
     }
+}
+
+/// Each phase with its seconds: `download 0.1, unpack 0.5`.
+pub fn spelled(phases: &[(&'static str, Duration)]) -> String {
+    let each = phases.iter().map(|(name, time)| format!("{name} {:.1}", time.as_secs_f64()));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 impl State {

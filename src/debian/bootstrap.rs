@@ -58,7 +58,7 @@ pub struct Request {
     /// When everything is made that the packages do not date, in seconds since 1970; the date of
     /// the newest Release file where there is none.
     pub epoch: Option<i64>,
-    /// Whether apt's lists and package files stay.
+    /// Whether apt's caches stay, and the packages' files are among them.
     pub keep_apt: bool,
 }
 
@@ -228,6 +228,12 @@ fn make_root(
     }
     hooks(Stage::Customize)?;
     finish(&dir, lock, &request.archive, request.keep_apt)?;
+    if request.keep_apt {
+        let archives = make(&dir, "var/cache/apt/archives")?;
+        for (pin, path) in lock.packages.iter().zip(files) {
+            copy(path, &archives, &pin.file_name())?;
+        }
+    }
     settle(&dir, time)
 }
 
@@ -345,14 +351,19 @@ fn scripts(
     if !left.is_empty() {
         let debs = make(root, DEBS)?;
         for (package, path) in left {
-            let name = format!("{}.deb", package.name);
-            let file = debs.create(OsStr::new(&name))?;
-            let source = File::open(path).map_err(|e| Error::io("open", path, e))?;
-            let size = source.metadata().map_err(|e| Error::io("stat", path, e))?.len();
-            crate::sys::copy::file(&source, &file, size)?;
+            copy(path, &debs, &format!("{}.deb", package.name))?;
         }
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
     let base = configure::base_first(base, &left, all);
     Ok(Scripts { preinst, base, leftover: configure::order(&left, all) })
+}
+
+/// Copies a package's file to `name` in the folder `to`.
+fn copy(path: &Path, to: &Dir, name: &str) -> Result<()> {
+    let file = to.create(OsStr::new(name))?;
+    let source = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let meta = source.metadata().map_err(|e| Error::io("stat", path, e))?;
+    crate::sys::copy::file(&source, &file, meta.len())?;
+    Ok(to.chmod(OsStr::new(name), 0o644)?)
 }

@@ -10,7 +10,9 @@
 //!
 //! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
 //! to undo what an older version of their package left. There is no older version here:
-//! [`HELPER`] stands before it in PATH and answers those calls itself.
+//! [`HELPER`] stands before it in PATH and answers those calls itself. So does [`COMPILE`] before
+//! py3compile, which works on the second processor while dpkg goes on, and [`IS_CHROOT`] before
+//! ischroot.
 //!
 //! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
 //! and wait for no disk.
@@ -41,8 +43,39 @@ const BIN: &str = "var/lib/dpkg/shipimg.bin";
 /// The script that a root has whose packages are to be configured on another machine.
 const LATER: &str = "var/lib/dpkg/shipimg-configure";
 
-/// The last of the script's steps.
-const CONFIGURE: &str = "exec dpkg --configure -a\n";
+/// The last of the script's steps: dpkg, and what [`COMPILE`] has begun.
+const CONFIGURE: &str = r#"status=0
+dpkg --configure -a || status=$?
+cd '/{BIN}'
+[ ! -e busy ] || { exec 9>>busy; flock -x 9; }
+if [ -s failed ]; then
+    cat log
+    read -r package <failed
+    echo "dpkg: error processing package $package (--configure):"
+    echo " byte-compilation failed"
+    status=1
+fi
+exit $status
+"#;
+
+/// Byte-compiles Python modules while other packages are configured: nothing needs the result, and
+/// dpkg uses one processor only. One at a time; all hold `busy` until they are through.
+const COMPILE: &str = r#"#!/bin/sh
+command -v flock >/dev/null || exec /usr/bin/py3compile "$@"
+cd '/{BIN}'
+exec 9>>busy
+flock -s 9
+(
+    exec 8>>turn
+    flock -x 8
+    cd /
+    /usr/bin/py3compile "$@" 8>&- 9>&- || echo "$DPKG_MAINTSCRIPT_PACKAGE" >>'/{BIN}/failed'
+) </dev/null >>log 2>&1 3>&- &
+"#;
+
+/// Answers as in a chroot, which ischroot(1) cannot know here: the scripts are not to talk to an init,
+/// nor to wait for it (libc6's does so for a second).
+const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
 
 /// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
 /// arguments of an install for the first time, look for what an older version left.
@@ -97,14 +130,18 @@ pub(super) fn configure(
     if own_policy {
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
-    put(&make(&root, BIN)?, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
+    let bin = make(&root, BIN)?;
+    put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
+    put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
+    put(&bin, "py3compile", 0o755, COMPILE.replace("{BIN}", BIN).as_bytes())?;
     let sandbox = sandbox(root_path, hostname);
     let path = format!("/{BIN}:{PATH}");
     let time = time.to_string();
     let environment: Vec<_> =
         environment(&path).into_iter().chain([("SOURCE_DATE_EPOCH", time.as_str())]).collect();
+    let script = script(scripts, &CONFIGURE.replace("{BIN}", BIN));
     let mut tail = Tail::default();
-    let status = sandbox.run(&["/bin/sh", "-c", &script(scripts)], &environment, &mut |line| {
+    let status = sandbox.run(&["/bin/sh", "-c", &script], &environment, &mut |line| {
         if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
             progress.detail(package);
             progress.advance(1);
@@ -191,7 +228,7 @@ pub(super) fn shell(root: &Path, hostname: &str) -> Result<()> {
 /// [`Error::Sys`], [`Error::Io`].
 pub(super) fn leave(root: &Dir, scripts: &Scripts) -> Result<()> {
     let (folder, name) = LATER.rsplit_once('/').unwrap_or(("", LATER));
-    let text = script(scripts).replace(CONFIGURE, &format!("dpkg --configure -a\nrm -f /{LATER}\n"));
+    let text = script(scripts, &format!("dpkg --configure -a\nrm -f /{LATER}\n"));
     put(&make(root, folder)?, name, 0o755, format!("#!/bin/sh\n{text}").as_bytes())
 }
 
@@ -224,7 +261,7 @@ fn failure(lines: &[String], status: &str) -> Error {
 }
 
 /// The shell script that does all of it in one pid namespace.
-fn script(scripts: &Scripts) -> String {
+fn script(scripts: &Scripts, last: &str) -> String {
     let mut text = String::from(
         "set -e\ncd /\nci=/var/lib/dpkg/tmp.ci\nexport DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT=\n\
          version=$(dpkg-query --version | head -n1 | sed 's/.*version \\([0-9.]*\\).*/\\1/')\n\
@@ -250,7 +287,7 @@ fn script(scripts: &Scripts) -> String {
         }
         let _ = writeln!(text, "dpkg --force-depends --unpack '/{DEBS}/{}.deb'", leftover.name);
     }
-    text.push_str(CONFIGURE);
+    text.push_str(last);
     text
 }
 

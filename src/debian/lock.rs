@@ -162,6 +162,12 @@ impl Pin {
             base,
         }
     }
+
+    /// The name that apt gives the file in its cache.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
 }
 
 impl Lock {

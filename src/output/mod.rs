@@ -176,8 +176,8 @@ impl<'a> Root<'a> {
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Bytes, holes included; 0 for folders.
-    pub size: u64,
+    /// Bytes of a file, holes included.
+    pub size: Option<u64>,
     /// Of an image its manifest's digest.
     pub manifest: Option<Digest>,
 }
@@ -203,7 +203,7 @@ impl Output {
                 return archived(root, *kind, path, name.as_deref(), settings);
             }
         };
-        Ok(Written { size, manifest: None })
+        Ok(Written { size: Some(size), manifest: None })
     }
 }
 
@@ -276,7 +276,7 @@ fn folder(root: &Root, kind: Kind, path: &Path) -> Result<Written> {
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &path, flags)
         .call(|| format!("renameat2({}, {})", new.display(), path.display()))?;
-    Ok(Written { size: 0, manifest: None })
+    Ok(Written { size: None, manifest: None })
 }
 
 /// A folder in `work` of its own: the workspace itself is locked, and who works in it locks its folder.
@@ -416,7 +416,7 @@ fn put(lease: &Lease, edit: Edit) -> Result<Descriptor> {
 fn image(root: &Root, name: &Reference, settings: &Settings) -> Result<Written> {
     let descriptor = root.packed(settings)?;
     root.store.tag(name, &descriptor)?;
-    Ok(Written { size: descriptor.size, manifest: Some(descriptor.digest) })
+    Ok(Written { size: None, manifest: Some(descriptor.digest) })
 }
 
 fn archived(
@@ -436,7 +436,7 @@ fn archived(
     let (from, to) = (transfer::FromStore::new(root.store, entry), transfer::ToArchive::new(&writer, names));
     transfer::copy(&from, &to, &transfer::Options::default(), root.store, &|_| ())?;
     writer.finish()?;
-    Ok(Written { size: 0, manifest: Some(descriptor.digest) })
+    Ok(Written { size: None, manifest: Some(descriptor.digest) })
 }
 
 /// Puts `files` into the store as an image of one plain layer, which is held by `lease`.

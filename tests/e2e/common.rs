@@ -20,7 +20,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 /// The binary under test.
 pub fn bin() -> &'static str {
@@ -157,19 +157,18 @@ pub fn unmount_below(folder: &Path) {
     }
 }
 
-/// A real Debian root as a folder, made once per build directory by debootstrap and kept
-/// there between runs; never written to.
-pub fn debian_root() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        need_root();
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-root");
-        if !dir.exists() {
-            let new = dir.with_extension("new");
-            let _ = std::fs::remove_dir_all(&new);
-            ok("debootstrap", &[OsStr::new("--variant=minbase"), OsStr::new("bookworm"), new.as_os_str()]);
-            std::fs::rename(&new, &dir).unwrap();
-        }
-        dir
-    })
+/// A real Debian root of this suite as a folder, made once per build directory by debootstrap and
+/// kept there between runs; never written to.
+pub fn debian_root(suite: &str) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    need_root();
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("debian-{suite}"));
+    if !dir.exists() {
+        let new = dir.with_extension("new");
+        let _ = std::fs::remove_dir_all(&new);
+        ok("debootstrap", &[OsStr::new("--variant=minbase"), OsStr::new(suite), new.as_os_str()]);
+        std::fs::rename(&new, &dir).unwrap();
+    }
+    dir
 }

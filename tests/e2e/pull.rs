@@ -26,7 +26,8 @@ fn a_debian_image_is_read_by_other_tools() {
     let dir = tempfile::tempdir().unwrap();
     let tar = dir.path().join("l.tar");
     let pack = |args: &[&str]| {
-        let (tar, root) = (tar.to_str().unwrap(), debian_root().to_str().unwrap());
+        let root = debian_root("bookworm");
+        let (tar, root) = (tar.to_str().unwrap(), root.to_str().unwrap());
         ok("tar", &[&["-C", root, "--numeric-owner", "-cf", tar], args].concat());
         Blob::gzip(&fs::read(tar).unwrap())
     };

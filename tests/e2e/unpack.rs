@@ -58,7 +58,8 @@ pub fn describe(root: &Path) -> BTreeMap<OsString, String> {
 
 /// The Debian root as a tar, with attributes.
 fn debian_tar() -> Vec<u8> {
-    let root = debian_root().to_str().unwrap();
+    let root = debian_root("bookworm");
+    let root = root.to_str().unwrap();
     let args = ["--format=pax", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", root, "-c", "."];
     std::process::Command::new("tar").args(args).output().unwrap().stdout
 }

@@ -1,11 +1,13 @@
 //! The rows of `shipimg doctor`, each from a trial.
 
 use super::{Row, State};
+use crate::disk::{self, ext4};
 use crate::store::{Store, mount_backing};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::trial::{self, Users};
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, btrfs, program, userns};
+use crate::tree::Tree;
 use indicatif::HumanBytes;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -201,6 +203,20 @@ impl Ground {
         mounted
     }
 
+    /// Mounts an ext4 image without files, made as `file`.
+    fn ext4(&self, file: &Path) -> disk::Result<()> {
+        let options = ext4::Options {
+            kind: ext4::Kind::Ext4,
+            size: ext4::Size::Shrink,
+            label: String::new(),
+            uuid: [0; 16],
+            hash_seed: [0; 16],
+            time: 0,
+        };
+        ext4::write(&Tree::new(), file, &options)?;
+        Ok(self.mount(file, "ext4")?)
+    }
+
     /// Loop devices and filesystems of image files.
     fn filesystems(&self) -> Vec<Row> {
         let path = |name: &str| self.path().join(name);
@@ -214,16 +230,11 @@ impl Ground {
             attached,
             &self.as_root("modprobe loop"),
         )];
+        let remedy = self.as_root("modprobe ext4");
+        rows.push(Row::new("ext4", "run, bundle", self.ext4(&path("ext4")), &remedy));
         let (tree, file) = (tree.as_os_str(), |name: &str| path(name).into_os_string());
-        let (ext4, squashfs, erofs) = (file("ext4"), file("squashfs"), file("erofs"));
-        let makers: [(_, _, _, Vec<&std::ffi::OsStr>, _); 3] = [
-            (
-                "ext4",
-                "mke2fs",
-                "e2fsprogs",
-                vec!["-q".as_ref(), "-t".as_ref(), "ext4".as_ref(), &ext4, "4M".as_ref()],
-                &ext4,
-            ),
+        let (squashfs, erofs) = (file("squashfs"), file("erofs"));
+        let makers: [(_, _, _, Vec<&std::ffi::OsStr>, _); 2] = [
             (
                 "squashfs",
                 "mksquashfs",
@@ -359,8 +370,7 @@ fn cgroup() -> (&'static str, PathBuf) {
 }
 
 /// External programs: name, package, which commands.
-const PROGRAMS: [(&str, &str, &str); 4] = [
-    ("mke2fs", "e2fsprogs", "mkimg, build"),
+const PROGRAMS: [(&str, &str, &str); 3] = [
     ("mkfs.btrfs", "btrfs-progs", "store init"),
     ("newuidmap", "uidmap", "run, unpack"),
     ("newgidmap", "uidmap", "run, unpack"),

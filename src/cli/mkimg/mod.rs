@@ -1,6 +1,7 @@
 //! `shipimg mkimg`: a Debian or Ubuntu system from signed packages, as a filesystem image, an archive,
 //! a folder or an image; or an image of the store as one of those.
 
+mod report;
 mod steps;
 mod wanted;
 
@@ -8,15 +9,17 @@ pub use wanted::Wanted;
 
 use super::import::source_date;
 use super::phases::Phases;
+use super::table::Format;
 use super::{Context, Result, tidily};
 use crate::debian::sbom::Form;
 use crate::debian::{self, Lock, Progress, Request};
 use crate::disk::ext4::Size;
 use crate::error::Kind;
 use crate::oci::{Name, Platform};
-use crate::output::{Kind as OutputKind, Output, Root, Settings, Written};
+use crate::output::{Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
+use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -58,12 +61,15 @@ pub struct Args {
     /// Let the kernel write ext4 on a loop device, as root: another image each time
     #[arg(long = "loop", conflicts_with = "disk")]
     mounted: bool,
-    /// Leave apt's lists and package files in the system
+    /// Leave apt's caches in the system, and the packages' files in them
     #[arg(long)]
     keep_apt: bool,
     /// The name of the filesystem [default: the suite]
     #[arg(long)]
     label: Option<String>,
+    /// How to tell what was made
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
@@ -118,6 +124,9 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
     number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or_else(|| "out of range".to_string())
 }
 
+/// The package of what is started from a disk.
+const BOOT_LOADER: &str = "systemd-boot-efi";
+
 /// A file for the list of packages, in the form that its name tells.
 fn sbom(text: &str) -> std::result::Result<(Form, PathBuf), String> {
     let form = Form::of(Path::new(text)).ok_or("its name ends neither with .spdx.json nor with .cdx.json")?;
@@ -161,8 +170,16 @@ impl Args {
             for ((form, path), lock) in self.sbom.iter().zip(made.lock.iter().cycle()) {
                 debian::sbom::write(lock, *form, made.settings.time, path)?;
             }
-            self.summary(&made, &written, &phases);
-            Ok(())
+            let unsigned = made.lock.iter().flat_map(|l| &l.releases).filter(|r| r.signer.is_none());
+            let image = &made.system.image;
+            let report = Report {
+                written: self.outputs.iter().zip(written).collect(),
+                packages: made.lock.as_ref().map(|lock| lock.packages.len()),
+                digest: if made.lock.is_some() { &image.layers[0].diff_id } else { &image.descriptor.digest },
+                unsigned: unsigned.map(|r| format!("{} {}", r.uri, r.suite)).collect(),
+                phases: phases.finish(),
+            };
+            report.tell(self.format)
         })
     }
 
@@ -179,6 +196,11 @@ impl Args {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
         let mut request = self.wanted.request(&suite)?;
         self.steps.apply(&mut request)?;
+        let disk = |o: &Output| matches!(self.whole(o), Output::File(OutputKind::Disk, _));
+        if self.outputs.iter().any(disk) && !request.include.iter().any(|p| p == BOOT_LOADER) {
+            say!("{BOOT_LOADER} is included: firmware starts it from the disk");
+            request.include.push(BOOT_LOADER.to_string());
+        }
         request.epoch = source_date();
         request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
@@ -230,16 +252,6 @@ impl Args {
         let lock = debian::resolve(request, store, phases)?;
         lock.write(path)?;
         Ok(lock)
-    }
-
-    fn summary(&self, made: &Made, written: &[Written], phases: &Phases) {
-        let (total, times) = phases.finish();
-        let packages = made.lock.as_ref().map_or(0, |lock| lock.packages.len());
-        for (output, written) in self.outputs.iter().zip(written) {
-            let digest = written.manifest.as_ref().unwrap_or(&made.system.image.layers[0].diff_id);
-            say!("{output}: {packages} packages, {} MiB, {digest}", written.size >> 20);
-        }
-        say!("{total:.1} s: {times}");
     }
 }
 

@@ -1,30 +1,15 @@
 //! The other way: the kernel fills a filesystem that is empty at first.
 
-use super::{Error, Kind, Layout, Options, Result, Source, Unpublished, layout, write_at};
+use super::{Error, Kind, Layout, Options, Result, Unpublished, layout, write_at};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::{Call, mount::Mount};
-use crate::tree::{Tree, TreePath};
+use crate::tree::Tree;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use sys_mount::MountFlags;
-
-/// A source of nothing.
-#[derive(Default)]
-struct Nothing(Tree);
-
-impl Source for Nothing {
-    fn tree(&self) -> &Tree {
-        &self.0
-    }
-
-    fn content(&self, _: &TreePath) -> io::Result<Box<dyn Read + '_>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 /// Makes the filesystem `target` by letting `fill` write files below the folder `at`, where it is
 /// mounted from a loop device meanwhile. The layout that is given is the one of the empty filesystem.
@@ -44,8 +29,8 @@ pub fn write_through_loop<E: From<Error>>(
     options: &Options,
     fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
 ) -> std::result::Result<Layout, E> {
-    let nothing = Nothing::default();
-    let size = layout(&nothing.0, options)?.size;
+    let nothing = Tree::new();
+    let size = layout(&nothing, options)?.size;
     let image = Unpublished::new(target)?;
     image.file.set_len(size).map_err(|e| Error::io("extend", target, e))?;
     let layout = write_at(&nothing, &image.file, target, 0, options)?;
