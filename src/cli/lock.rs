@@ -196,6 +196,9 @@ impl Args {
         let count = changes.len();
         match (made, current, written) {
             (true, ..) => say!("{}: {count} packages", path.display()),
+            (_, true, _) if self.update.as_ref().is_some_and(|names| !names.is_empty()) => {
+                say!("{}: these packages are up to date", path.display());
+            }
             (_, true, _) => say!("{}: up to date", path.display()),
             (.., true) => say!("{}: {count} packages changed", path.display()),
             _ if count == 0 => say!("{}: made for something else", path.display()),

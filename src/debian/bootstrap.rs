@@ -293,8 +293,23 @@ pub(super) fn verified(packages: &[Pin], files: &[PathBuf], all: bool) -> Result
         }
         let deb = Deb::open(file, &name)?;
         let control = deb.control()?;
+        is_itself(&control.paragraph, package, &name)?;
         Ok(Job { name: package.name.clone(), deb, control, size: package.size, base: all || package.base })
     })
+}
+
+/// Whether a package says of itself what is said of it: a list of packages names it by that.
+fn is_itself(control: &str, package: &Pin, file: &str) -> Result<()> {
+    for (name, said) in
+        [("Package", &package.name), ("Version", &package.version), ("Architecture", &package.architecture)]
+    {
+        let own = field(control, name).unwrap_or_default();
+        if own != *said {
+            let reason = format!("its {name} is {own:?}, promised was {said:?}");
+            return Err(Error::Package { name: file.to_string(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// What debootstrap puts beside the packages: device nodes, an fstab, the time zone.

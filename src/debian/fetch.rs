@@ -11,10 +11,11 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often a download is tried.
@@ -44,6 +45,8 @@ pub struct Fetcher {
     proxies: Proxies,
     plain: OnceLock<Client>,
     tls: OnceLock<Client>,
+    /// Servers to which no connection came about: of several addresses, theirs are the last.
+    away: Mutex<HashSet<String>>,
 }
 
 impl Fetcher {
@@ -139,17 +142,31 @@ impl Fetcher {
     /// # Errors
     /// That of the first address where none does.
     pub fn any(&self, urls: &[String], promise: &Promise, target: &Path, seen: &dyn Fn(u64)) -> Result<()> {
-        let mut first = None;
-        for url in urls {
-            match self.file(url, promise, target, seen) {
+        let (mut first, mut left) = (None, urls.to_vec());
+        while let Some(url) = self.next(&mut left) {
+            match self.file(&url, promise, target, seen) {
                 Ok(()) => return Ok(()),
                 Err(e) => {
                     tracing::debug!("{e}");
+                    if matches!(&e, Error::Http { source, .. } if source.is_connect()) {
+                        self.away().insert(server(&url).to_string());
+                    }
                     first.get_or_insert(e);
                 }
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Takes the first address of a server that answers, or the first one at all.
+    fn next(&self, urls: &mut Vec<String>) -> Option<String> {
+        let away = self.away();
+        let at = urls.iter().position(|url| !away.contains(server(url))).unwrap_or(0);
+        (at < urls.len()).then(|| urls.remove(at))
+    }
+
+    fn away(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends what is missing of the file; a server that ignores the range starts it again.
@@ -193,6 +210,12 @@ impl Fetcher {
         }
         Ok(())
     }
+}
+
+/// An address as far as its server.
+fn server(url: &str) -> &str {
+    let rest = url.find("://").map_or(0, |i| i + 3);
+    url[rest..].find('/').map_or(url, |end| &url[..rest + end])
 }
 
 fn build(proxies: &Proxies, https: bool) -> registry::Result<Client> {
@@ -311,6 +334,24 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_that_are_away_come_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::write(&source, "hello").unwrap();
+        let promise = Promise { sha256: hex(&Sha256::digest("hello")), size: 5 };
+        // A port that nobody listens at any more.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let urls = [format!("http://127.0.0.1:{port}/x"), format!("file://{}", source.display())];
+        let fetcher = Fetcher::default();
+        fetcher.any(&urls, &promise, &dir.path().join("one"), &|_| ()).unwrap();
+        assert!(fetcher.away().contains(&format!("http://127.0.0.1:{port}")));
+        let mut left = urls.to_vec();
+        assert_eq!(fetcher.next(&mut left), Some(urls[1].clone()));
+        assert_eq!(fetcher.next(&mut left), Some(urls[0].clone()), "but come");
+        assert_eq!(fetcher.next(&mut left), None);
+    }
 
     #[test]
     fn takes_local_files_whole() {

@@ -140,7 +140,7 @@ impl<'l> List<'l> {
             "licenseConcluded": NONE,
             "licenseDeclared": NONE,
             "copyrightText": NONE,
-            "primaryPackagePurpose": "OPERATING-SYSTEM",
+            "primaryPackagePurpose": "OPERATING_SYSTEM",
         });
         let pins = &self.lock.packages;
         let contains = pins.iter().map(|pin| relation("SPDXRef-Image", "CONTAINS", &id(pin)));

@@ -52,10 +52,8 @@ pub fn update(
             old.packages.iter().map(|p| now(p).or_else(|| listed(p)).cloned()).collect();
         let missing: Vec<Pin> =
             old.packages.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(p, _)| p.clone()).collect();
-        let fetcher = Fetcher::new(request.settings.proxies.clone());
-        let files = download(&missing, old, &request.archive, store, &fetcher, progress)?;
-        let mut read =
-            verified(&missing, &files, false)?.into_iter().map(|j| described(&j.control.paragraph));
+        let read = relations(&missing, old, request, store, progress)?;
+        let mut read = read.into_iter();
         let known = known.into_iter().filter_map(|k| k.or_else(|| read.next()));
         let plain = request.variant == Variant::Custom;
         let node = |(package, pin): (Package, &Pin)| Node::new(&package, pin, plain);
@@ -69,6 +67,23 @@ pub fn update(
         change.reason = reasons.remove(&change.name);
     }
     Ok((lock, changes))
+}
+
+/// Packages of `lock` with their relations, read in their files.
+fn relations(
+    pins: &[Pin],
+    lock: &Lock,
+    request: &Request,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<Vec<Package>> {
+    if pins.is_empty() {
+        return Ok(Vec::new());
+    }
+    let fetcher = Fetcher::new(request.settings.proxies.clone());
+    let files = download(pins, lock, &request.archive, store, &fetcher, progress)?;
+    let read = verified(pins, &files, false)?;
+    Ok(read.into_iter().map(|job| described(&job.control.paragraph)).collect())
 }
 
 /// Where a package of the old lock has the same file as in the new one, its address stays.

@@ -268,6 +268,13 @@ fn files_that_are_not_the_locked_ones() {
         all.lines().find(|l| l.starts_with(key)).unwrap().to_string()
     };
     refused(&line("sha256"), &format!("sha256 = \"{}\"", "0".repeat(64)), "is not what the archive promises");
+    // Nor do packages go by other names and versions than their own.
+    for (from, to) in [("name = \"a\"", "name = \"b\""), ("version = \"1\"", "version = \"2\"")] {
+        fs::write(lock(&archive), good.replace(from, to)).unwrap();
+        let stderr = archive.fails_with(9, &image(&archive, "a", &["--frozen"]));
+        assert!(stderr.contains("promised was"), "{stderr}");
+    }
+    fs::remove_dir_all(archive.store.path().join("shipimg/packages")).unwrap();
     let secret = archive.at("secret");
     fs::write(&secret, "x".repeat(line("size").trim_start_matches("size = ").parse().unwrap())).unwrap();
     let url = format!("url = \"file://{}\"", secret.display());
