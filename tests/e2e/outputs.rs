@@ -286,7 +286,7 @@ fn targets_and_sizes_are_checked_first() {
         (2, &["oci:full"], &[], "full already exists"),
         (2, &["ext4:full"], &[], "full already exists"),
         (2, &["pipe.img"], &[], "pipe.img is no regular file"),
-        (2, &["same.img", "store:a/b:c", "store:a/b:c"], &[], "a/b:c is there twice"),
+        (2, &["same.img"], &["store:a/b:c", "store:a/b:c"], "a/b:c is there twice"),
         (2, &["same.img"], &[same.as_str()], "same.img is there twice"),
         (2, &["old.tar", "link.tar"], &[], "old.tar is there twice"),
         (2, &[], &["tar:-"], "tells no kind"),
