@@ -81,6 +81,9 @@ impl FromStr for Output {
 
     fn from_str(text: &str) -> Result<Self> {
         let fail = || Error::Kind { text: text.chars().take(300).collect() };
+        if text.rsplit(':').next() == Some("-") {
+            return Err(fail());
+        }
         if let Some((prefix, path)) = text.split_once(':') {
             if path.is_empty() {
                 return Err(fail());
@@ -167,7 +170,7 @@ mod tests {
             let output: Output = text.parse().unwrap();
             assert_eq!((output.to_string(), output.stem()), (shown.to_string(), stem.to_string()));
         }
-        for bad in ["", "x.vmdk", ".img", "store:UPPER", "oci:"] {
+        for bad in ["", "x.vmdk", ".img", "store:UPPER", "oci:", "-", "tar:-"] {
             assert!(bad.parse::<Output>().is_err(), "{bad}");
         }
     }

@@ -11,9 +11,11 @@
 //! all kinds but btrfs, whose tools put times of their own into it. Nothing has its name
 //! before it is whole, and what had the name before is replaced then; a folder must be new.
 
+mod check;
 mod files;
 mod kind;
 
+pub use check::{check, check_size};
 use files::Edited;
 pub use files::Files;
 pub use kind::{Kind, Output};
@@ -28,7 +30,7 @@ use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, med
 use crate::store::{self, Lease, Store};
 use crate::sys::workspace::Workspace;
 use crate::sys::{self, Call, btrfs, program};
-use crate::tree::TreePath;
+use crate::tree::{Kind as FileKind, TreePath};
 use crate::{archive, transfer};
 use serde_json::json;
 use std::cell::OnceCell;
@@ -50,6 +52,18 @@ pub enum Error {
     /// A folder that should be new.
     #[error("{} already exists", .0.display())]
     Exists(PathBuf),
+    /// Something that would not be replaced, but lost.
+    #[error("{} is no regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// A place that two outputs have.
+    #[error("{0} is there twice")]
+    Twice(String),
+    /// A subvolume where there can be none.
+    #[error("{} would not be on btrfs", .0.display())]
+    NotBtrfs(PathBuf),
+    /// A loop device for an ordinary user.
+    #[error("--loop is for root alone: others can mount no filesystem image")]
+    NeedsRoot,
     /// Machines that no disk is made for.
     #[error("no disk is made that a machine of architecture {0} starts from")]
     NoFirmware(String),
@@ -106,11 +120,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Kind { .. } | Self::Exists(_) => ErrorKind::Input,
+            Self::Kind { .. } | Self::Exists(_) | Self::NotAFile(_) | Self::Twice(_) => ErrorKind::Input,
             Self::Content { source, .. } | Self::Output(source) | Self::Write { source, .. } => {
                 ErrorKind::of_io(source)
             }
-            Self::NoFirmware(_) => ErrorKind::Unsupported,
+            Self::NoFirmware(_) | Self::NotBtrfs(_) => ErrorKind::Unsupported,
+            Self::NeedsRoot => ErrorKind::Privilege,
             Self::Stopped => ErrorKind::Internal,
             Self::Disk(e) => e.kind(),
             Self::Layer(e) => e.kind(),
@@ -183,7 +198,7 @@ pub struct Written {
 }
 
 impl Output {
-    /// Writes `root`.
+    /// Writes `root`; the output is one of [`check`].
     ///
     /// # Errors
     /// Any [`Error`]; what was in the output's place is as it was.
@@ -242,13 +257,20 @@ fn tar(files: &Files, path: &Path, coding: layer::Coding) -> Result<u64> {
 }
 
 /// sqfstar reads the tar: from a folder it could not be told of device nodes that are not there. The
-/// root itself it takes from its options (that for the time does nothing before version 4.6).
+/// root itself it takes from its options; before version 4.6 its time is that of the filesystem. No
+/// file is newer than the filesystem, whose time is therefore that of the newest.
 fn squashfs(files: &Files, path: &Path) -> Result<u64> {
+    if let Some((path, _)) = files.tree().iter().find(|(_, node)| cut(&node.kind)) {
+        let reason = "sqfstar would cut the beginning of a link of more than 100 bytes";
+        return Err(disk::Error::Unfit { path: path.clone(), reason }.into());
+    }
     let work = Workspace::beside(path)?;
     let new = work.path().join("image");
     let root = files.root();
-    let (mode, time) = (format!("{:o}", root.mode), root.mtime.seconds.max(0));
+    let time = files.tree().values().map(|node| node.meta.mtime.seconds).max().unwrap_or(0).max(0);
+    let (mode, root_time) = (format!("{:o}", root.mode), root.mtime.seconds.max(0).to_string());
     let args = ["-comp", "zstd", "-quiet", "-no-progress", "-exit-on-error", "-root-mode", &mode];
+    let args = args.into_iter().chain(["-root-time", &root_time]).collect::<Vec<_>>();
     let args: Vec<_> = args.iter().map(OsStr::new).chain([new.as_os_str()]).collect();
     let mut failed = None;
     let fill = |out: &mut dyn Write| files.write_tar(out).or_else(|e| stash(e, &mut failed));
@@ -259,22 +281,27 @@ fn squashfs(files: &Files, path: &Path) -> Result<u64> {
     Ok(size)
 }
 
+/// Whether sqfstar makes another link of it: of what is too long for a tar's header it skips what
+/// leads out of a folder.
+fn cut(kind: &FileKind) -> bool {
+    let FileKind::Symlink(to) = kind else { return false };
+    to.len() > 100 && ["/", "./", "../"].iter().any(|begin| to.starts_with(begin.as_bytes()))
+}
+
 fn folder(root: &Root, kind: Kind, path: &Path) -> Result<Written> {
     if path.symlink_metadata().is_ok() {
         return Err(Error::Exists(path.to_path_buf()));
     }
-    // Of `x/` the parent is not `x`.
-    let path: PathBuf = path.components().collect();
-    let work = Workspace::beside(&path)?;
+    let work = Workspace::beside(path)?;
     let new = inside(&work)?.join("root");
     if kind == Kind::Subvolume {
         btrfs::create(&new)?;
-        unpack(root, &new)?;
+        fill(root, &new)?;
     } else {
         unpack(root, &new)?;
     }
     let flags = rustix::fs::RenameFlags::NOREPLACE;
-    rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &path, flags)
+    rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, path, flags)
         .call(|| format!("renameat2({}, {})", new.display(), path.display()))?;
     Ok(Written { size: None, manifest: None })
 }
@@ -289,6 +316,14 @@ fn inside(work: &Workspace) -> Result<PathBuf> {
 fn unpack(root: &Root, dir: &Path) -> Result<()> {
     let options = layer::Options { owners: Some(Arc::new(Owners::default())), ..layer::Options::default() };
     layer::unpack(root.store, root.image, dir, &options)?;
+    Ok(())
+}
+
+/// Unpacks into the folder `dir`, which is there, and empty.
+fn fill(root: &Root, dir: &Path) -> Result<()> {
+    for (i, layer) in root.image.layers.iter().enumerate() {
+        layer::apply_layer(root.store, layer, dir, i == 0, &layer::Options::default())?;
+    }
     Ok(())
 }
 
@@ -312,12 +347,7 @@ fn ext(root: &Root, kind: Kind, path: &Path, settings: &Settings) -> Result<u64>
     let layout = ext4::layout(root.files.tree(), &options)?;
     let options = ext4::Options { size: Size::Fixed(layout.size), ..options };
     let scratch = root.store.scratch()?;
-    let made = ext4::write_through_loop(path, scratch.path(), &options, |dir| {
-        for (i, layer) in root.image.layers.iter().enumerate() {
-            layer::apply_layer(root.store, layer, dir, i == 0, &layer::Options::default())?;
-        }
-        Ok::<_, Error>(())
-    })?;
+    let made = ext4::write_through_loop(path, scratch.path(), &options, |dir| fill(root, dir))?;
     Ok(made.size)
 }
 
@@ -350,8 +380,11 @@ fn disk(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
 }
 
 /// `mkfs.btrfs --rootdir` writes the tree without a mount. It has times and keys of its own in it:
-/// no two are the same.
+/// no two are the same. It knows no parts of seconds, and no numbers of devices.
 fn btrfs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
+    if root.files.tree().values().any(|n| matches!(n.kind, FileKind::Char(..) | FileKind::Block(..))) {
+        tracing::warn!("{}: mkfs.btrfs gives devices no numbers", path.display());
+    }
     let work = Workspace::beside(path)?;
     let (dir, new) = (inside(&work)?.join("root"), work.path().join("image"));
     unpack(root, &dir)?;

@@ -32,7 +32,7 @@ echo s >a/setuid && chmod 6755 a/setuid && chmod 3777 sticky && chmod 0 closed
 find . -exec touch -h -d '2001-02-03 04:05:06.123456789' {} +
 touch -d '1969-12-31 23:59:58.5' times"#;
 
-fn tarred(tree: &Path, args: &[&str]) -> Vec<u8> {
+pub fn tarred(tree: &Path, args: &[&str]) -> Vec<u8> {
     let mut command = Command::new("tar");
     command.args(["--numeric-owner", "--sparse", "-C"]).arg(tree).args(args).args(["-c", "."]);
     let out = command.output().unwrap();
@@ -119,7 +119,7 @@ fn a_tree_is_what_it_was() {
 }
 
 /// A line of [`describe`] without nanoseconds and attributes.
-fn plain(line: &str) -> String {
+pub fn plain(line: &str) -> String {
     let attributes = [" security.", " user.", " trusted.", " system."].iter().filter_map(|a| line.find(a));
     let line = &line[..attributes.min().unwrap_or(line.len())];
     let (start, time) = line.split_once(" mtime ").unwrap();
@@ -128,7 +128,7 @@ fn plain(line: &str) -> String {
 }
 
 /// Two layers that hide each other's files, in the worst order.
-fn hiding() -> [Blob; 2] {
+pub fn hiding() -> [Blob; 2] {
     let lower =
         Tar::new().dir("d/").file("d/old", b"").dir("d/sub/").file("d/sub/old", b"").file("gone", b"");
     let lower = lower.dir("e/").file("e/old", b"").file("f", b"file").dir("g/").file("g/x", b"");

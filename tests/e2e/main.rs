@@ -51,6 +51,7 @@ mod mkimg_packages;
 mod network;
 mod network_pasta;
 mod output;
+mod outputs;
 mod owners;
 mod pull;
 mod pull_along;

@@ -16,7 +16,7 @@ use crate::debian::{self, Lock, Progress, Request};
 use crate::disk::ext4::Size;
 use crate::error::Kind;
 use crate::oci::{Name, Platform};
-use crate::output::{Kind as OutputKind, Output, Root, Settings};
+use crate::output::{self, Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
 use report::Report;
@@ -34,6 +34,9 @@ pub struct Args {
     /// Take the files of this image of the store, not packages
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["lock", "suite"])]
     from: Option<Name>,
+    /// Of an index take this image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", requires = "from")]
+    platform: Option<Platform>,
     /// The exact set of packages: read where the file is there and fits, else written
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
@@ -151,21 +154,23 @@ fn wanted_size(text: &str) -> std::result::Result<Wish, String> {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let whole: Vec<_> = self.outputs.iter().map(|output| self.whole(output)).collect();
+        let outputs = output::check(&whole, self.size(), self.mounted)?;
         let store = context.store()?;
         let lease = store.lease()?;
         let phases = Phases::new();
         let made = match &self.from {
             Some(name) => self.image(name, &store, &lease)?,
-            None => self.system(&store, &lease, &phases)?,
+            None => self.system(&outputs, &store, &lease, &phases)?,
         };
         let root = Root::new(&store, &lease, &made.system.image, &made.system.files);
         phases.phase("write", None);
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
             let mut written = Vec::new();
-            for output in &self.outputs {
+            for output in &outputs {
                 phases.detail(&output.to_string());
-                written.push(self.whole(output).write(&root, &made.settings)?);
+                written.push(output.write(&root, &made.settings)?);
             }
             for ((form, path), lock) in self.sbom.iter().zip(made.lock.iter().cycle()) {
                 debian::sbom::write(lock, *form, made.settings.time, path)?;
@@ -192,7 +197,7 @@ impl Args {
     }
 
     /// A system of packages.
-    fn system(&self, store: &Store, lease: &Lease, phases: &Phases) -> Result<Made> {
+    fn system(&self, outputs: &[Output], store: &Store, lease: &Lease, phases: &Phases) -> Result<Made> {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
         let mut request = self.wanted.request(&suite)?;
         self.steps.apply(&mut request)?;
@@ -204,6 +209,10 @@ impl Args {
         request.epoch = source_date();
         request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
+        if request.filters.is_empty() {
+            // What is compressed in packages is not smaller as files.
+            output::check_size(outputs, self.size(), lock.packages.iter().map(|p| p.size).sum())?;
+        }
         let system = System::debian(&request, &lock, self.no_base_cache, store, lease, phases)?;
         let settings = self.settings(&suite, &request.arch, &system, request.time(&lock));
         Ok(Made { system, settings, lock: Some(lock) })
@@ -213,19 +222,26 @@ impl Args {
     fn image(&self, name: &Name, store: &Store, lease: &Lease) -> Result<Made> {
         let descriptor = store.find(name)?.descriptor;
         lease.hold(&descriptor.digest)?;
-        let image = store.image(&descriptor, &Platform::host())?;
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let image = store.image(&descriptor, &platform)?;
         let system = System::image(store, image)?;
-        let settings = self.settings(name.as_str(), debian::host_arch(), &system, source_date().unwrap_or(0));
+        // Of what firmware starts, both have the same names.
+        let arch = system.image.config.architecture().to_string();
+        let settings = self.settings(name.as_str(), &arch, &system, source_date().unwrap_or(0));
         Ok(Made { system, settings, lock: None })
+    }
+
+    const fn size(&self) -> Size {
+        match self.size {
+            _ if self.shrink => Size::Shrink,
+            Wish(Some(size)) => Size::Fixed(size),
+            Wish(None) => Size::Auto { free: self.free },
+        }
     }
 
     fn settings(&self, label: &str, arch: &str, system: &System, time: i64) -> Settings {
         Settings {
-            size: match self.size {
-                _ if self.shrink => Size::Shrink,
-                Wish(Some(size)) => Size::Fixed(size),
-                Wish(None) => Size::Auto { free: self.free },
-            },
+            size: self.size(),
             mounted: self.mounted,
             arch: arch.to_string(),
             label: self.label.clone().unwrap_or_else(|| label.to_string()),
