@@ -297,7 +297,7 @@ fn targets_and_sizes_are_checked_first() {
         (2, &["old.img", "x.tar"], &["--size", "1M"], "1048576 bytes are too small"),
     ] {
         let mut args = args(&archive, dir.path(), outputs);
-        args.extend(more.iter().map(|m| m.to_string()));
+        args.extend(more.iter().map(ToString::to_string));
         let said = archive.store.fails(code, &args);
         assert!(said.contains(says), "{outputs:?}: {said}");
         assert_eq!(fetched(), 0, "{outputs:?}: downloaded for nothing");
@@ -314,7 +314,7 @@ fn targets_and_sizes_are_checked_first() {
     // Sizes are those that were asked for; what they hold can grow.
     let made = |more: &[&str]| {
         let mut args = args(&archive, dir.path(), &["s.img"]);
-        args.extend(more.iter().map(|m| m.to_string()));
+        args.extend(more.iter().map(ToString::to_string));
         archive.store.ok(&args);
         ok("e2fsck", &["-fn", at("s.img").to_str().unwrap()]);
         fs::metadata(at("s.img")).unwrap().len()
