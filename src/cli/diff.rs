@@ -1,6 +1,8 @@
 //! `shipimg diff`: what is different between two trees of files, or what each layer of an image does.
 //!
-//! An image is unpacked into a scratch folder for it. Content is compared, not guessed from times.
+//! An image is unpacked into a scratch folder for it; a file with a filesystem is mounted, read-only
+//! and where nobody else sees it. Content is compared, not guessed from times. Of two files whose trees
+//! are equal the first byte is told that is not.
 
 use super::back::{self, Error, Owned, against};
 use super::commit::Files;
@@ -10,21 +12,25 @@ use super::{Context, Result};
 use crate::bundle::{Origin, Unpacked};
 use crate::layer::{self, Options, Owners};
 use crate::oci::{Digest, Image, Platform};
+use crate::rootfs;
 use crate::store::{Scratch, Store};
+use crate::sys::mount::Mount;
+use crate::sys::sandbox::private_mounts;
 use crate::tree::diff::{Change, changes};
 use crate::tree::mtree::Manifest;
 use crate::tree::{Kind, Node, Tree, TreePath};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An image, a folder, a bundle or a container
+    /// An image, a folder, a bundle, a container, or a file with a filesystem (ext4, btrfs, squashfs, erofs)
     #[arg(value_name = "A")]
     old: String,
     /// Another [default: A is compared with the image that it was made from]
@@ -45,12 +51,16 @@ pub struct Args {
 }
 
 /// One tree to compare.
+#[derive(Default)]
 struct Side {
     root: PathBuf,
     /// The image that it was made from.
     image: Option<Digest>,
     /// What its files cannot tell, where it was unpacked for this.
     owners: Option<Arc<Owners>>,
+    /// The file that it was mounted from.
+    file: Option<PathBuf>,
+    _mount: Option<Mount>,
     _scratch: Option<Scratch>,
 }
 
@@ -94,8 +104,18 @@ impl Args {
             let image = a.image.as_ref().ok_or_else(|| Error::NoImage(self.old.clone()))?;
             (unpacked(&store, &store.image(&store.by_digest(image)?, &self.platform())?)?, a)
         };
-        let (changes, old, new) = against(new.owned(), old.owned(), self.times)?;
+        let files = (old.file.clone(), new.file.clone());
+        let (changes, old, new) = if files == (None, None) {
+            against(new.owned(), old.owned(), self.times)?
+        } else {
+            by_content(&old, &new, self.times)?
+        };
         let found = Found { changes, old, new };
+        if let (true, Some(a), Some(b)) = (found.changes.is_empty(), &files.0, &files.1)
+            && let Some(offset) = first_difference(a, b)?
+        {
+            say!("all files are equal, the bytes are not: from byte {offset} on");
+        }
         match self.format {
             Format::Table => found.print(&mut out)?,
             Format::Json => writeln!(out, "{:#}", found.json())?,
@@ -118,12 +138,10 @@ impl Args {
             Target::Named(bundle) => Ok(Files::of(&bundle)?.into()),
             Target::Folder(folder) => {
                 let image = Unpacked::read(&folder)?.map(|u| u.image);
-                Ok(Side { root: folder.join("rootfs"), image, owners: None, _scratch: None })
+                Ok(Side { root: folder.join("rootfs"), image, ..Side::default() })
             }
-            Target::Origin(Origin::Directory(root)) => {
-                Ok(Side { root, image: None, owners: None, _scratch: None })
-            }
-            Target::Origin(Origin::File(_)) => Err(Error::NoTree(word.to_string()).into()),
+            Target::Origin(Origin::Directory(root)) => Ok(Side { root, ..Side::default() }),
+            Target::Origin(Origin::File(file)) => of_file(store, word, file),
             Target::Origin(Origin::Image(..)) => unpacked(store, &self.image(store, word)?),
         }
     }
@@ -168,12 +186,68 @@ fn unpacked(store: &Store, image: &Image) -> Result<Side> {
     let scratch = store.scratch_aside()?;
     let root = scratch.path().join("rootfs");
     let owners = Some(back::unpack(store, image, &root)?);
-    Ok(Side { root, image: None, owners, _scratch: Some(scratch) })
+    Ok(Side { root, owners, _scratch: Some(scratch), ..Side::default() })
+}
+
+/// The files of the filesystem in `file`.
+fn of_file(store: &Store, word: &str, file: PathBuf) -> Result<Side> {
+    let scratch = store.scratch_aside()?;
+    let root = scratch.path().join("rootfs");
+    std::fs::create_dir(&root)?;
+    // Mounts made from here on are seen by no other process and end with this one.
+    private_mounts()?;
+    let mount = rootfs::mount_file(&file, &root).map_err(|e| match e {
+        rootfs::Error::NotAnImage(_) => Error::NoTree(word.to_string()).into(),
+        other => super::Error::from(other),
+    })?;
+    Ok(Side { root, file: Some(file), _mount: Some(mount), _scratch: Some(scratch), ..Side::default() })
+}
+
+/// As [`against`], where inodes tell nothing: in two images files of one number and time are others.
+fn by_content(old: &Side, new: &Side, times: bool) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
+    let before = layer::scan(&old.root, None, old.owners.as_deref())?;
+    let now = layer::scan(&new.root, None, new.owners.as_deref())?;
+    let found = changes(&before, &now, times, &mut |path, _, _| {
+        let [a, b] = [&old.root, &new.root].map(|root| root.join(path.as_path()));
+        first_difference(&a, &b).map(|offset| offset.is_none())
+    })?;
+    Ok((found, before, now))
+}
+
+/// Where two files begin to differ: at the end of the shorter one at the latest.
+fn first_difference(a: &Path, b: &Path) -> Result<Option<u64>> {
+    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
+    let (mut one, mut two) = (vec![0; 256 << 10], vec![0; 256 << 10]);
+    let mut at = 0;
+    loop {
+        let (n, m) = (fill(&mut a, &mut one)?, fill(&mut b, &mut two)?);
+        let common = n.min(m);
+        let differs = one[..common].iter().zip(&two[..common]).position(|(x, y)| x != y);
+        if let Some(place) = differs.or_else(|| (n != m).then_some(common)) {
+            return Ok(Some(at + place as u64));
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        at += n as u64;
+    }
+}
+
+/// Reads until `buffer` is full or the file ends.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
 }
 
 impl From<Files> for Side {
     fn from(files: Files) -> Self {
-        Self { root: files.root, image: files.image, owners: None, _scratch: None }
+        Self { root: files.root, image: files.image, ..Self::default() }
     }
 }
 

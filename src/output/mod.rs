@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A [`Root`] is an image of the store together with its files. Equal files give equal bytes, for
-//! all kinds but btrfs, whose tools put times of their own into it. Nothing has its name
+//! all kinds but btrfs, whose tools put times of their own into it. [`check`] looks at targets first. Nothing has its name
 //! before it is whole, and what had the name before is replaced then; a folder must be new.
 
 mod check;

@@ -54,7 +54,10 @@ impl Driver for ImageFile {
 }
 
 /// Mounts the image `file` read-only at `target`.
-pub(super) fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
+///
+/// # Errors
+/// [`Error::NotAnImage`], [`Error::RootMounts`], the failed call.
+pub fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
     let (fstype, options) = detect(file)?;
     if fstype == "erofs"
         && let Ok(mounted) = Mount::new(file, target, fstype, MountFlags::RDONLY, options)

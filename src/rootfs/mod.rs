@@ -39,6 +39,7 @@ mod overlay;
 mod stale;
 
 pub use btrfs::parent;
+pub use image::mount_file;
 pub use stale::{Stale, stale};
 
 use crate::error::Kind;

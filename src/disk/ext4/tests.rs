@@ -119,7 +119,7 @@ fn nothing() {
             Size::Auto { free: None },
             Size::Fixed(1 << 30),
             Size::Fixed(8 << 30),
-            Size::Fixed(1 << 40),
+            Size::Fixed(1 << 37),
         ] {
             checked(&Made::default(), &options(kind, size));
         }
