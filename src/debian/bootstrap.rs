@@ -19,6 +19,7 @@ use super::{Error, Progress, Result, foreign, index};
 use crate::oci::Digest;
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
+use crate::sys::userns::ids;
 use crate::sys::{memory, sandbox};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -109,8 +110,13 @@ impl Request {
         if !self.hooks.is_empty() {
             return Ok(None);
         }
-        let mut more = format!("{METHOD} {} {} {}\n", self.time(lock), self.keep_apt, self.foreign)
-            + &self.filters.config();
+        let mut more = format!(
+            "{METHOD} {} {} {} {}\n",
+            self.time(lock),
+            self.keep_apt,
+            self.foreign,
+            ids().is_single()
+        ) + &self.filters.config();
         for (keyring, name) in self.archive.root_keyrings() {
             let bytes = std::fs::read(keyring).map_err(|e| Error::io("read", keyring, e))?;
             more = format!("{more}{name} {}\n", Digest::of(&bytes));
