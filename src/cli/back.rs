@@ -5,7 +5,7 @@
 
 use super::import::source_date;
 use super::{Context, Result};
-use crate::layer::{self, Coding, Decoder, Options as Unpacking, Owners, Record, TarWriter, WriteOptions};
+use crate::layer::{self, Coding, Decoder, Owners, Record, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Name, Platform, Reference, Step, rfc3339};
 use crate::rootfs::parent;
 use crate::store::{Exceeded, Lease, Store};
@@ -218,7 +218,7 @@ impl Work {
     /// Unpacks the image as it was into the new folder `dir`; gives the owners that its files
     /// could not get.
     pub fn unpack(&self, dir: &Path) -> Result<Arc<Owners>> {
-        unpack(&self.store, &self.image, dir)
+        Ok(layer::unpack_owned(&self.store, &self.image, dir)?)
     }
 
     /// Puts what is different in the directory `root` on top, against what is `known` or, without
@@ -267,14 +267,6 @@ impl Work {
         writeln!(std::io::stdout(), "{name} {}", descriptor.digest)?;
         Ok(())
     }
-}
-
-/// Unpacks `image` into the new folder `dir`; gives the owners that its files could not get.
-pub fn unpack(store: &Store, image: &Image, dir: &Path) -> Result<Arc<Owners>> {
-    let owners = Arc::new(Owners::default());
-    let options = Unpacking { owners: Some(Arc::clone(&owners)), ..Unpacking::default() };
-    layer::unpack(store, image, dir, &options)?;
-    Ok(owners)
 }
 
 /// What is different in `root` from what `known` says was there; whose files those are that

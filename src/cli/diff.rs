@@ -4,7 +4,7 @@
 //! and where nobody else sees it. Content is compared, not guessed from times. Of two files whose trees
 //! are equal the first byte is told that is not.
 
-use super::back::{self, Error, Owned, against};
+use super::back::{Error, Owned, against};
 use super::commit::Files;
 use super::table::Format;
 use super::target::{self, Target};
@@ -185,7 +185,7 @@ fn unpacked(store: &Store, image: &Image) -> Result<Side> {
     lease.hold(&image.descriptor.digest)?;
     let scratch = store.scratch_aside()?;
     let root = scratch.path().join("rootfs");
-    let owners = Some(back::unpack(store, image, &root)?);
+    let owners = Some(layer::unpack_owned(store, image, &root)?);
     Ok(Side { root, owners, _scratch: Some(scratch), ..Side::default() })
 }
 

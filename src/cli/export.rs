@@ -1,10 +1,11 @@
 //! `shipimg export`: images of the store as archives and folders, and their files as a tar.
 
-use super::back::{unpack, write_options};
+use super::back::write_options;
 use super::import::{platforms, source_date};
 use super::progress::{Progress, Style};
 use super::{Context, Result, tidily};
 use crate::archive::{self, Kind, Target, Writer};
+use crate::layer;
 use crate::oci::{Name, Platform};
 use crate::store::Store;
 use crate::transfer::{self, FromStore, Platforms, ToArchive};
@@ -103,7 +104,7 @@ impl Args {
             let image = store.image(&store.find(name)?.descriptor, &platform)?;
             let scratch = store.scratch_aside()?;
             let tree = scratch.path().join("rootfs");
-            let owners = unpack(store, &image, &tree)?;
+            let owners = layer::unpack_owned(store, &image, &tree)?;
             archive::write_rootfs(&tree, target, &write_options(Some(owners)))?;
         }
         Ok(())

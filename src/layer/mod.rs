@@ -325,6 +325,17 @@ fn signal_pending() -> Result<()> {
     if signal::pending().is_some() { Err(Error::Stopped) } else { Ok(()) }
 }
 
+/// As [`unpack`], with nothing asked for but the owners that files could not get.
+///
+/// # Errors
+/// Those of [`unpack`].
+pub fn unpack_owned(store: &Store, image: &Image, rootfs: &Path) -> Result<Arc<Owners>> {
+    let owners = Arc::new(Owners::default());
+    let options = Options { owners: Some(Arc::clone(&owners)), ..Options::default() };
+    unpack(store, image, rootfs, &options)?;
+    Ok(owners)
+}
+
 /// Unpacks all layers of `image` into the new directory `rootfs`, which must not exist.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use crate::disk::ext4::{self, Size};
 use crate::disk::gpt::Guid;
 use crate::disk::{self, Source, Unpublished, erofs};
 use crate::error::Kind as ErrorKind;
-use crate::layer::{self, Encoder, Owners};
+use crate::layer::{self, Encoder};
 use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, media_type, rfc3339};
 use crate::store::{self, Lease, Store};
 use crate::sys::workspace::Workspace;
@@ -38,7 +38,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What goes wrong when a root filesystem is written.
 #[derive(Debug, thiserror::Error)]
@@ -314,8 +313,7 @@ fn inside(work: &Workspace) -> Result<PathBuf> {
 }
 
 fn unpack(root: &Root, dir: &Path) -> Result<()> {
-    let options = layer::Options { owners: Some(Arc::new(Owners::default())), ..layer::Options::default() };
-    layer::unpack(root.store, root.image, dir, &options)?;
+    layer::unpack_owned(root.store, root.image, dir)?;
     Ok(())
 }
 
@@ -363,7 +361,7 @@ fn erofs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
 /// A disk whose root knows by its fstab where it lies.
 fn disk(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
     let arch = Arch::named(&settings.arch).ok_or_else(|| Error::NoFirmware(settings.arch.clone()))?;
-    let guid = |purpose| Guid::new(u128::from_be_bytes(uuid(&settings.seed, purpose)));
+    let guid = |purpose| guid(&settings.seed, purpose);
     let ids = Ids { disk: guid("disk"), esp: guid("esp"), root: guid("root") };
     let files = Edited::new(root.files, b"etc/fstab", ids.fstab().into_bytes(), settings.time);
     let options = ext_options(ext4::Kind::Ext4, settings);
@@ -392,7 +390,7 @@ fn btrfs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
     // What is there already is the size; else mkfs.btrfs takes what it needs.
     let size = if let Size::Fixed(size) = settings.size { size } else { 0 };
     file.set_len(size).map_err(write_error(path))?;
-    let uuid = uuid_text(uuid(&settings.seed, "btrfs"));
+    let uuid = guid(&settings.seed, "btrfs").to_string();
     let label: String = settings.label.chars().take(64).collect();
     let args = ["-q", "-L", &label, "-U", &uuid, "--rootdir"].map(OsStr::new);
     let args: Vec<_> = args.into_iter().chain([dir.as_os_str(), new.as_os_str()]).collect();
@@ -410,9 +408,9 @@ fn uuid(seed: &Digest, purpose: &str) -> [u8; 16] {
     (version & !(3 << 62) | 2 << 62).to_be_bytes()
 }
 
-fn uuid_text(uuid: [u8; 16]) -> String {
-    let hex = format!("{:032x}", u128::from_be_bytes(uuid));
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+/// The same, with a text.
+fn guid(seed: &Digest, purpose: &str) -> Guid {
+    Guid::new(u128::from_be_bytes(uuid(seed, purpose)))
 }
 
 /// The image with its files as one compressed layer, in the store.
@@ -504,10 +502,11 @@ mod tests {
 
     #[test]
     fn uuids() {
-        let text = uuid_text(uuid(&Digest::of(b"x"), "ext4"));
+        let text = guid(&Digest::of(b"x"), "ext4").to_string();
         assert_eq!((text.len(), &text[14..15]), (36, "8"));
         assert!(["8", "9", "a", "b"].contains(&&text[19..20]), "{text}");
         assert_ne!(uuid(&Digest::of(b"x"), "btrfs"), uuid(&Digest::of(b"x"), "ext4"));
-        assert_eq!(uuid_text([0x12; 16]), "12121212-1212-1212-1212-121212121212");
+        let same = u128::from_be_bytes([0x12; 16]);
+        assert_eq!(Guid::new(same).to_string(), "12121212-1212-1212-1212-121212121212");
     }
 }

@@ -2,15 +2,14 @@
 
 use super::Result;
 use crate::debian::{self, Lock, Progress, Request};
-use crate::layer::{self, Owners};
+use crate::layer;
 use crate::oci::{Image, Platform};
 use crate::output::{self, Files};
 use crate::store::{Lease, Scratch, Store};
 use crate::sys::mount::Mount;
-use crate::sys::sandbox::{DEVICES, private_mounts};
+use crate::sys::sandbox::{private_mounts, static_nodes};
 use crate::tree::{Kind, Meta, Node, Time, TreePath};
 use std::path::Path;
-use std::sync::Arc;
 
 /// A root.
 #[derive(Debug)]
@@ -86,9 +85,7 @@ impl System {
         }
         let scratch = store.scratch()?;
         let root = scratch.path().join("root");
-        let owners = Arc::new(Owners::default());
-        let options = layer::Options { owners: Some(Arc::clone(&owners)), ..layer::Options::default() };
-        layer::unpack(store, &image, &root, &options)?;
+        let owners = layer::unpack_owned(store, &image, &root)?;
         let files = Files::of_folder(&root, Some(&owners))?;
         Ok(Self { image, files, _place: Some(Place { _memory: None, _scratch: scratch }) })
     }
@@ -96,8 +93,7 @@ impl System {
 
 /// Device nodes of a static /dev, which only root can make.
 fn devices(time: i64) -> impl Iterator<Item = (TreePath, Node)> {
-    let all = DEVICES.into_iter().chain([(c"console", 5, 1), (c"ptmx", 5, 2)]);
-    all.filter_map(move |(name, major, minor)| {
+    static_nodes().filter_map(move |(name, major, minor)| {
         let path = [b"dev/", name.to_bytes()].concat();
         let meta = Meta { mode: 0o666, mtime: Time { seconds: time, nanos: 0 }, ..Meta::default() };
         let node =

@@ -372,6 +372,11 @@ pub fn private_mounts() -> Result<()> {
         .call(|| "mount(/, MS_REC|MS_PRIVATE)".to_string())
 }
 
+/// The device nodes of a static /dev, as [`DEVICES`].
+pub fn static_nodes() -> impl Iterator<Item = (&'static CStr, u32, u32)> {
+    DEVICES.into_iter().chain([(c"console", 5, 1), (c"ptmx", 5, 2)])
+}
+
 /// Makes the nodes and links of a static /dev in `dev`; what is there stays. In a user namespace
 /// the nodes are left out, which nobody can make there and a running system has from its kernel.
 ///
@@ -383,8 +388,7 @@ pub fn static_devices(dev: impl AsFd, path: &Path) -> Result<()> {
         other => other,
     };
     let call = || format!("mknodat({})", path.display());
-    let all = DEVICES.into_iter().chain([(c"console", 5, 1), (c"ptmx", 5, 2)]);
-    for (name, major, minor) in all.filter(|_| userns::ids().is_host()) {
+    for (name, major, minor) in static_nodes().filter(|_| userns::ids().is_host()) {
         fine(mknodat(
             &dev,
             name,

@@ -201,8 +201,8 @@ impl Args {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
         let mut request = self.wanted.request(&suite)?;
         self.steps.apply(&mut request)?;
-        let disk = |o: &Output| matches!(self.whole(o), Output::File(OutputKind::Disk, _));
-        if self.outputs.iter().any(disk) && !request.include.iter().any(|p| p == BOOT_LOADER) {
+        let disk = |o: &Output| matches!(o, Output::File(OutputKind::Disk, _));
+        if outputs.iter().any(disk) && !request.include.iter().any(|p| p == BOOT_LOADER) {
             say!("{BOOT_LOADER} is included: firmware starts it from the disk");
             request.include.push(BOOT_LOADER.to_string());
         }
