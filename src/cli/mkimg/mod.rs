@@ -209,6 +209,12 @@ impl Args {
         request.epoch = source_date();
         request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
+        if outputs.iter().any(disk) && !lock.packages.iter().any(|p| p.name.starts_with("linux-image-")) {
+            say!(
+                "no kernel is included: --include linux-image-{} (Ubuntu: linux-image-generic)",
+                request.arch
+            );
+        }
         if request.filters.is_empty() {
             // What is compressed in packages is not smaller as files.
             output::check_size(outputs, self.size(), lock.packages.iter().map(|p| p.size).sum())?;
