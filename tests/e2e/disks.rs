@@ -220,4 +220,8 @@ fn mkimg_makes_disks_of_images() {
     let out = store.output(&["mkimg", "--from", "no-kernel", "--disk", &at("x.img")]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success() && said.contains("the root has no kernel /boot/vmlinuz-*"), "{said}");
+    // Told before anything is fetched.
+    let args = ["mkimg", "--suite", "bookworm", "--arch", "i386", "--disk", &at("i386.img")];
+    let said = store.fails(7, &args);
+    assert!(said.contains("architecture i386") && !said.contains("indexes"), "{said}");
 }
