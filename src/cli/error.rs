@@ -212,7 +212,10 @@ impl Error {
                 Some(format!("htpasswd -B {} USER", path.display()))
             }
             Self::Sys(e) => users_hint(e),
-            Self::Disk(disk::Error::NoBootLoader { .. }) => Some("--include systemd-boot-efi".to_string()),
+            Self::Root(output::Error::Disk(disk::Error::NoBootLoader { .. })) => Some(
+                "an image with Debian's systemd-boot-efi has it; of packages, --disk includes that"
+                    .to_string(),
+            ),
             _ => None,
         }
     }
@@ -353,6 +356,13 @@ mod tests {
             let launch = Error::Launch(Box::new(run::Error::from(program(name)).into()));
             assert_eq!(launch.hint(), Some(format!("sudo apt-get install {package}")));
         }
+    }
+
+    #[test]
+    fn boot_loaders_come_with_a_package() {
+        let path = crate::tree::TreePath::root();
+        let error = Error::from(output::Error::from(disk::Error::NoBootLoader { path }));
+        assert!(error.hint().is_some_and(|h| h.contains("systemd-boot-efi")));
     }
 
     #[test]

@@ -21,8 +21,10 @@
 mod plan;
 
 use super::{Error, Result, Source, Unpublished};
+use crate::disk::raw::{low16, low32};
+use crate::disk::sum::crc32c;
 use crate::tree::Kind;
-use plan::{Inode, Plan, low16, low32};
+use plan::{Inode, Plan};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -138,7 +140,7 @@ impl Writer<'_> {
         out.extend([0; 4]); // the checksum
         out.extend(3u32.to_le_bytes()); // has a checksum; times are those of modification
         out.extend([12, 0]); // log2 of a block, no more of the superblock
-        out.extend(low16(usize::try_from(plan.inodes[0].nid()).unwrap_or(0)).to_le_bytes());
+        out.extend(low16(plan.inodes[0].nid()).to_le_bytes());
         out.extend((plan.inodes.len() as u64).to_le_bytes());
         out.extend(options.time.to_le_bytes());
         out.extend([0; 4]); // nanoseconds
@@ -150,23 +152,8 @@ impl Writer<'_> {
         let mut rest = vec![0; ZEROS.len() - SUPER - SUPER_SIZE];
         let read = self.file.read_exact_at(&mut rest, (SUPER + SUPER_SIZE) as u64);
         read.map_err(|e| Error::io("read", self.target, e))?;
-        let sum = crc32c(&[&out[..], &rest].concat());
+        let sum = crc32c(crc32c(!0, &out), &rest);
         out[4..8].copy_from_slice(&sum.to_le_bytes());
         self.put(SUPER as u64, &out)
-    }
-}
-
-/// CRC-32C as Linux has it, without the inversion at the end.
-fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(!0, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn checksum() {
-        assert_eq!(!super::crc32c(b"123456789"), 0xe306_9283);
     }
 }

@@ -11,6 +11,7 @@
 //! short one itself.
 
 use super::gpt::{Place, SECTOR};
+use super::raw::{low16, low32};
 use super::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -131,14 +132,14 @@ impl Shape {
     /// The boot sector.
     fn parameters(&self, place: Place, name: Name) -> Vec<u8> {
         let mut out = b"\xeb\x58\x90SHIPIMG ".to_vec();
-        out.extend(low16(SECTOR));
+        out.extend(low16(SECTOR).to_le_bytes());
         out.push(u8::try_from(self.cluster / SECTOR).unwrap_or(1));
-        out.extend(low16(RESERVED));
+        out.extend(low16(RESERVED).to_le_bytes());
         out.extend([2, 0, 0, 0, 0, 0xf8, 0, 0]); // tables; numbers of older forms, a hard disk
         out.extend([63, 0, 255, 0]); // sectors of a track, heads
-        out.extend(low32(place.offset / SECTOR));
-        out.extend(low32(place.size / SECTOR));
-        out.extend(low32(self.table));
+        out.extend(low32(place.offset / SECTOR).to_le_bytes());
+        out.extend(low32(place.size / SECTOR).to_le_bytes());
+        out.extend(low32(self.table).to_le_bytes());
         out.extend([0; 4]);
         out.extend(ROOT.to_le_bytes());
         out.extend([1, 0, 6, 0]); // sectors of what is free and of copies
@@ -157,7 +158,7 @@ impl Shape {
         let mut out = b"RRaA".to_vec();
         out.resize(484, 0);
         out.extend(b"rrAa");
-        out.extend(low32(self.clusters + 2 - u64::from(next)));
+        out.extend(low32(self.clusters + 2 - u64::from(next)).to_le_bytes());
         out.extend(next.to_le_bytes());
         out.resize(510, 0);
         out.extend([0x55, 0xaa]);
@@ -332,16 +333,6 @@ fn padded(base: &str, extension: &str) -> [u8; 11] {
     out[..base.len()].copy_from_slice(base.as_bytes());
     out[8..8 + extension.len()].copy_from_slice(extension.as_bytes());
     out
-}
-
-/// A number that is known to fit.
-fn low16(number: u64) -> [u8; 2] {
-    u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes()
-}
-
-/// A number that is known to fit.
-fn low32(number: u64) -> [u8; 4] {
-    u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 #[cfg(test)]

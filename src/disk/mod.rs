@@ -6,7 +6,9 @@ pub mod erofs;
 pub mod ext4;
 pub mod fat;
 pub mod gpt;
+mod raw;
 mod source;
+mod sum;
 mod target;
 
 pub use source::Source;

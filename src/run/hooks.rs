@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(out).unwrap(), "{\"id\":\"x\"} b .\n");
         let failed = run("prestart", &[hook("exit 3", None)], &state).unwrap_err();
         assert!(failed.to_string().ends_with("exit status: 3"), "{failed}");
-        let slow = run("prestart", &[hook("sleep 60", Some(1))], &state).unwrap_err();
+        let slow = run("prestart", &[hook("exec sleep 60", Some(1))], &state).unwrap_err();
         assert!(slow.to_string().contains("within 1 s"), "{slow}");
     }
 }

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!((status.code(), out.as_slice()), (Some(4), &b"hel"[..]));
         let (status, out) = filter("true", &[], &vec![0; 1 << 20], 10, minute).unwrap();
         assert!(status.success() && out.is_empty());
-        for hanging in ["sleep 60", "echo hi; exec >&-; sleep 60"] {
+        for hanging in ["exec sleep 60", "echo hi; exec >&-; exec sleep 60"] {
             let e = filter("sh", &["-c", hanging], b"", 9, Duration::from_millis(50)).unwrap_err();
             assert!(matches!(e, Error::TooSlow { .. }), "{e}");
         }

@@ -2,7 +2,9 @@
 //! dosfstools and mtools.
 
 use crate::common::images::{Made, path};
-use crate::common::{need_root, ok};
+use crate::common::layout::Tar;
+use crate::common::user::User;
+use crate::common::{TestStore, collect, need_root, ok, succeeded};
 use shipimg::disk::boot::{self, Arch, Ids, Options, Report};
 use shipimg::disk::gpt::{Guid, Place};
 use shipimg::disk::{Error, Source};
@@ -10,6 +12,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 
 const OPTIONS: Options = Options {
     arch: Arch::Amd64,
@@ -146,4 +149,79 @@ fn a_disk_that_fails_leaves_the_old_one() {
     assert!(boot::write(&target, &root(), &OPTIONS, &mut fails).is_err());
     assert_eq!(fs::read_to_string(&target).unwrap(), "old");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// A tar of a root with these files, and the folders that they need.
+fn tarred(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let dirs = ["boot/", "etc/", "usr/", "usr/lib/", "usr/lib/systemd/", "usr/lib/systemd/boot/"];
+    let tar = dirs.iter().fold(Tar::new().dir("./"), |tar, dir| tar.dir(dir));
+    let tar = tar.dir("usr/lib/systemd/boot/efi/");
+    files.iter().fold(tar, |tar, (name, content)| tar.file(name, content)).finish()
+}
+
+/// The sectors of the partition with the root, as a place.
+fn root_of(disk: &str) -> Place {
+    let table: serde_json::Value = serde_json::from_str(&ok("sfdisk", &["--json", disk])).unwrap();
+    let root = &table["partitiontable"]["partitions"][1];
+    Place { offset: root["start"].as_u64().unwrap() * 512, size: root["size"].as_u64().unwrap() * 512 }
+}
+
+#[test]
+fn mkimg_makes_disks_of_images() {
+    need_root();
+    let (store, user) = (TestStore::new(), User::new());
+    let kernel = [("boot/vmlinuz-6.1", &b"kernel"[..]), ("boot/initrd.img-6.1", b"initrd")];
+    let whole = [&kernel[..], &[(LOADER, b"loader"), ("etc/fstab", b"none of this\n")]].concat();
+    // The same image for both: its identifiers are made from it.
+    let import = |mut command: Command, tar: &Path, name: &str| {
+        let command = command.env("SOURCE_DATE_EPOCH", "1700000000").arg("import").arg(tar).arg(name);
+        succeeded(&["import", name], &collect(command));
+    };
+    for (name, files) in
+        [("whole", &whole[..]), ("no-loader", &kernel), ("no-kernel", &[(LOADER, b"loader")])]
+    {
+        let tar = user.home().join(format!("{name}.tar"));
+        fs::write(&tar, tarred(files)).unwrap();
+        user.give(&tar);
+        import(store.command(), &tar, name);
+        import(user.shipimg(), &tar, name);
+    }
+    let at = |name: &str| user.home().join(name).to_str().unwrap().to_string();
+    let made = |more: &[&str]| {
+        store.ok(&[&["mkimg", "--from", "whole", "--disk", &at("x.img")], more].concat());
+        root_of(&at("x.img"))
+    };
+
+    // Sizes are those of the root's partition.
+    assert_eq!(made(&["--size", "300M"]).size, 300 << 20);
+    let least = made(&["--shrink"]).size;
+    assert!(least < 32 << 20, "{least}");
+    let free = made(&["--free", "200M"]).size;
+    assert!((200 << 20..240 << 20).contains(&free), "{free}");
+
+    // Without root, and without a loop device, the same bytes.
+    let place = made(&[]);
+    user.ok(&["mkimg", "--from", "whole", "--disk", &at("y.img")]);
+    user.ok(&["mkimg", "--from", "whole", &format!("disk:{}", at("z.img"))]);
+    for other in ["y.img", "z.img"] {
+        ok("cmp", &[at("x.img"), at(other)]);
+    }
+    ok("sgdisk", &["-v", &at("x.img")]);
+    let bytes = fs::read(at("x.img")).unwrap();
+    let from = usize::try_from(place.offset).unwrap();
+    fs::write(at("root"), &bytes[from..from + usize::try_from(place.size).unwrap()]).unwrap();
+    ok("e2fsck", &["-fn", &at("root")]);
+    let fstab = ok("debugfs", &["-R", "cat etc/fstab", &at("root")]);
+    assert!(fstab.contains(" / ext4 rw,") && !fstab.contains("none of this"), "{fstab}");
+
+    let said = store.fails(10, &["mkimg", "--from", "no-loader", "--disk", &at("x.img")]);
+    assert!(said.contains("the root has no boot loader /usr/lib/systemd/boot/efi/systemd-boot"), "{said}");
+    assert!(fs::read(at("x.img")).unwrap() == bytes);
+    let out = store.output(&["mkimg", "--from", "no-kernel", "--disk", &at("x.img")]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("the root has no kernel /boot/vmlinuz-*"), "{said}");
+    // Told before anything is fetched.
+    let args = ["mkimg", "--suite", "bookworm", "--arch", "i386", "--disk", &at("i386.img")];
+    let said = store.fails(7, &args);
+    assert!(said.contains("architecture i386") && !said.contains("indexes"), "{said}");
 }

@@ -5,7 +5,7 @@ use crate::common::{need_root, ok, output};
 use crate::unpack::describe;
 use shipimg::disk::{Error, Source, ext4};
 use shipimg::sys::sandbox::private_mounts;
-use shipimg::tree::{Tree, TreePath};
+use shipimg::tree::{Kind, Meta, Node, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -214,4 +214,40 @@ fn the_kernel_fills_an_empty_one() {
         let devices = ok("losetup", &["-nO", "BACK-FILE"]);
         assert!(!devices.contains(tmp.path().to_str().unwrap()), "{devices}");
     }
+}
+
+/// A tree of `count` directories or empty files in the folder `d`.
+fn many(kind: &Kind, count: u32) -> Tree {
+    let node = |kind: &Kind| Node {
+        kind: kind.clone(),
+        meta: Meta::default(),
+        size: 0,
+        sha256: None,
+        same: None,
+        inode: None,
+    };
+    let path = |text: &str| TreePath::parse(text.as_bytes()).unwrap();
+    let names = (0..count).map(|i| (path(&format!("d/{i}")), node(kind)));
+    names.chain([(path("d"), node(&Kind::Directory))]).collect()
+}
+
+#[test]
+fn large_ones_are_in_order() {
+    let tmp = tempfile::tempdir_in("/var/tmp").unwrap();
+    let image = tmp.path().join("x.img");
+    let checked = |tree: &Tree, kind, size| {
+        let layout = ext4::write(tree, &image, &options(kind, size)).unwrap();
+        ok("e2fsck", &["-fn".as_ref(), image.as_os_str()]);
+        layout
+    };
+    for kind in KINDS {
+        checked(&Tree::new(), kind, ext4::Size::Fixed(1 << 37));
+    }
+    checked(&many(&Kind::File, 200_000), ext4::Kind::Ext4, ext4::Size::Auto { free: None });
+    // More directories than an inode counts names of: ext2 has no way to say so.
+    let directories = many(&Kind::Directory, 65_010);
+    let layout = checked(&directories, ext4::Kind::Ext4, ext4::Size::Shrink);
+    assert!(layout.inodes >= 65_022);
+    let e = ext4::write(&directories, &image, &options(ext4::Kind::Ext2, ext4::Size::Shrink)).unwrap_err();
+    assert!(e.to_string().contains("more than 64998 directories"), "{e}");
 }

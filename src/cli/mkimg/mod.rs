@@ -13,6 +13,7 @@ use super::table::Format;
 use super::{Context, Result, tidily};
 use crate::debian::sbom::Form;
 use crate::debian::{self, Lock, Progress, Request};
+use crate::disk::boot::Arch;
 use crate::disk::ext4::Size;
 use crate::error::Kind;
 use crate::oci::{Name, Platform};
@@ -201,14 +202,23 @@ impl Args {
         let suite = self.wanted.suite.clone().unwrap_or_else(|| self.outputs[0].stem());
         let mut request = self.wanted.request(&suite)?;
         self.steps.apply(&mut request)?;
-        let disk = |o: &Output| matches!(o, Output::File(OutputKind::Disk, _));
-        if outputs.iter().any(disk) && !request.include.iter().any(|p| p == BOOT_LOADER) {
+        let disk = outputs.iter().any(|o| matches!(o, Output::File(OutputKind::Disk, _)));
+        if disk && Arch::named(&request.arch).is_none() {
+            return Err(output::Error::NoFirmware(request.arch).into());
+        }
+        if disk && !request.include.iter().any(|p| p == BOOT_LOADER) {
             say!("{BOOT_LOADER} is included: firmware starts it from the disk");
             request.include.push(BOOT_LOADER.to_string());
         }
         request.epoch = source_date();
         request.keep_apt = self.keep_apt;
         let lock = self.lock(&request, store, phases)?;
+        if disk && !lock.packages.iter().any(|p| p.name.starts_with("linux-image-")) {
+            say!(
+                "no kernel is included: --include linux-image-{} (Ubuntu: linux-image-generic)",
+                request.arch
+            );
+        }
         if request.filters.is_empty() {
             // What is compressed in packages is not smaller as files.
             output::check_size(outputs, self.size(), lock.packages.iter().map(|p| p.size).sum())?;

@@ -2,6 +2,7 @@
 //! written here.
 
 use super::{BLOCK, SUPER, SUPER_SIZE, ZEROS};
+use crate::disk::raw::{device, low16, low32, sort};
 use crate::disk::{Error, Result};
 use crate::tree::{Kind, Node, Tree, TreePath};
 use std::collections::{BTreeSet, HashMap};
@@ -56,34 +57,19 @@ impl<'a> Inode<'a> {
         self.at / SLOT
     }
 
-    /// Its sort as in `st_mode`, and as in a directory entry.
-    fn sort(&self) -> (u32, u8) {
-        match self.node.kind {
-            Kind::File | Kind::Link(_) => (0o100_000, 1),
-            Kind::Directory => (0o040_000, 2),
-            Kind::Char(..) => (0o020_000, 3),
-            Kind::Block(..) => (0o060_000, 4),
-            Kind::Fifo => (0o010_000, 5),
-            Kind::Socket => (0o140_000, 6),
-            Kind::Symlink(_) => (0o120_000, 7),
-        }
-    }
-
     /// `struct erofs_inode_extended`.
     pub(super) fn header(&self, number: usize) -> Vec<u8> {
         let meta = &self.node.meta;
         let format = 1 | if self.tail > 0 { 2 << 1 } else { 0u16 };
         let count = if self.xattrs.is_empty() { 0 } else { (self.xattrs.len() - 12) / 4 + 1 };
         let place = match self.node.kind {
-            Kind::Char(major, minor) | Kind::Block(major, minor) => {
-                (minor & 0xff) | major << 8 | (minor & !0xff) << 12
-            }
+            Kind::Char(major, minor) | Kind::Block(major, minor) => device(major, minor),
             _ => self.block,
         };
         let mut out = Vec::with_capacity(64);
         out.extend(format.to_le_bytes());
-        out.extend(low16(count).to_le_bytes());
-        out.extend(low16(((meta.mode & 0o7777) | self.sort().0) as usize).to_le_bytes());
+        out.extend(low16(count as u64).to_le_bytes());
+        out.extend(low16((meta.mode & 0o7777 | sort(&self.node.kind).0).into()).to_le_bytes());
         out.extend([0; 2]);
         out.extend(self.size.to_le_bytes());
         out.extend(place.to_le_bytes());
@@ -149,8 +135,8 @@ impl<'a> Plan<'a> {
             for (name, to) in names {
                 let to = &self.inodes[*to];
                 out.extend(to.nid().to_le_bytes());
-                out.extend(low16(place).to_le_bytes());
-                out.extend([to.sort().1, 0]);
+                out.extend(low16(place as u64).to_le_bytes());
+                out.extend([sort(&to.node.kind).1, 0]);
                 place += name.len();
             }
             out.extend(names.iter().flat_map(|(name, _)| *name));
@@ -276,16 +262,6 @@ impl Places {
         }
         end - free
     }
-}
-
-/// A number that is known to fit.
-pub(super) fn low16(number: usize) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
-}
-
-/// A number that is known to fit.
-pub(super) fn low32(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! (`htree`, of two levels at most). Older readers see entries that are not in use, with names behind them.
 
 use super::inode::Sums;
-use super::raw::{low16, low32, set};
 use super::{BLOCK, BYTES};
+use crate::disk::raw::{low16, low32, set};
 
 /// The end of a block, an entry without a name that has the block's sum.
 const TAIL: usize = 12;

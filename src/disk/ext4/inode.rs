@@ -1,7 +1,7 @@
 //! Inodes, 256 bytes each, and the sums of what belongs to them.
 
-use super::raw::{low16, low32, set};
-use super::sum::crc32c;
+use crate::disk::raw::{self, low16, low32, set};
+use crate::disk::sum::crc32c;
 use crate::tree::Time;
 
 /// The first inode that is nobody's by its number, `lost+found`.
@@ -143,7 +143,7 @@ pub(super) fn device(major: u32, minor: u32) -> [u8; 60] {
     if major < 256 && minor < 256 {
         set(&mut map, 0, (major << 8 | minor).to_le_bytes());
     } else {
-        set(&mut map, 4, (minor & 0xff | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12).to_le_bytes());
+        set(&mut map, 4, raw::device(major, minor).to_le_bytes());
     }
     map
 }

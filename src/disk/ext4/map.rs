@@ -5,9 +5,9 @@
 //! written when it is full, so that a map takes little memory however large the file is.
 
 use super::inode::Sums;
-use super::raw::{count, low16, low32, set};
 use super::space::Space;
 use super::{BLOCK, BYTES, Kind, Result};
+use crate::disk::raw::{count, low16, low32, set};
 
 /// Blocks of an extent at most.
 const LONGEST: u64 = 32768;

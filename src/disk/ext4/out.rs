@@ -1,7 +1,7 @@
 //! The file that the filesystem is written to: large writes, at any place, and holes between.
 
-use super::raw::count;
 use super::{BLOCK, Error, Result};
+use crate::disk::raw::count;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -6,6 +6,7 @@ use super::dir::{Entry, Names};
 use super::inode::{FIRST, ROOT};
 use super::xattr::Attributes;
 use super::{BLOCK, BYTES, Error, Kind, Options, Result, map};
+use crate::disk::raw::sort;
 use crate::tree::{Kind as Sort, Meta, Node, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
@@ -131,7 +132,10 @@ impl<'a> Draft<'a> {
             None => (&b""[..], raw),
         };
         let parent = *self.by_path.get(parent).ok_or_else(|| unfit("it lies in no directory"))?;
-        let sort = sort(&node.kind).ok_or_else(|| unfit("it is a name of another file without that"))?;
+        if matches!(node.kind, Sort::Link(_)) {
+            return Err(unfit("it is a name of another file without that"));
+        }
+        let (_, sort) = sort(&node.kind);
         if sort != 2
             && let Some(same) = &node.same
         {
@@ -215,18 +219,4 @@ const fn links(count: u32, ext4: bool) -> Option<u32> {
         _ if ext4 => Some(1),
         _ => None,
     }
-}
-
-/// The sort of a file as directories have it.
-const fn sort(kind: &Sort) -> Option<u8> {
-    Some(match kind {
-        Sort::File => 1,
-        Sort::Directory => 2,
-        Sort::Char(..) => 3,
-        Sort::Block(..) => 4,
-        Sort::Fifo => 5,
-        Sort::Socket => 6,
-        Sort::Symlink(_) => 7,
-        Sort::Link(_) => return None,
-    })
 }

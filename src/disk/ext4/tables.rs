@@ -3,8 +3,9 @@
 use super::geometry::{GROUP, Geometry};
 use super::inode::{FIRST, JOURNAL, Sums};
 use super::out::Out;
-use super::raw::{count, low16, low32, set};
 use super::{BLOCK, BYTES, INODE, Kind, Options, Result};
+use crate::disk::raw::{count, low16, low32, set};
+use crate::disk::sum::crc32c;
 
 /// Inodes of a group are all free and its bitmap is not written.
 const INODES_UNUSED: u16 = 1;
@@ -210,7 +211,7 @@ impl Tables<'_> {
             set(&mut raw, 0xfe, low16(g.kind.descriptor()).to_le_bytes());
             // CRC-32C.
             raw[0x175] = 1;
-            let sum = super::sum::crc32c(!0, &raw[..0x3fc]);
+            let sum = crc32c(!0, &raw[..0x3fc]);
             set(&mut raw, 0x3fc, sum.to_le_bytes());
         }
         raw

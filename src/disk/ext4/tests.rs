@@ -114,13 +114,7 @@ const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Ext2];
 #[test]
 fn nothing() {
     for kind in KINDS {
-        for size in [
-            Size::Shrink,
-            Size::Auto { free: None },
-            Size::Fixed(1 << 30),
-            Size::Fixed(8 << 30),
-            Size::Fixed(1 << 37),
-        ] {
+        for size in [Size::Shrink, Size::Auto { free: None }, Size::Fixed(1 << 30), Size::Fixed(8 << 30)] {
             checked(&Made::default(), &options(kind, size));
         }
     }
@@ -177,7 +171,8 @@ fn everything() -> Made {
 fn all_sorts_of_files() {
     let made = everything();
     for kind in KINDS {
-        for size in [Size::Shrink, Size::Auto { free: None }, Size::Fixed(1 << 30)] {
+        // The last one has two groups.
+        for size in [Size::Shrink, Size::Auto { free: None }, Size::Fixed(160 << 20)] {
             let options = options(kind, size);
             let (tmp, image, _) = checked(&made, &options);
             let again = tmp.path().join("again");
@@ -192,8 +187,9 @@ fn large_directories_and_files() {
     for kind in KINDS {
         let mut made = Made::default();
         made.add("d", tree::Kind::Directory);
-        for i in 0..if kind == Kind::Ext4 { 200_000 } else { 20_000 } {
-            made.bytes(&format!("d/{i}"), b"");
+        // 15 names in a block: more blocks than a root of an index names.
+        for i in 0..10_000 {
+            made.bytes(&format!("d/{i:0250}"), b"");
         }
         made.file("end", Content::End(3 << 30, b"end".to_vec()));
         // More extents than four in an inode, than 340 in a block, than four blocks.
@@ -208,6 +204,8 @@ fn large_directories_and_files() {
             String::from_utf8(out).unwrap()
         };
         if kind == Kind::Ext4 {
+            let index = debugfs("htree d");
+            assert!(index.contains("Indirect levels: 1"), "{}", &index[..1000]);
             for (name, depth) in [("a", 1), ("b", 1), ("c", 2), ("dense", 0)] {
                 assert!(debugfs(&format!("ex {name}")).contains(&format!(" 0/ {depth} ")), "{name}");
             }
@@ -334,19 +332,6 @@ fn what_does_not_fit() {
         let e = layout(&Tree::new(), &options(kind, Size::Fixed(u64::MAX))).unwrap_err();
         assert!(matches!(e, Error::TooLarge { .. }), "{e}");
     }
-}
-
-#[test]
-fn directories_of_many_directories() {
-    let mut made = Made::default();
-    for i in 0..65_010 {
-        made.add(&format!("{i}"), tree::Kind::Directory);
-    }
-    let (.., layout) = checked(&made, &options(Kind::Ext4, Size::Shrink));
-    assert!(layout.inodes >= 65_021);
-    let tmp = tempfile::tempdir().unwrap();
-    let e = write(&made, &tmp.path().join("x"), &options(Kind::Ext2, Size::Shrink)).unwrap_err();
-    assert!(e.to_string().contains("more than 64998 directories"), "{e}");
 }
 
 #[test]

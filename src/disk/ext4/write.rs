@@ -5,11 +5,11 @@ use super::inode::{EXTENTS, INDEXED, Inode, JOURNAL, RESIZE, ROOT, Sums, device}
 use super::map::{self, Map, Mapped};
 use super::out::Out;
 use super::plan::{Dir, Item, Need, Plan};
-use super::raw::{count, low32, set};
 use super::space::Space;
 use super::tables::{self, Tables};
 use super::xattr::Attributes;
 use super::{BLOCK, BYTES, Error, INODE, Kind, Layout, Options, Result, Source, dir};
+use crate::disk::raw::{count, low32, set, sort};
 use crate::sys::signal;
 use crate::tree::{Kind as Sort, Meta, Time, TreePath};
 use std::io::{self, Read};
@@ -244,16 +244,7 @@ impl<'a> Fill<'a> {
 
     fn item(&mut self, number: u32, item: &Item, plan: &Plan, maps: &[Mapped]) -> Result<Inode> {
         let node = item.node;
-        let sort = match &node.kind {
-            Sort::Directory => 0o40000,
-            Sort::Symlink(_) => 0o120_000,
-            Sort::Char(..) => 0o20000,
-            Sort::Block(..) => 0o60000,
-            Sort::Fifo => 0o10000,
-            Sort::Socket => 0o140_000,
-            Sort::File | Sort::Link(_) => 0o100_000,
-        };
-        let mut inode = self.inode(sort, &node.meta, item.path)?;
+        let mut inode = self.inode(sort(&node.kind).0, &node.meta, item.path)?;
         inode.links = item.links;
         match &node.kind {
             Sort::Directory => {

@@ -4,8 +4,8 @@
 //! eight bytes an entry, and is stored without the ids of entries that name nobody.
 
 use super::inode::{INLINE, Sums};
-use super::raw::{low16, low32, set};
 use super::{BYTES, Error, Kind, Result};
+use crate::disk::raw::{low16, low32, set};
 use crate::tree::TreePath;
 
 const MAGIC: u32 = 0xea02_0000;

@@ -1,4 +1,4 @@
-//! CRC-32C as ext4 has it: no inversion at the end, and one sum is the start of the next.
+//! CRC-32C as ext4 and EROFS have it: no inversion at the end, and one sum is the start of the next.
 
 const TABLES: [[u32; 256]; 8] = tables();
 
