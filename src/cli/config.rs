@@ -4,7 +4,7 @@ use super::back::{Stepping, Tagging, Work};
 use super::import::{Words, words};
 use super::settings::variable;
 use super::{Context, Result};
-use crate::oci::Name;
+use crate::oci::{Edit, Name};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
@@ -120,57 +120,17 @@ impl Args {
             }
         }
         for variable in &self.env {
-            set_variable(settings, variable);
+            Edit::set_variable(settings, variable);
         }
         for (name, value) in self.label.iter().filter_map(|l| l.split_once('=')) {
-            member(settings, "Labels", name, json!(value));
+            Edit::member(settings, "Labels", name, json!(value));
         }
         for volume in &self.volume {
-            member(settings, "Volumes", volume, json!({}));
+            Edit::member(settings, "Volumes", volume, json!({}));
         }
         for port in &self.port {
             let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-            member(settings, "ExposedPorts", &port, json!({}));
+            Edit::member(settings, "ExposedPorts", &port, json!({}));
         }
-    }
-}
-
-/// Puts `name` into the object `key`.
-fn member(settings: &mut Map<String, Value>, key: &str, name: &str, value: Value) {
-    let object = settings.entry(key).or_insert(Value::Null);
-    if !object.is_object() {
-        *object = json!({});
-    }
-    if let Value::Object(object) = object {
-        object.insert(name.to_string(), value);
-    }
-}
-
-/// Sets a variable in its place, or as the last.
-fn set_variable(settings: &mut Map<String, Value>, variable: &str) {
-    let list = settings.entry("Env").or_insert(Value::Null);
-    if !list.is_array() {
-        *list = json!([]);
-    }
-    let Value::Array(list) = list else { return };
-    let name = |text: &str| text.split('=').next().unwrap_or_default().to_string();
-    let old = list.iter_mut().find(|v| v.as_str().is_some_and(|t| name(t) == name(variable)));
-    match old {
-        Some(old) => *old = json!(variable),
-        None => list.push(json!(variable)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_keep_their_place() {
-        let mut settings = Map::new();
-        for variable in ["A=1", "B=2", "A=3"] {
-            set_variable(&mut settings, variable);
-        }
-        assert_eq!(settings["Env"], json!(["A=3", "B=2"]));
     }
 }

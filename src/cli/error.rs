@@ -62,6 +62,8 @@ pub enum Error {
     Serve(#[from] serve::Error),
     /// A recipe.
     Recipe(#[from] recipe::Error),
+    /// The arguments of `build`.
+    Build(#[from] super::build::Error),
     /// The arguments of `mkimg`.
     Mkimg(#[from] super::mkimg::Error),
     /// The arguments of `lock`.
@@ -87,6 +89,7 @@ impl Error {
             Self::Run(e) => e.kind(),
             Self::Launch(e) => e.kind(),
             Self::NotEmpty(_)
+            | Self::Build(_)
             | Self::Usage(_)
             | Self::Refusal(_)
             | Self::Import(_)
@@ -150,6 +153,7 @@ impl Error {
                 debian::Error::Configure { output, .. } | debian::Error::Hook { output, .. } => output,
                 _ => "",
             },
+            Self::Recipe(recipe::Error::Failed(failed)) => &failed.output,
             _ => "",
         }
     }

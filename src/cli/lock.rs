@@ -1,11 +1,14 @@
 //! `shipimg lock`: makes a lock, tells whether it is what the archives have, brings it up to date.
 
+use super::import::source_date;
 use super::mkimg::Wanted;
 use super::phases::Phases;
 use super::table::{self, Format};
 use super::{Context, Result, printable};
 use crate::debian::{self, Change, Lock, Request};
 use crate::error::Kind;
+use crate::recipe::{self, Access, Choices, Recipe, Wish};
+use crate::registry;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,9 +21,13 @@ With --suite, a lock of what is asked for is made in a new FILE, or an old one i
 FILE is compared with what the archives give today for what it was made for; the exit code is 4 where that
 is something else. Nothing that is there is written without --update.
 
+With a recipe as FILE, its name ends in .toml, all the same is said of the lock beside it, which has images and inputs
+besides packages.
+
   shipimg lock bookworm.lock --suite bookworm --include tini
   shipimg lock bookworm.lock
   shipimg lock bookworm.lock --update openssl,libc6
+  shipimg lock web.toml --update debian:bookworm,openssl
   shipimg mkimg bookworm.img --include tini --lock bookworm.lock --frozen")]
 pub struct Args {
     /// The lock's file [default: the only *.lock of this folder, else SUITE.lock]
@@ -111,6 +118,9 @@ impl Error {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let path = self.file()?;
+        if path.extension().is_some_and(|e| e == "toml") {
+            return self.of_recipe(&path, context);
+        }
         let old = Lock::read(&path)?;
         let mut request = self.request(old.as_ref(), &path)?;
         // No script will run.
@@ -131,6 +141,33 @@ impl Args {
             new.write(&path)?;
         }
         self.print(&path, &changes, current, written, old.is_none())?;
+        Ok(ExitCode::from(if current || written { 0 } else { Kind::Stale.exit_code() }))
+    }
+
+    /// The lock of the recipe in the file `path`.
+    fn of_recipe(&self, path: &Path, context: &Context) -> Result<ExitCode> {
+        if let Some(option) = self.wanted.chooses() {
+            return Err(Error::Asked { option, path: path.to_path_buf() }.into());
+        }
+        let recipe = Recipe::read(path, &Choices { epoch: source_date(), ..Choices::default() })?;
+        let (store, phases, file) = (context.store()?, Phases::new(), recipe::Lock::beside(path));
+        let lease = store.lease()?;
+        let access = Access {
+            registry: registry::Options { document: store.limits().document, ..Default::default() },
+            offline: false,
+        };
+        let old = recipe::Lock::read(&file)?;
+        let anew = self.update.clone().or_else(|| old.is_none().then(Vec::new));
+        let wish = Wish::Update(anew.unwrap_or_default());
+        let new = recipe::Lock::of(&recipe, old.as_ref(), &wish, &access, (&store, &lease), &phases)?;
+        phases.finish();
+        let changes = new.changes(old.as_ref());
+        let current = old.as_ref() == Some(&new);
+        let written = !current && (old.is_none() || self.update.is_some());
+        if written {
+            new.write(&file)?;
+        }
+        self.print(&file, &changes, current, written, old.is_none())?;
         Ok(ExitCode::from(if current || written { 0 } else { Kind::Stale.exit_code() }))
     }
 

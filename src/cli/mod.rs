@@ -58,6 +58,7 @@ mod ps;
 mod pull;
 mod pulling;
 mod push;
+mod recipe;
 mod referrers;
 mod repack;
 mod resume;
@@ -178,6 +179,8 @@ enum Command {
     Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
+    /// Print the JSON Schema of recipes
+    Recipe(recipe::Args),
     /// Make an image file of a Debian or Ubuntu system
     Mkimg(mkimg::Args),
     /// Make the list of exact packages of a system, compare it with the archives, bring it up to date
@@ -316,6 +319,7 @@ impl Command {
             Self::Config(args) => args.run(context),
             Self::Squash(args) => args.run(context),
             Self::Build(args) => args.run(context),
+            Self::Recipe(args) => args.run(),
             Self::Mkimg(args) => args.run(context),
             Self::Lock(args) => args.run(context),
             Self::Bundle(args) => args.run(context),
@@ -404,7 +408,9 @@ impl Context {
 /// Parses the command line, runs the command, reports an error; gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    if std::env::args_os().any(|word| ["run", "create", "exec"].iter().any(|command| word == *command)) {
+    if std::env::args_os()
+        .any(|word| ["run", "create", "exec", "build"].iter().any(|command| word == *command))
+    {
         // It executes this program anew, which is better done before the command line, whose parsing
         // takes most of a launch's first millisecond, is read. The commands see to it in any case.
         let _ = selfexe::protect();

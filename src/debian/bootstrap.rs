@@ -16,7 +16,7 @@ use super::sources::Archive;
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
 use super::{Error, Progress, Result, foreign, index};
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
 use crate::sys::userns::ids;
@@ -253,6 +253,19 @@ pub fn host_arch() -> &'static str {
         "powerpc64" => "ppc64el",
         "arm" => "armhf",
         other => other,
+    }
+}
+
+/// dpkg's name for the architecture of a platform.
+#[must_use]
+pub fn arch_of(platform: &Platform) -> &str {
+    match (platform.architecture.as_str(), platform.variant.as_deref()) {
+        ("386", _) => "i386",
+        ("arm", Some("v5" | "v6")) => "armel",
+        ("arm", _) => "armhf",
+        ("ppc64le", _) => "ppc64el",
+        ("mips64le", _) => "mips64el",
+        (other, _) => other,
     }
 }
 

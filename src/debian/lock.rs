@@ -37,6 +37,7 @@ use super::plan::Variant;
 use super::sources::{Archive, Line, Repo, is_own};
 use super::{Error, Request, Result, Snapshot};
 use crate::oci::Digest;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -181,26 +182,14 @@ impl Lock {
     /// # Errors
     /// [`Error::Io`], [`Error::Lock`].
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let file = match std::fs::File::open(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|e| Error::io("read", path, e))?,
-        };
-        let bad = |reason: String| Error::Lock { path: path.to_path_buf(), reason };
-        let mut text = String::new();
-        file.take(MAX + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData => bad("not UTF-8".to_string()),
-            _ => Error::io("read", path, e),
-        })?;
-        if text.len() as u64 > MAX {
-            return Err(bad(format!("larger than {} MiB", MAX >> 20)));
-        }
-        let lock: Self = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        lock.check().map_err(bad)?;
-        Ok(Some(lock))
+        read(path, Self::check)
     }
 
-    /// What is wrong with it, though it has the form of a lock.
-    fn check(&self) -> std::result::Result<(), String> {
+    /// Looks at what its form does not tell.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> std::result::Result<(), String> {
         if self.version != 1 {
             return Err(format!("version {} is not known, this shipimg reads version 1", self.version));
         }
@@ -291,8 +280,37 @@ impl Lock {
     }
 }
 
-/// Writes a file in place of what is there.
-pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+/// Reads a lock's file, of at most 16 MiB; none where there is no such file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Lock`] also for what `check` finds.
+pub fn read<T: DeserializeOwned>(
+    path: &Path,
+    check: impl FnOnce(&T) -> std::result::Result<(), String>,
+) -> Result<Option<T>> {
+    let file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| Error::io("read", path, e))?,
+    };
+    let bad = |reason: String| Error::Lock { path: path.to_path_buf(), reason };
+    let mut text = String::new();
+    file.take(MAX + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => bad("not UTF-8".to_string()),
+        _ => Error::io("read", path, e),
+    })?;
+    if text.len() as u64 > MAX {
+        return Err(bad(format!("larger than {} MiB", MAX >> 20)));
+    }
+    let lock = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    check(&lock).map_err(bad)?;
+    Ok(Some(lock))
+}
+
+/// Writes a lock's file in place of what is there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn replace(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {

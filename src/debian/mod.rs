@@ -41,7 +41,7 @@ mod unpack;
 pub mod update;
 pub mod version;
 
-pub use bootstrap::{Request, bootstrap, host_arch, resolve};
+pub use bootstrap::{Request, arch_of, bootstrap, host_arch, resolve};
 pub use filter::Filters;
 pub use hook::{Hook, Stage};
 pub use host::Settings;

@@ -12,7 +12,9 @@ use super::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a root holds before anything is included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// `Priority: required` and apt, as debootstrap's variant of this name.

@@ -1,15 +1,15 @@
 //! New layers: from a difference, from the upper directory of an overlay, from files that are put
 //! somewhere. All are written as in `write`: sorted, in one form, the same bytes for the same files.
 
-use super::node::is_whiteout;
+use super::node::{self, is_whiteout};
 use super::write::{Form, Tree};
 use super::{Coding, Decoder, Encoder, Error, Result, TarWriter, WriteOptions, rewrite};
 use crate::oci::{Compression, Descriptor, Digest, Layer, media_type};
 use crate::store::{Exceeded, Hashed, Lease, Store};
 use crate::sys::Call;
 use crate::sys::dir::Dir;
-use crate::tree::TreePath;
 use crate::tree::diff::Delta;
+use crate::tree::{Meta, TreePath};
 use rustix::fs::FileType;
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -123,6 +123,15 @@ pub fn write_at<W: Write>(
         None => {}
     }
     Ok(tree.entries)
+}
+
+/// Owner, mode, time and attributes of `name` in `dir`, as they are in a layer; none where nothing is.
+///
+/// # Errors
+/// The first failed call.
+pub fn meta(dir: &Dir, name: &OsStr) -> Result<Option<Meta>> {
+    let stat = dir.stat(name)?;
+    Ok(stat.map(|stat| node::read(dir, name, &stat)).transpose()?.map(|(_, meta)| meta))
 }
 
 /// Writes that `path` is gone.

@@ -42,15 +42,15 @@ pub use codec::{Coding, Decoder, Encoder, InvalidCoding};
 pub use contents::Contents;
 pub use copy::{copy_meta, copy_tree};
 pub use delta::{
-    check_layer, compression_of, keep_layer, store_layer, write_at, write_delta, write_inserted, write_upper,
-    write_whiteout,
+    check_layer, compression_of, keep_layer, meta, store_layer, write_at, write_delta, write_inserted,
+    write_upper, write_whiteout,
 };
 pub use indexed::{Indexed, indexed};
 pub use into::{Owner, Placing, copy_into, place};
 pub use node::Owners;
 pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};
-pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
+pub use write::{Modes, Shape, TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {
     archive::{number, padding, stored_size},
     pax::parse as parse_pax,

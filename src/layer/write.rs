@@ -14,7 +14,7 @@ use crate::oci::{Compression, Layer};
 use crate::store::Limits;
 use crate::sys::dir::{Dir, is_kernels};
 use crate::sys::{Call, signal, userns::UserIds, xattr};
-use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath};
+use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath, fnmatch};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -194,6 +194,63 @@ pub struct WriteOptions {
     pub ids: Option<UserIds>,
     /// A directory that must not be met: the one that is written into.
     pub except: Option<Identity>,
+    /// What files get instead of what they have.
+    pub shape: Shape,
+}
+
+/// What files get instead of what they have of their own.
+#[derive(Debug, Clone, Default)]
+pub struct Shape {
+    /// Their time, in seconds since 1970.
+    pub time: Option<i64>,
+    /// Their user and their group.
+    pub owner: Option<(u32, u32)>,
+    /// Their permission bits.
+    pub modes: Modes,
+    /// Those whose path below what is written matches one of these patterns are left out, with all
+    /// that is below them (fnmatch(3) without flags).
+    pub exclude: Vec<String>,
+    /// What is in a directory is written, not that directory itself.
+    pub bare: bool,
+}
+
+/// Permission bits of files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Modes {
+    /// As they are.
+    #[default]
+    Kept,
+    /// 0755 for directories and what anyone may execute, else 0644: what version control keeps.
+    Plain,
+    /// These for files; directories may be searched where they may be read.
+    Files(u32),
+}
+
+impl Shape {
+    fn skips(&self, path: &TreePath) -> bool {
+        self.exclude.iter().any(|pattern| fnmatch(pattern.as_bytes(), path.as_bytes()))
+    }
+
+    fn apply(&self, kind: &Kind, meta: &mut Meta) {
+        if let Some(seconds) = self.time {
+            meta.mtime = Time { seconds, nanos: 0 };
+        }
+        if let Some((uid, gid)) = self.owner {
+            (meta.uid, meta.gid) = (uid, gid);
+        }
+        let directory = *kind == Kind::Directory;
+        meta.mode = match self.modes {
+            _ if matches!(kind, Kind::Symlink(_)) => meta.mode,
+            Modes::Kept => meta.mode,
+            Modes::Plain if directory || meta.mode & 0o111 != 0 => 0o755,
+            Modes::Plain => 0o644,
+            Modes::Files(mode) if directory => mode | (mode & 0o444) >> 2,
+            Modes::Files(mode) => mode,
+        };
+        if self.modes == Modes::Plain {
+            meta.xattrs.clear();
+        }
+    }
 }
 
 /// Which directory it is: device and inode.
@@ -241,7 +298,7 @@ impl<'a, W: Write> Tree<'a, W> {
         let device = top.stat_self()?.st_dev;
         let tree = self;
         let root = OsStr::new(".");
-        if let Some(stat) = top.stat(root)? {
+        if let Some(stat) = top.stat(root)?.filter(|_| !tree.options.shape.bare) {
             tree.node(top, root, prefix, &stat)?;
             tree.opaque(top, prefix, form)?;
         }
@@ -254,6 +311,9 @@ impl<'a, W: Write> Tree<'a, W> {
             for (name, _) in listed {
                 let Some(stat) = dir.stat(&name)? else { continue };
                 let child = path.join(&name);
+                if tree.options.shape.skips(&child) {
+                    continue;
+                }
                 let written = prefix.join(child.as_path().as_os_str());
                 if form == Form::Upper && is_whiteout(&stat) {
                     tree.hide(&written)?;
@@ -338,6 +398,7 @@ impl<'a, W: Write> Tree<'a, W> {
         if let Some(latest) = self.options.latest.filter(|&latest| latest <= meta.mtime.seconds) {
             meta.mtime = Time { seconds: latest, nanos: 0 };
         }
+        self.options.shape.apply(&kind, &mut meta);
         self.entries += 1;
         if kind != Kind::File {
             return self.out.entry(path, &kind, &meta, 0).map_err(Error::Output);

@@ -108,6 +108,33 @@ impl Edit {
         self.config.insert("created".into(), json!(step.created));
     }
 
+    /// Gives the last steps of the history these comments, the last step the first of them.
+    pub fn comment_last(&mut self, comments: &[String]) {
+        if let Value::Array(history) = child(&mut self.config, "history", json!([])) {
+            for (entry, comment) in history.iter_mut().rev().zip(comments) {
+                entry["comment"] = json!(comment);
+            }
+        }
+    }
+
+    /// Sets the variable `NAME=VALUE` of [`Self::settings`], in its place or as the last.
+    pub fn set_variable(settings: &mut Map<String, Value>, variable: &str) {
+        let Value::Array(list) = child(settings, "Env", json!([])) else { return };
+        let name = |text: &str| text.split('=').next().unwrap_or_default().to_string();
+        let old = list.iter_mut().find(|v| v.as_str().is_some_and(|t| name(t) == name(variable)));
+        match old {
+            Some(old) => *old = json!(variable),
+            None => list.push(json!(variable)),
+        }
+    }
+
+    /// Puts `name` into the object `key` of [`Self::settings`].
+    pub fn member(settings: &mut Map<String, Value>, key: &str, name: &str, value: Value) {
+        if let Value::Object(object) = child(settings, key, json!({})) {
+            object.insert(name.to_string(), value);
+        }
+    }
+
     /// The configuration and the manifest.
     #[must_use]
     pub fn finish(mut self) -> (Written, Written) {
@@ -133,6 +160,15 @@ fn push(map: &mut Map<String, Value>, key: &str, value: Value) {
 mod tests {
     use super::super::{Document, Image};
     use super::*;
+
+    #[test]
+    fn variables_keep_their_place() {
+        let mut settings = Map::new();
+        for variable in ["A=1", "B=2", "A=3"] {
+            Edit::set_variable(&mut settings, variable);
+        }
+        assert_eq!(settings["Env"], json!(["A=3", "B=2"]));
+    }
 
     #[test]
     fn unknown_fields_stay_and_the_image_is_whole() {

@@ -214,7 +214,9 @@ impl Output {
             },
             Self::Image(name) => return image(root, name, settings),
             Self::Archive { kind, path, name } => {
-                return archived(root, *kind, path, name.as_deref(), settings);
+                let descriptor = root.packed(settings)?;
+                archived(root.store, &descriptor, (*kind, path, name.as_deref()), settings.time)?;
+                return Ok(Written { size: None, manifest: Some(descriptor.digest) });
             }
         };
         Ok(Written { size: Some(size), manifest: None })
@@ -450,24 +452,25 @@ fn image(root: &Root, name: &Reference, settings: &Settings) -> Result<Written> 
     Ok(Written { size: None, manifest: Some(descriptor.digest) })
 }
 
-fn archived(
-    root: &Root,
-    kind: archive::Kind,
-    path: &Path,
-    name: Option<&str>,
-    settings: &Settings,
-) -> Result<Written> {
-    let descriptor = root.packed(settings)?;
-    let scratch = root.store.scratch()?;
+/// Writes the image `descriptor` of `store` into an archive of a kind, at a path, under a name, made at
+/// `time`.
+///
+/// # Errors
+/// Any [`Error`]; what was in the archive's place is as it was.
+pub fn archived(
+    store: &Store,
+    descriptor: &Descriptor,
+    (kind, path, name): (archive::Kind, &Path, Option<&str>),
+    time: i64,
+) -> Result<()> {
+    let scratch = store.scratch()?;
     let target = archive::Target::Path(path.to_path_buf());
-    let limits = *root.store.limits();
-    let writer = archive::Writer::create(kind, &target, scratch.path(), settings.time, limits)?;
+    let writer = archive::Writer::create(kind, &target, scratch.path(), time, *store.limits())?;
     let entry = store::Entry { reference: None, descriptor: descriptor.clone(), shadow: None, tagged: None };
     let names = name.map(str::to_string).into_iter().collect();
-    let (from, to) = (transfer::FromStore::new(root.store, entry), transfer::ToArchive::new(&writer, names));
-    transfer::copy(&from, &to, &transfer::Options::default(), root.store, &|_| ())?;
-    writer.finish()?;
-    Ok(Written { size: None, manifest: Some(descriptor.digest) })
+    let (from, to) = (transfer::FromStore::new(store, entry), transfer::ToArchive::new(&writer, names));
+    transfer::copy(&from, &to, &transfer::Options::default(), store, &|_| ())?;
+    Ok(writer.finish()?)
 }
 
 /// Puts `files` into the store as an image of one plain layer, which is held by `lease`.

@@ -1,217 +1,314 @@
-//! From a recipe to its outputs: a plan that can be printed, and its execution.
+//! A plan carried out: each step whose result is not kept is done, and its result kept.
 //!
-//! The root is made in a workspace beside the folder that it becomes, or in the store's
-//! scratch; outputs are put in place by rename, whole. Steps run in the runner, in all
-//! namespaces of their own and without network.
+//! A step works in an overlay over the image of the step before it; what lies in the upper directory
+//! afterwards is its layer, no file is looked for. Files that a step makes or changes have the time of
+//! their stage, so that the same step gives the same layer.
 
-use super::{Error, Output, OutputKind, Recipe, Result, Step, Variant};
+use super::accounts;
+use super::command::{self, Shell};
+use super::files;
+use super::inputs::plain;
+use super::lock::{self, Access, Lock};
+use super::plan::{Plan, Step as Planned, Work};
+use super::read::Action;
+use super::types::{Base, Image as Configured};
+use super::{Error, Result, System, request, settings};
 use crate::bundle::{Bundle, Origin, Settings};
-use crate::debian::{self, Archive, Progress};
-use crate::disk::ext4::Size;
-use crate::layer::Coding;
-use crate::oci::Platform;
-use crate::output::{self, Files};
-use crate::run::{Exit, Launch, Runtime};
-use crate::store::Store;
-use crate::sys::Call;
-use crate::sys::workspace::Workspace;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use crate::debian::Progress;
+use crate::layer::{self, Decoder, Shape, TarWriter, WriteOptions};
+use crate::oci::{Compression, Descriptor, Edit, Image, Step, media_type, rfc3339};
+use crate::rootfs::DriverKind;
+use crate::store::{Lease, Store};
+use crate::sys::dir::Dir;
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 
-/// A step of a build.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action<'a> {
-    /// Make the root from packages.
-    Packages {
-        /// The suite.
-        suite: &'a str,
-        /// Which packages belong to the base.
-        variant: Variant,
-        /// Packages on top of it.
-        include: &'a [String],
-    },
-    /// Run a command in the root.
-    Run(&'a Step),
-    /// Write an output.
-    Write(&'a Output),
+/// How a build is done.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where images and packages come from.
+    pub access: Access,
+    /// Steps are done anew though their results are kept.
+    pub no_cache: bool,
+    /// When a command has failed a shell is opened where it ran.
+    pub shell: Shell,
 }
 
-impl fmt::Display for Action<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Packages { suite, variant, include } => {
-                write!(f, "packages of {suite}, {variant}")?;
-                if include.is_empty() { Ok(()) } else { write!(f, ", with {}", include.join(" ")) }
-            }
-            Self::Run(step) => write!(f, "run {}", step.command.join(" ")),
-            Self::Write(output) => write!(f, "write {} {}", output.kind, output.path.display()),
-        }
-    }
+/// What a build has done.
+#[derive(Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Image,
+    /// How many steps there were.
+    pub steps: usize,
+    /// How many of them had to be done.
+    pub done: usize,
 }
 
-impl Recipe {
-    /// What a build of this recipe does, in order.
+/// A build.
+pub struct Builder<'a> {
+    plan: &'a Plan<'a>,
+    lock: &'a Lock,
+    store: &'a Store,
+    lease: &'a Lease,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    /// Images of steps, as far as they are known.
+    known: Vec<Option<Image>>,
+    done: usize,
+}
+
+impl<'a> Builder<'a> {
+    /// A build of `plan` that has not begun. `lease` protects what it makes.
     #[must_use]
-    pub fn plan(&self) -> Vec<Action<'_>> {
-        let base = &self.base.debian;
-        let packages =
-            Action::Packages { suite: &base.suite, variant: base.variant, include: &self.packages.include };
-        let steps = self.steps.iter().map(Action::Run);
-        std::iter::once(packages).chain(steps).chain(self.outputs.iter().map(Action::Write)).collect()
+    pub fn new(
+        plan: &'a Plan<'a>,
+        lock: &'a Lock,
+        (store, lease): (&'a Store, &'a Lease),
+        options: &'a Options,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let known = plan.steps.iter().map(|_| None).collect();
+        Self { plan, lock, store, lease, options, progress, known, done: 0 }
     }
 
-    /// The archives of the recipe's suite. Where the recipe has those of the suite's own
-    /// recipe, the host's apt sources for the distribution go first.
-    #[must_use]
-    pub fn archive(&self) -> Archive {
-        let suite = &self.base.debian.suite;
-        let repo = |r: &super::Repo| debian::Repo {
-            uri: r.uri.trim_end_matches('/').to_string(),
-            suites: r.suites.clone(),
-            components: r.components.clone(),
-            signed_by: r.signed_by.clone(),
-            ..debian::Repo::default()
-        };
-        let mut archive = Archive {
-            suite: suite.clone(),
-            repos: self.repos.iter().map(repo).collect(),
-            distribution: debian::sources::siblings(suite),
-            extra_base: self.base.debian.extra.clone(),
-            never: vec!["usrmerge".to_string()],
-            snapshot: None,
-        };
-        if Self::embedded(suite).is_ok_and(|own| own.repos == self.repos) {
-            archive.use_host(&debian::host::host_repos(Path::new("/etc/apt")));
-        }
-        archive
-    }
-
-    /// Builds all outputs.
+    /// Does what is missing.
     ///
     /// # Errors
-    /// Any [`Error`]; outputs that were in place before stay as they were.
-    pub fn build(&self, store: &Store, progress: &dyn Progress) -> Result<()> {
-        let folder = self.paths(OutputKind::Dir).next();
-        if let Some(taken) = folder.filter(|f| f.symlink_metadata().is_ok()) {
-            return Err(Error::Exists { path: taken.to_path_buf() });
-        }
-        let beside = |f: &Path| -> Result<Workspace> { Ok(Workspace::beside(&absolute(f)?)?) };
-        let workspace = folder.map(beside).transpose()?;
-        let scratch = store.scratch()?;
-        let root = workspace.as_ref().map_or(scratch.path(), Workspace::path).join("root");
-        std::fs::create_dir(&root).call(|| format!("mkdir({})", root.display()))?;
-        self.fill(store, &root, progress)?;
-        for step in &self.steps {
-            progress.phase("run", None);
-            run(store, &root, step)?;
-        }
-        self.images(store, &root, progress)?;
-        folder.map_or(Ok(()), |path| rename(&root, path))
+    /// [`Error::Failed`] where a step failed; what was done before it is kept.
+    pub fn build(mut self) -> Result<Built> {
+        let last = self.plan.steps.len() - 1;
+        let image = self.image_of(last)?;
+        let image = self.named_steps(&image, last)?;
+        Ok(Built { image, steps: self.plan.steps.len(), done: self.done })
     }
 
-    /// Writes the filesystem images of the root.
-    fn images(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
-        let mut paths = self.paths(OutputKind::Ext4).peekable();
-        if paths.peek().is_none() {
-            return Ok(());
+    /// The image of the step `index`, from the store where it is kept, else made.
+    fn image_of(&mut self, index: usize) -> Result<Image> {
+        if let Some(image) = &self.known[index] {
+            return Ok(image.clone());
         }
-        progress.phase("write", None);
-        let (files, lease) = (Files::of_folder(root, None)?, store.lease()?);
-        let manifest = output::keep(&lease, &files, &Platform::host(), 0)?;
-        let image = store.image(&manifest, &Platform::host())?;
-        let settings = output::Settings {
-            size: Size::Auto { free: None },
-            mounted: false,
-            arch: debian::host_arch().to_string(),
-            label: self.name.clone(),
-            seed: image.layers[0].diff_id.clone(),
-            time: 0,
-            coding: Coding::default(),
+        let step = &self.plan.steps[index];
+        let kept = if self.options.no_cache { None } else { self.store.result(&step.key, self.lease)? };
+        let image = if let Some(image) = kept {
+            image
+        } else {
+            let images = step.needs.iter().map(|&need| self.image_of(need)).collect::<Result<Vec<_>>>()?;
+            let made = self.make(step, &images).map_err(|e| e.of_step(step))?;
+            self.done += 1;
+            self.store.keep_result(&step.key, &made.digest)?;
+            self.store.image(&made, &self.plan.recipe.platform)?
         };
-        let root = output::Root::new(store, &lease, &image, &files);
-        for path in paths {
-            output::Output::File(output::Kind::Ext4, path.to_path_buf()).write(&root, &settings)?;
+        self.known[index] = Some(image.clone());
+        Ok(image)
+    }
+
+    /// Does a step on the images that it needs; gives the manifest of its image.
+    fn make(&self, step: &Planned, needs: &[Image]) -> Result<Descriptor> {
+        match (&step.work, needs) {
+            (Work::Base(base), _) => self.base(step, base),
+            (Work::Settings(image), [below, ..]) => self.configured(step, image, below),
+            (Work::Action(action), [below, more @ ..]) => {
+                self.progress.phase("step", None);
+                self.progress.detail(&action.to_string());
+                self.act(step, action, below, more)
+            }
+            _ => unreachable!("a step works on something"),
         }
-        Ok(())
     }
 
-    fn paths(&self, kind: OutputKind) -> impl Iterator<Item = &Path> {
-        self.outputs.iter().filter(move |o| o.kind == kind).map(|o| o.path.as_path())
+    fn base(&self, step: &Planned, base: &Base) -> Result<Descriptor> {
+        let (store, lease) = (self.store, self.lease);
+        match base {
+            Base::Image(name) => {
+                let access = &self.options.access;
+                Ok(lock::locked(name, self.lock, &self.plan.recipe.platform, access, (store, lease))?
+                    .descriptor)
+            }
+            Base::Debian(_) => {
+                let request = request(self.plan.recipe, step.stage)?;
+                let packages = self.lock.debian.get(&step.stage.name);
+                let (Some(request), Some(packages)) = (request, packages) else {
+                    unreachable!("the plan was made of the lock")
+                };
+                let made =
+                    System::debian(&request, packages, self.options.no_cache, store, lease, self.progress)?;
+                self.compressed(&made.image, step)
+            }
+            Base::Dir(dir) => {
+                let path = step.place.beside(dir);
+                let shape = Shape { time: Some(step.time), ..Shape::default() };
+                let options = WriteOptions { shape, ..WriteOptions::default() };
+                self.add(step, None, &|tar| layer::write_tree(&path, tar, &options).map(drop))
+            }
+            Base::Scratch(_) | Base::Recipe(_) | Base::Stage(_) => self.put(self.nothing(step)?),
+        }
     }
 
-    fn fill(&self, store: &Store, root: &Path, progress: &dyn Progress) -> Result<()> {
-        let request = debian::Request {
-            variant: match self.base.debian.variant {
-                Variant::Minbase => debian::Variant::Minbase,
-                Variant::Essential => debian::Variant::Essential,
-                Variant::Custom => debian::Variant::Custom,
-            },
-            include: self.packages.include.clone(),
-            ..debian::Request::new(self.archive())
+    /// The documents of an image without layers.
+    fn nothing(&self, step: &Planned) -> Result<Edit> {
+        let platform = &self.plan.recipe.platform;
+        let manifest = json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "layers": []});
+        let mut config = json!({"created": created(step.time), "architecture": platform.architecture,
+            "os": platform.os, "config": {}, "rootfs": {"type": "layers", "diff_ids": []}});
+        if let Some(variant) = &platform.variant {
+            config["variant"] = json!(variant);
+        }
+        Ok(Edit::of(manifest.to_string().as_bytes(), config.to_string().as_bytes())?)
+    }
+
+    fn documents(&self, image: &Image) -> Result<Edit> {
+        let manifest = self.store.document(&image.descriptor)?;
+        Ok(Edit::of(&manifest, &self.store.document(&image.config_descriptor)?)?)
+    }
+
+    fn put(&self, edit: Edit) -> Result<Descriptor> {
+        let ((config, config_bytes), (descriptor, manifest)) = edit.finish();
+        self.lease.put(&config.media_type, &config_bytes)?;
+        Ok(self.lease.put(&descriptor.media_type, &manifest)?)
+    }
+
+    /// The image with its one plain layer compressed as all others.
+    fn compressed(&self, image: &Image, step: &Planned) -> Result<Descriptor> {
+        let [plain] = image.layers.as_slice() else { return Ok(image.descriptor.clone()) };
+        if self.plan.coding.compression == Compression::None {
+            return Ok(image.descriptor.clone());
+        }
+        let path = self.store.blob_path(&plain.descriptor.digest);
+        let read = |source| Error::Read { path: path.clone(), source };
+        let file = File::open(&path).map_err(read)?;
+        let mut tar =
+            Decoder::new(file, Compression::None, self.store.limits().zstd_window_log).map_err(read)?;
+        let (blob, diff_id) = layer::store_layer(self.lease, self.plan.coding, |out| {
+            io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
+        })?;
+        let mut edit = self.documents(image)?;
+        edit.clear_layers();
+        edit.add_layer(&blob, &diff_id, &history(step));
+        self.put(edit)
+    }
+
+    /// `below`, or nothing, with the layer that `write` writes.
+    fn add(
+        &self,
+        step: &Planned,
+        below: Option<&Image>,
+        write: &dyn Fn(&mut TarWriter<&mut dyn Write>) -> layer::Result<()>,
+    ) -> Result<Descriptor> {
+        let mut edit = below.map_or_else(|| self.nothing(step), |image| self.documents(image))?;
+        let (blob, diff_id) = layer::store_layer(self.lease, self.plan.coding, |out| {
+            let mut tar = TarWriter::new(out);
+            write(&mut tar)?;
+            tar.finish().map(drop).map_err(layer::Error::Output)
+        })?;
+        edit.add_layer(&blob, &diff_id, &history(step));
+        self.put(edit)
+    }
+
+    fn configured(&self, step: &Planned, image: &Configured, below: &Image) -> Result<Descriptor> {
+        let mut edit = self.documents(below)?;
+        settings::apply(image, &mut edit).map_err(|reason| step.place.error(reason))?;
+        edit.note(&history(step));
+        self.put(edit)
+    }
+
+    /// Does a step in an overlay over `below`; what is different then is its layer.
+    fn act(&self, step: &Planned, action: &Action, below: &Image, more: &[Image]) -> Result<Descriptor> {
+        let (mut settings, secrets) = match action {
+            Action::Run(run) => {
+                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, self.store)?)
+            }
+            _ => (Settings::default(), None),
         };
-        let lock = debian::resolve(&request, store, progress)?;
-        debian::bootstrap(&request, &lock, store, root, progress, &mut |_| Ok(()))?;
-        Ok(())
-    }
-}
-
-/// Runs a step in the root itself: what it writes stays.
-fn run(store: &Store, root: &Path, step: &Step) -> Result<()> {
-    let origin = Origin::Directory(root.to_path_buf());
-    let settings = Settings { args: step.command.clone(), ..Settings::default() };
-    let name = format!("build-{}", std::process::id());
-    let bundle = Bundle::throw_away(store, &name, &origin, None, &settings)?;
-    let launch = Launch { id: name, bundle: bundle.path().to_path_buf(), ..Launch::default() };
-    let exit = launch.run(&Runtime::open(store.root())?, None, false);
-    bundle.remove()?;
-    match exit? {
-        Exit::Code(0) => Ok(()),
-        exit => Err(Error::Step { command: step.command.join(" "), exit }),
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    let done = rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        from,
-        rustix::fs::CWD,
-        to,
-        rustix::fs::RenameFlags::NOREPLACE,
-    );
-    Ok(done.call(|| format!("renameat2({}, {})", from.display(), to.display()))?)
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    Ok(std::path::absolute(path).call(|| format!("getcwd for {}", path.display()))?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plans_are_printable() {
-        let recipe = Recipe::embedded("busybox").unwrap();
-        let lines: Vec<String> = recipe.plan().iter().map(ToString::to_string).collect();
-        assert_eq!(
-            lines,
-            [
-                "packages of bookworm, custom, with busybox-static",
-                "run /bin/busybox --install -s /bin",
-                "write dir busybox",
-            ]
-        );
+        settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
+        let origin = Origin::Image(None, Box::new(below.clone()));
+        let name = format!("build-{}", std::process::id());
+        let bundle = Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &settings)?;
+        let done = self.change(step, action, &bundle, more);
+        let written = done.and_then(|()| self.difference(step, below, &bundle));
+        drop(secrets);
+        let removed = bundle.remove();
+        let written = written?;
+        removed?;
+        Ok(written)
     }
 
-    #[test]
-    fn archives_of_the_suites() {
-        for (suite, main) in [("bookworm", "debian"), ("sid", "debian"), ("noble", "ubuntu")] {
-            let archive = Recipe::embedded(suite).unwrap().archive();
-            assert!(archive.repos[0].uri.contains(main) && archive.distribution.contains(&suite.to_string()));
+    /// Changes the root of `bundle`.
+    fn change(&self, step: &Planned, action: &Action, bundle: &Bundle, more: &[Image]) -> Result<()> {
+        let root = bundle.rootfs();
+        match action {
+            Action::Run(run) => command::run(run, step, bundle, self.store, self.options.shell),
+            Action::Group(group) => accounts::group(&root, group, step),
+            Action::User(user) => accounts::user(&root, user, step),
+            Action::Copy(copy) => {
+                if let Some(name) = &copy.image {
+                    let access = &self.options.access;
+                    let place = (self.store, self.lease);
+                    let image = lock::locked(name, self.lock, &self.plan.recipe.platform, access, place)?;
+                    return self.copy_of(step, copy, &image, &root);
+                }
+                if let (Some(_), [image]) = (&copy.stage, more) {
+                    return self.copy_of(step, copy, image, &root);
+                }
+                files::copy(copy, step, None, &root, &plain(&copy.exclude))
+            }
         }
-        let text = "version = 1\nname = \"x\"\n[base]\ndebian = { suite = \"bookworm\" }\n[[repo]]\n\
-                    uri = \"http://127.0.0.1/debian/\"\nsuites = [\"bookworm\"]\ncomponents = [\"main\"]\nsigned-by = []\n";
-        let own = Recipe::parse(text, Path::new("r.toml")).unwrap().archive();
-        assert_eq!(own.repos[0].uri, "http://127.0.0.1/debian", "a mirror that the recipe names is taken");
     }
+
+    /// Copies files out of another image.
+    fn copy_of(&self, step: &Planned, copy: &super::types::Copy, image: &Image, root: &Path) -> Result<()> {
+        let origin = Origin::Image(None, Box::new(image.clone()));
+        let name = format!("from-{}", std::process::id());
+        let other =
+            Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &Settings::default())?;
+        let shape = Shape { exclude: copy.exclude.clone(), ..Shape::default() };
+        let options = WriteOptions { shape, latest: Some(step.time), ..WriteOptions::default() };
+        let copied = files::copy(copy, step, Some(&other.rootfs()), root, &options);
+        let removed = other.remove();
+        copied?;
+        Ok(removed?)
+    }
+
+    /// The layer of what was changed in `bundle`; none where nothing was.
+    fn difference(&self, step: &Planned, below: &Image, bundle: &Bundle) -> Result<Descriptor> {
+        let upper = bundle.path().join("upper");
+        let empty = Dir::open(&upper)?.list()?.is_empty();
+        if empty {
+            let mut edit = self.documents(below)?;
+            edit.note(&history(step));
+            return self.put(edit);
+        }
+        let options = WriteOptions { latest: Some(step.time), ..WriteOptions::default() };
+        self.add(step, Some(below), &|tar| layer::write_upper(&upper, tar, &options).map(drop))
+    }
+
+    /// The image of the last step, whose history tells for each step where in the recipe it stands. That is
+    /// in no step's own image, since lines change where steps do not.
+    fn named_steps(&self, image: &Image, last: usize) -> Result<Image> {
+        let mut chain = vec![last];
+        while let Some(&below) = chain.last().and_then(|&i| self.plan.steps[i].needs.first()) {
+            chain.push(below);
+        }
+        let places: Vec<String> = chain
+            .iter()
+            .map(|&i| &self.plan.steps[i])
+            .filter(|s| !matches!(s.work, Work::Base(Base::Image(_) | Base::Scratch(_))))
+            .map(|s| s.place.short())
+            .collect();
+        let mut edit = self.documents(image)?;
+        edit.comment_last(&places);
+        let descriptor = self.put(edit)?;
+        Ok(self.store.image(&descriptor, &self.plan.recipe.platform)?)
+    }
+}
+
+fn created(time: i64) -> String {
+    rfc3339(u64::try_from(time).unwrap_or(0), 0)
+}
+
+/// A step in the history of its image.
+fn history(step: &Planned) -> Step {
+    Step { created: created(step.time), created_by: step.work.to_string(), ..Step::default() }
 }

@@ -1,44 +1,62 @@
 //! Recipes: one declarative file says what goes into a root filesystem and what comes out.
 //!
-//! ```toml
-//! version = 1
-//! name = "busybox"
-//! [base]                                    # what to start from
-//! debian = { suite = "bookworm", variant = "custom" }
-//! [packages]
-//! include = ["busybox-static"]
-//! [[run]]                                   # steps in the new root, in order, without network
-//! command = ["/bin/busybox", "--install", "-s", "/bin"]
-//! [[output]]
-//! kind = "dir"                              # or "ext4"
-//! path = "busybox"                          # relative to the current folder
+//! ```text
+//! file ─ read ─→ Recipe ─ lock ─→ Lock ─ plan (pure) ─→ Plan ─ build ─→ image ─ output ─→ files, images
 //! ```
 //!
-//! Text is parsed once ([`Recipe::parse`]): unknown keys are refused with their line. The
-//! recipes of the suites are embedded in the binary ([`Recipe::embedded`]): they are the data
-//! behind `mkimg SUITE.img`, and a recipe that gives no `[[repo]]` takes those of its suite.
+//! ```toml
+//! version = 1
+//! name = "web"
+//! [base]                                    # what to start from
+//! debian = { suite = "bookworm" }
+//! [packages]
+//! include = ["nginx-light"]
+//! [[copy]]                                  # steps, in order; each makes a layer
+//! from = "site/"
+//! to = "/var/www/html/"
+//! [[run]]
+//! shell = "nginx -t"
+//! [image]
+//! cmd = ["nginx", "-g", "daemon off;"]
+//! [[output]]
+//! kind = "oci"
+//! tag = "localhost/web:latest"
+//! ```
+//!
+//! A file is parsed once: unknown keys are refused with their line. [`Lock`] pins what comes from
+//! elsewhere, [`Plan`] gives each step a key, [`Builder`] does those whose results are not kept in the
+//! store. The recipes of the suites are embedded in the binary ([`archive`]): they are the data behind
+//! `mkimg SUITE.img`, and a recipe that gives no archives takes those of its suite.
 
+mod accounts;
+mod archives;
 mod base;
 mod build;
+mod check;
+mod command;
+mod files;
+mod inputs;
+mod lock;
+mod output;
+mod plan;
+mod read;
+mod settings;
 mod types;
 
+pub use archives::archive;
 pub use base::System;
-pub use build::Action;
-pub use types::{Base, Debian, Output, OutputKind, Packages, Recipe, Repo, Step, Variant};
+pub use build::{Builder, Built, Options};
+pub use command::Shell;
+pub use lock::{Access, Lock, Pinned, Wish, request};
+pub use output::{Target, output_text, write};
+pub use plan::{FORMAT, Plan, Step, Work};
+pub use read::{Action, Choices, Place, Placed, Recipe, Stage};
+pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, User};
 
 use crate::error::Kind;
-use crate::{bundle, debian, disk, layer, output, run, store, sys};
-use std::path::{Path, PathBuf};
-
-/// The recipes that the binary carries: name and text.
-const EMBEDDED: &[(&str, &str)] = &[
-    ("bookworm", include_str!("../../recipes/bookworm.toml")),
-    ("trixie", include_str!("../../recipes/trixie.toml")),
-    ("sid", include_str!("../../recipes/sid.toml")),
-    ("jammy", include_str!("../../recipes/jammy.toml")),
-    ("noble", include_str!("../../recipes/noble.toml")),
-    ("busybox", include_str!("../../recipes/busybox.toml")),
-];
+use crate::{bundle, debian, disk, layer, oci, registry, run, store, sys, transfer};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// What is wrong with a recipe, or with what it builds.
 #[derive(Debug, thiserror::Error)]
@@ -52,35 +70,85 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The text is no recipe.
-    #[error("{}:{line}: {reason}", path.display())]
+    #[error("{place}: {reason}")]
     Syntax {
-        /// The recipe's file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
+        /// Where.
+        place: Place,
         /// What is wrong there.
         reason: String,
     },
-    /// Two outputs of one kind.
-    #[error("{}: more than one output of kind dir", path.display())]
-    Outputs {
-        /// The recipe's file.
-        path: PathBuf,
+    /// A variable to be set that the recipe does not have.
+    #[error("no variable {name} in the recipe{near}")]
+    NoVariable {
+        /// Its name.
+        name: String,
+        /// What may have been meant.
+        near: String,
     },
-    /// A folder that should be made is there.
-    #[error("{} already exists", path.display())]
-    Exists {
-        /// The folder.
-        path: PathBuf,
+    /// Files that a step takes cannot be read.
+    #[error("{place}: {source}")]
+    Input {
+        /// The step.
+        place: Place,
+        /// Why.
+        source: Box<layer::Error>,
     },
-    /// A command of the recipe failed.
-    #[error("run {command}: {}", ended(*exit))]
+    /// A secret that is not there.
+    #[error("secret {name} is not set")]
+    NoSecret {
+        /// Its name.
+        name: String,
+    },
+    /// A name that no file in a layer can have.
+    #[error("{name:?} cannot be the name of a file")]
+    Name {
+        /// The name.
+        name: OsString,
+    },
+    /// A file of users or groups cannot be added to.
+    #[error("etc/{file}: {reason}")]
+    Accounts {
+        /// The file.
+        file: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A lock that is not the one of what is asked for.
+    #[error("{what} is not in {} as it is now", lock.display())]
+    Stale {
+        /// What.
+        what: String,
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// Something that is not there without asking a server.
+    #[error("{what} is not in the store, and no server is asked for it (--offline)")]
+    Offline {
+        /// What.
+        what: String,
+    },
+    /// The command of a step failed.
+    #[error("{}: {}: {}", .0.place, .0.what, ended(.0.exit))]
+    Failed(Box<Failed>),
+    /// A step could not be done.
+    #[error("{place}: {what}: {source}")]
     Step {
-        /// The command.
-        command: String,
-        /// How it ended.
-        exit: run::Exit,
+        /// The step.
+        place: Place,
+        /// What it does.
+        what: String,
+        /// Why.
+        source: Box<Error>,
     },
+    /// A reference, a document.
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A copy of an image.
+    #[error(transparent)]
+    Transfer(#[from] Box<transfer::Error>),
     /// Packages.
     #[error(transparent)]
     Debian(#[from] debian::Error),
@@ -98,7 +166,7 @@ pub enum Error {
     Disk(#[from] disk::Error),
     /// What comes out.
     #[error(transparent)]
-    Output(#[from] output::Error),
+    Output(#[from] crate::output::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -106,11 +174,30 @@ pub enum Error {
     #[error(transparent)]
     Sys(#[from] sys::Error),
     /// No recipe of this suite is embedded.
-    #[error("unknown suite {suite:?}, known are {}", known().join(", "))]
+    #[error("unknown suite {suite:?}, known are {}", archives::known().collect::<Vec<_>>().join(", "))]
     UnknownSuite {
         /// The suite as asked for.
         suite: String,
     },
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// The step.
+    pub place: Place,
+    /// What it runs.
+    pub what: String,
+    /// How it ended.
+    pub exit: run::Exit,
+    /// What it printed, where that was not shown.
+    pub output: String,
+}
+
+impl From<transfer::Error> for Error {
+    fn from(e: transfer::Error) -> Self {
+        Self::Transfer(Box::new(e))
+    }
 }
 
 /// Result of reading or building a recipe.
@@ -122,10 +209,19 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { source, .. } => Kind::of_io(source),
-            Self::Syntax { .. } | Self::UnknownSuite { .. } | Self::Outputs { .. } | Self::Exists { .. } => {
-                Kind::Input
-            }
-            Self::Step { .. } => Kind::Internal,
+            Self::Syntax { .. }
+            | Self::NoVariable { .. }
+            | Self::UnknownSuite { .. }
+            | Self::Name { .. }
+            | Self::Accounts { .. } => Kind::Input,
+            Self::NoSecret { .. } | Self::Offline { .. } => Kind::Missing,
+            Self::Stale { .. } => Kind::Stale,
+            Self::Failed(_) => Kind::Internal,
+            Self::Input { source, .. } => source.kind(),
+            Self::Step { source, .. } => source.kind(),
+            Self::Oci(e) => e.kind(),
+            Self::Registry(e) => e.kind(),
+            Self::Transfer(e) => e.kind(),
             Self::Debian(e) => e.kind(),
             Self::Bundle(e) => e.kind(),
             Self::Run(e) => e.kind(),
@@ -145,83 +241,160 @@ fn ended(exit: run::Exit) -> String {
     }
 }
 
-/// The names of the suites that have a recipe in the binary.
-fn known() -> Vec<&'static str> {
-    EMBEDDED.iter().map(|(name, _)| *name).filter(|name| *name != "busybox").collect()
+/// What may have been meant by `word`, as the end of a sentence; nothing where nothing known is near.
+fn suggest(word: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|k| (strsim::damerau_levenshtein(word, k), k));
+    let best = near.filter(|(distance, k)| *distance <= 1 + k.len() / 3).min();
+    best.map_or_else(String::new, |(_, k)| format!(", did you mean {k}?"))
 }
 
-impl Recipe {
-    /// Reads the recipe in the file `path`.
-    ///
-    /// # Errors
-    /// [`Error::Read`], [`Error::Syntax`].
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
-        Self::parse(&text, path)
-    }
-
-    /// Parses a recipe's text; `path` names it in errors.
-    ///
-    /// # Errors
-    /// [`Error::Syntax`] with the line.
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let syntax = |at: usize, reason: String| Error::Syntax {
-            path: path.to_path_buf(),
-            line: text[..at.min(text.len())].matches('\n').count() + 1,
-            reason,
-        };
-        let mut recipe: Self = toml::from_str(text)
-            .map_err(|e| syntax(e.span().map_or(0, |s| s.start), e.message().to_string()))?;
-        if recipe.version != 1 {
-            let reason = format!("version {} is not known, this shipimg reads version 1", recipe.version);
-            return Err(syntax(text.find("version").unwrap_or(0), reason));
+impl Error {
+    /// The same, told with the step that it is of, unless it tells that itself.
+    fn of_step(self, step: &Step) -> Self {
+        match self {
+            Self::Failed(_)
+            | Self::Syntax { .. }
+            | Self::Input { .. }
+            | Self::Step { .. }
+            | Self::Debian(_)
+            | Self::Stale { .. }
+            | Self::Offline { .. } => self,
+            other => {
+                let (place, what) = (step.place.clone(), step.work.to_string());
+                Self::Step { place, what, source: Box::new(other) }
+            }
         }
-        if recipe.outputs.iter().filter(|o| o.kind == OutputKind::Dir).count() > 1 {
-            return Err(Error::Outputs { path: path.to_path_buf() });
-        }
-        if recipe.repos.is_empty() {
-            recipe.repos = Self::embedded(&recipe.base.debian.suite)?.repos;
-        }
-        Ok(recipe)
-    }
-
-    /// The embedded recipe `name`.
-    ///
-    /// # Errors
-    /// [`Error::UnknownSuite`] where there is none.
-    pub fn embedded(name: &str) -> Result<Self> {
-        let found = EMBEDDED.iter().find(|(n, _)| *n == name);
-        let (name, text) = found.ok_or_else(|| Error::UnknownSuite { suite: name.to_string() })?;
-        Self::parse(text, Path::new(&format!("recipes/{name}.toml")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
-    #[test]
-    fn embedded_recipes_parse() {
-        for (name, _) in EMBEDDED {
-            let recipe = Recipe::embedded(name).unwrap();
-            assert_eq!(recipe.name, *name);
-            assert!(recipe.repos.iter().any(|r| r.suites.contains(&recipe.base.debian.suite)), "{name}");
-        }
-        assert!(Recipe::embedded("woody").unwrap_err().to_string().contains("bookworm, trixie"));
+    const BASE: &str = "version = 1\n[base]\ndebian = { suite = \"bookworm\" }\n";
+
+    fn read(text: &str) -> Result<Recipe> {
+        Recipe::parse(text, Path::new("r.toml"), &Choices::default())
     }
 
     #[test]
-    fn says_the_line() {
-        let base = "version = 1\nname = \"x\"\n[base]\ndebian = { suite = \"bookworm\" }\n";
+    fn says_the_line_and_what_was_meant() {
         for (text, line, reason) in [
-            (format!("{base}[packges]\n"), 5, "unknown field `packges`"),
-            (format!("{base}[[output]]\nkind = \"ext5\"\npath = \"x\"\n"), 6, "unknown variant `ext5`"),
-            ("version = 2\nname = \"x\"\n[base]\ndebian = { suite = \"bookworm\" }\n".into(), 1, "version 2"),
+            (format!("{BASE}[packges]\n"), 4, "unknown field `packges`, did you mean packages?"),
+            (format!("{BASE}[[output]]\nkind = \"ext5\"\npath = \"x\"\n"), 5, "did you mean ext"),
+            (format!("{BASE}[[run]]\nshel = \"x\"\n"), 5, "did you mean shell?"),
+            (format!("{BASE}[[run]]\n"), 4, "one of command, shell, script"),
+            (
+                format!(
+                    "{BASE}[[copy]]\nstage = \"biuld\"\nfrom = \"/x\"\n[[stage]]\nname = \"build\"\nbase = {{ scratch = true }}\n"
+                ),
+                4,
+                "did you mean build?",
+            ),
+            (format!("{BASE}[[run]]\nshell = \"echo ${{var:x}}\"\n"), 5, "no variable x in [vars]"),
+            (format!("{BASE}[[run]]\nshell = \"x\"\nsecrets = [\"t\"]\n"), 4, "no secret t"),
+            (format!("{BASE}[[output]]\nkind = \"oci\"\n"), 4, "needs a tag"),
+            (format!("{BASE}[[user]]\nname = \"a:b\"\n"), 4, "not a name"),
+            ("version = 1\n[base]\nimage = \"a\"\nscratch = true\n".into(), 2, ""),
+            ("version = 1\n".into(), 1, "no [base]"),
+            ("version = 2\n[base]\nscratch = true\n".into(), 1, "version is not known"),
             ("version = 1\nname = \n".into(), 2, ""),
         ] {
-            let e = Recipe::parse(&text, Path::new("r.toml")).unwrap_err().to_string();
-            assert!(e.starts_with(&format!("r.toml:{line}: ")) && e.contains(reason), "{e}");
+            let e = read(&text).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("r.toml:{line}: ")) && e.contains(reason), "{text}: {e}");
         }
+    }
+
+    #[test]
+    fn steps_keep_their_order_and_conditions_hold() {
+        let text = format!(
+            "{BASE}[vars]\nmode = \"fast\"\n[[run]]\nshell = \"one\"\n[[copy]]\ncontent = \"${{var:mode}} $${{var:mode}} ${{HOME}}\"\nto = \"/a\"\n\
+             [[run]]\nshell = \"two\"\nwhen = {{ arch = [\"vax\"] }}\n[[user]]\nname = \"u\"\nwhen = {{ suite = [\"bookworm\"], var = {{ mode = \"fast\" }} }}\n\
+             [[run]]\nshell = \"three\"\n"
+        );
+        let recipe = read(&text).unwrap();
+        let steps: Vec<String> = recipe.stages[0].steps.iter().map(|s| s.value.to_string()).collect();
+        assert_eq!(steps, ["run one", "copy text to /a", "user u", "run three"]);
+        let Action::Copy(copy) = &recipe.stages[0].steps[1].value else { panic!() };
+        assert_eq!(copy.content.as_deref(), Some("fast ${var:mode} ${HOME}"));
+        assert_eq!(recipe.stages[0].steps[3].place.line, 17);
+        let set = |value: &str| {
+            let set = [("mode".to_string(), value.to_string())].into();
+            Recipe::parse(&text, Path::new("r.toml"), &Choices { set, ..Choices::default() }).unwrap()
+        };
+        assert_eq!(set("slow").stages[0].steps.len(), 3);
+        let wrong = Choices { set: [("mod".to_string(), String::new())].into(), ..Choices::default() };
+        let e = Recipe::parse(&text, Path::new("r.toml"), &wrong).unwrap_err().to_string();
+        assert_eq!(e, "no variable mod in the recipe, did you mean mode?");
+    }
+
+    #[test]
+    fn recipes_extend_and_stand_on_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write(
+            "base.toml",
+            "version = 1\n[vars]\nx = \"1\"\n[base]\nscratch = true\n[[copy]]\ncontent = \"${var:x}\"\nto = \"/x\"\n[image]\ncmd = [\"/x\"]\n[[output]]\nkind = \"tar\"\npath = \"x.tar\"\n",
+        );
+        write(
+            "more.toml",
+            "version = 1\nextends = \"base.toml\"\n[vars]\nx = \"2\"\n[[copy]]\ncontent = \"y\"\nto = \"/y\"\n[image]\nenv = { A = \"b\" }\n",
+        );
+        write(
+            "on.toml",
+            "version = 1\n[base]\nrecipe = \"base.toml\"\n[[copy]]\ncontent = \"y\"\nto = \"/y\"\n",
+        );
+        write("loop.toml", "version = 1\nextends = \"loop.toml\"\n");
+        let read = |name: &str| Recipe::read(&dir.path().join(name), &Choices::default());
+        let more = read("more.toml").unwrap();
+        let Action::Copy(copy) = &more.stages[0].steps[0].value else { panic!() };
+        assert_eq!(
+            (copy.content.as_deref(), more.stages[0].steps.len(), more.outputs.len()),
+            (Some("2"), 2, 1)
+        );
+        let image = &more.stages[0].image;
+        assert!(image.cmd.is_some() && image.env.contains_key("A"));
+        let on = read("on.toml").unwrap();
+        assert_eq!((on.stages.len(), on.outputs.len()), (2, 0));
+        let keys = |r: &Recipe| {
+            let lock = Lock::default();
+            Plan::of(r, &lock).unwrap().steps.into_iter().map(|s| s.key).collect::<Vec<_>>()
+        };
+        let (base, on) = (keys(&read("base.toml").unwrap()), keys(&on));
+        assert_eq!(base[..], on[..base.len()], "the same steps are the same wherever they stand");
+        assert!(read("loop.toml").unwrap_err().to_string().contains("extends itself"));
+    }
+
+    #[test]
+    fn suites_are_known() {
+        for suite in archives::known() {
+            let archive = archive(suite).unwrap();
+            assert!(archive.repos[0].uri.contains(if ["jammy", "noble"].contains(&suite) {
+                "ubuntu"
+            } else {
+                "debian"
+            }));
+            assert!(archive.distribution.contains(&suite.to_string()));
+        }
+        assert!(archive("woody").unwrap_err().to_string().contains("bookworm, trixie"));
+        let repo = |suite: &str| {
+            format!(
+                "{BASE}[[repo]]\nuri = \"http://127.0.0.1/x/\"\nsuites = [\"{suite}\"]\nsigned-by = \"k.gpg\"\n"
+            )
+        };
+        let uris = |text: &str| {
+            let recipe = read(text).unwrap();
+            let request = request(&recipe, &recipe.stages[0]).unwrap().unwrap();
+            request.archive.repos.iter().map(|r| r.uri.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            uris(&repo("bookworm")),
+            ["http://127.0.0.1/x"],
+            "it has the suite itself: there is no other"
+        );
+        assert!(
+            uris(&repo("extra")).len() > 1 && uris(&repo("extra")).last().unwrap() == "http://127.0.0.1/x"
+        );
     }
 }

@@ -86,9 +86,27 @@ impl Launch {
     /// # Errors
     /// As [`Self::create`] and [`Container::start`].
     pub fn run(&self, runtime: &Runtime, held: Option<Held>, keep: bool) -> Result<Exit> {
+        self.run_on(runtime, held, None, keep)
+    }
+
+    /// The same for a new container with standard streams of its own: input, output, errors.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(&self, runtime: &Runtime, streams: [OwnedFd; 3]) -> Result<Exit> {
+        self.run_on(runtime, None, Some(streams), false)
+    }
+
+    fn run_on(
+        &self,
+        runtime: &Runtime,
+        held: Option<Held>,
+        streams: Option<Streams>,
+        keep: bool,
+    ) -> Result<Exit> {
         let held = self.hold(runtime, held)?;
         let prepared = self.prepare(runtime)?;
-        let mut begun = self.begin(&prepared, held, None, !keep)?;
+        let mut begun = self.begin(&prepared, held, streams, !keep)?;
         let (master, health) = (begun.master.take(), begun.health.take());
         let result = (|| {
             let mut relay = master.map(Relay::new).transpose()?;

@@ -133,7 +133,10 @@ impl Store {
 
     /// Fails where a manifest, or a blob that it names, is not there. Of an index only the
     /// document itself is asked for.
-    pub(super) fn check_whole(&self, descriptor: &Descriptor) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], [`Error::Io`].
+    pub fn check_whole(&self, descriptor: &Descriptor) -> Result<()> {
         let missing =
             |digest: &Digest| Error::NoBlob { digest: digest.clone(), root: self.root().to_path_buf() };
         if !self.has(descriptor)? {

@@ -4,8 +4,9 @@ use super::{Call, Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -185,6 +186,50 @@ fn failure<A: AsRef<OsStr>>(program: &str, args: &[A], status: ExitStatus, stder
     let text = stderr.trim();
     let start = text.ceil_char_boundary(text.len().saturating_sub(STDERR_TAIL));
     Error::Program { command: command_line(program, args), status, stderr: text[start..].to_string() }
+}
+
+/// What others print, written into a file and, where wanted, to this process's standard error (tee(1)).
+#[derive(Debug)]
+pub struct Tee {
+    child: Child,
+    input: File,
+}
+
+impl Tee {
+    /// Into the new file `path`.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn new(path: &Path, show: bool) -> Result<Self> {
+        let (reader, writer) = std::io::pipe().call(|| "pipe2".to_string())?;
+        let output = if show { Stdio::from(std::io::stderr()) } else { Stdio::null() };
+        let mut command = Command::new("tee");
+        // Signals of the terminal are for those that print.
+        command.arg("-i").arg(path).stdin(reader).stdout(output).process_group(0);
+        let child = command.spawn().map_err(|e| spawn_error("tee", &e))?;
+        Ok(Self { child, input: OwnedFd::from(writer).into() })
+    }
+
+    /// Standard streams for who prints: no input, and this twice.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn streams(&self) -> Result<[OwnedFd; 3]> {
+        let copy = || self.input.try_clone().map(OwnedFd::from);
+        let null = || File::open("/dev/null").map(OwnedFd::from);
+        let streams = null().and_then(|null| Ok([null, copy()?, copy()?]));
+        streams.call(|| "dup".to_string())
+    }
+
+    /// Waits until all is written. Those who print must have closed their streams.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn finish(self) -> Result<()> {
+        let Self { mut child, input } = self;
+        drop(input);
+        child.wait().map(drop).call(|| "wait(tee)".to_string())
+    }
 }
 
 /// Runs `program` with `args` and `input` on its standard input, its standard error this

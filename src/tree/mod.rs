@@ -9,9 +9,11 @@
 
 pub mod diff;
 pub mod mtree;
+mod pattern;
 pub mod recorded;
 
 pub use diff::{Node, Tree};
+pub use pattern::fnmatch;
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -4,7 +4,7 @@
 
 use super::super::Result;
 use crate::debian::{self, Archive, Lock, Repo, Settings, Snapshot, Variant};
-use crate::recipe::Recipe;
+use crate::recipe;
 use std::path::PathBuf;
 
 /// Packages and their archives.
@@ -108,7 +108,7 @@ impl Wanted {
 
     /// What was asked for when `lock` was made; where from and through which proxy may be said anew.
     pub(in crate::cli) fn again(&self, lock: &Lock) -> Result<debian::Request> {
-        let mut request = lock.again(Recipe::embedded(&lock.request.suite)?.archive());
+        let mut request = lock.again(recipe::archive(&lock.request.suite)?);
         request.archive.use_mirrors(&self.sources.mirror)?;
         request.settings = self.sources.settings();
         Ok(request)
@@ -137,7 +137,7 @@ impl Wanted {
     }
 
     fn archive(&self, suite: &str, arch: &str) -> Result<Archive> {
-        let mut archive = Recipe::embedded(suite)?.archive();
+        let mut archive = recipe::archive(suite)?;
         if self.no_updates {
             archive.main_only();
         }

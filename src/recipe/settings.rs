@@ -1,0 +1,130 @@
+//! How an image is run, put into its configuration.
+
+use super::types::{Healthcheck, Image};
+use crate::oci::Edit;
+use serde_json::{Map, Value, json};
+
+/// Puts `image` into the documents; gives what is wrong with it.
+pub(super) fn apply(image: &Image, edit: &mut Edit) -> Result<(), String> {
+    if let Some(author) = &image.author {
+        edit.set("author", author.as_str());
+    }
+    let annotations = edit.annotations();
+    for (name, value) in &image.annotations {
+        annotations.insert(name.clone(), json!(value));
+    }
+    let settings = edit.settings();
+    for (key, words) in [("Entrypoint", &image.entrypoint), ("Cmd", &image.cmd)] {
+        if let Some(words) = words {
+            settings.insert(key.into(), json!(words));
+        }
+    }
+    // A program of its own takes the base's arguments away.
+    if image.entrypoint.is_some() && image.cmd.is_none() {
+        settings.remove("Cmd");
+    }
+    for (key, text) in
+        [("User", &image.user), ("WorkingDir", &image.workdir), ("StopSignal", &image.stop_signal)]
+    {
+        if let Some(text) = text {
+            settings.insert(key.into(), json!(text));
+        }
+    }
+    for (name, value) in &image.env {
+        Edit::set_variable(settings, &format!("{name}={value}"));
+    }
+    for (name, value) in &image.labels {
+        Edit::member(settings, "Labels", name, json!(value));
+    }
+    for volume in &image.volumes {
+        Edit::member(settings, "Volumes", volume, json!({}));
+    }
+    for port in &image.expose {
+        Edit::member(settings, "ExposedPorts", &with_protocol(port)?, json!({}));
+    }
+    if let Some(check) = &image.healthcheck {
+        settings.insert("Healthcheck".into(), healthcheck(check)?);
+    }
+    Ok(())
+}
+
+fn with_protocol(port: &str) -> Result<String, String> {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let first = number.split('-').all(|n| n.parse::<u16>().is_ok_and(|n| n > 0));
+    if !first || !["tcp", "udp", "sctp"].contains(&protocol) {
+        return Err(format!("expose {port:?}: wanted PORT[/tcp|udp|sctp]"));
+    }
+    Ok(format!("{number}/{protocol}"))
+}
+
+fn healthcheck(check: &Healthcheck) -> Result<Value, String> {
+    let mut map = Map::new();
+    let test = if check.command.is_empty() {
+        json!(["NONE"])
+    } else {
+        json!([&["CMD".to_string()][..], &check.command[..]].concat())
+    };
+    map.insert("Test".into(), test);
+    for (key, text) in
+        [("Interval", &check.interval), ("Timeout", &check.timeout), ("StartPeriod", &check.start_period)]
+    {
+        if let Some(text) = text {
+            map.insert(key.into(), json!(nanoseconds(text)?));
+        }
+    }
+    if let Some(retries) = check.retries {
+        map.insert("Retries".into(), json!(retries));
+    }
+    Ok(map.into())
+}
+
+/// A time as `1m30s` in nanoseconds.
+fn nanoseconds(text: &str) -> Result<u64, String> {
+    let units: [(&str, u64); 4] =
+        [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+    let wrong = || format!("{text:?} is no time, wanted as 30s, 1m30s or 500ms");
+    let (mut sum, mut rest) = (0_u64, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let (unit, factor) =
+            units.iter().find(|(unit, _)| rest[digits..].starts_with(unit)).ok_or_else(wrong)?;
+        sum = number.checked_mul(*factor).and_then(|n| sum.checked_add(n)).ok_or_else(wrong)?;
+        rest = &rest[digits + unit.len()..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(sum) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (text, wanted) in [
+            ("30s", Some(30_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("500ms", Some(500_000_000)),
+            ("", None),
+            ("5", None),
+            ("x", None),
+            ("s", None),
+        ] {
+            assert_eq!(nanoseconds(text).ok(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn ports() {
+        for (text, wanted) in [
+            ("80", Some("80/tcp")),
+            ("53/udp", Some("53/udp")),
+            ("8000-8010", Some("8000-8010/tcp")),
+            ("0", None),
+            ("80/x", None),
+            ("http", None),
+        ] {
+            assert_eq!(with_protocol(text).ok().as_deref(), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Recipes built: steps and their keys, stages, files, secrets, users; with an image of busybox alone.
+
+use crate::common::user::User;
+use crate::common::{TestStore, collect, need_root, ok};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+/// A folder with recipes, and a store.
+struct Work {
+    store: TestStore,
+    dir: tempfile::TempDir,
+}
+
+/// A root with busybox and all of its names.
+const BUSYBOX: &str = "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"/bin/busybox\"\nto = \"/bin/\"\n\
+    mode = \"0755\"\n[[run]]\ncommand = [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+
+impl Work {
+    fn new() -> Self {
+        need_root();
+        Self { store: TestStore::new(), dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> &Self {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn output(&self, args: &[&str]) -> Output {
+        collect(self.store.command().args(args).current_dir(self.dir.path()).env("TOKEN", "sesame-open"))
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        crate::common::succeeded(args, &self.output(args))
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, args: &[&str]) -> String {
+        crate::common::failed(code, args, &self.output(args))
+    }
+
+    /// Builds `r.toml`: the digest, and how many steps were done.
+    #[track_caller]
+    fn build(&self, more: &[&str]) -> (String, u64) {
+        let args = [&["build", "r.toml", "--format", "json"], more].concat();
+        let value: Value = serde_json::from_str(&self.ok(&args)).unwrap();
+        (value["digest"].as_str().unwrap().to_string(), value["done"].as_u64().unwrap())
+    }
+
+    /// Builds `r.toml`, whose output is the folder `out`.
+    #[track_caller]
+    fn folder(&self) -> PathBuf {
+        let out = self.path("out");
+        if out.exists() {
+            fs::remove_dir_all(&out).unwrap();
+        }
+        self.build(&[]);
+        out
+    }
+
+    #[track_caller]
+    fn nothing_left(&self) {
+        for area in ["tmp", "bundles", "containers"] {
+            let left: Vec<_> =
+                fs::read_dir(self.store.path().join("shipimg").join(area)).into_iter().flatten().collect();
+            assert!(left.is_empty(), "{area}: {left:?}");
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&self.store.path().display().to_string()), "{mounts}");
+    }
+}
+
+const OUT: &str = "[[output]]\nkind = \"dir\"\npath = \"out\"\n";
+const TAG: &str = "[[output]]\nkind = \"oci\"\ntag = \"localhost/made:1\"\n";
+
+#[test]
+fn steps_are_done_once() {
+    let work = Work::new();
+    let recipe = |last: &str| {
+        format!("{BUSYBOX}[[copy]]\nfrom = \"site/\"\nto = \"/www/\"\n[[run]]\nshell = \"{last}\"\n{TAG}")
+    };
+    work.write("site/a", "one").write("r.toml", &recipe("echo 1 > /x"));
+    let (first, done) = work.build(&[]);
+    assert_eq!(done, 5);
+    assert_eq!(work.build(&[]), (first.clone(), 0), "nothing changed");
+    work.write("r.toml", &recipe("echo 2 > /x"));
+    let (second, done) = work.build(&[]);
+    assert!(done == 1 && second != first, "the last step alone");
+    work.write("r.toml", &recipe("echo 1 > /x"));
+    assert_eq!(work.build(&[]), (first.clone(), 0), "both results are kept");
+    work.write("site/a", "two");
+    assert_eq!(work.build(&[]).1, 2, "an input");
+    work.write("site/a", "one");
+    let before = fs::metadata(work.path("site/a")).unwrap().modified().unwrap();
+    fs::File::options()
+        .write(true)
+        .open(work.path("site/a"))
+        .unwrap()
+        .set_modified(before + std::time::Duration::from_secs(5))
+        .unwrap();
+    assert_eq!(work.build(&[]), (first.clone(), 0), "times of inputs do not count");
+    assert_eq!(work.build(&["--no-cache"]), (first.clone(), 5), "made anew, the same");
+    let other = Work::new();
+    other.write("site/a", "one").write("r.toml", &recipe("echo 1 > /x"));
+    assert_eq!(other.build(&[]), (first, 5), "the same on another day, in another store and folder");
+    let history = work.ok(&["history", "localhost/made:1", "--format", "json"]);
+    assert!(history.contains("run echo 1 > /x") && history.contains("r.toml:13"), "{history}");
+    work.nothing_left();
+}
+
+#[test]
+fn plans_are_shown() {
+    let work = Work::new();
+    work.write("r.toml", &format!("{BUSYBOX}{TAG}"));
+    let text = work.ok(&["build", "r.toml", "--dry-run"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 4 && lines[2].ends_with("run /bin/busybox --install -s /bin"), "{text}");
+    assert!(lines[2].contains("r.toml:8") && lines[3].contains("write oci localhost/made:1"), "{text}");
+    let plan: Value =
+        serde_json::from_str(&work.ok(&["build", "r.toml", "--dry-run", "--format", "json"])).unwrap();
+    assert_eq!(plan["steps"][2]["needs"], serde_json::json!([1]));
+    assert!(plan["steps"][2]["key"].as_str().unwrap().starts_with(&format!("sha256:{}", &lines[2][..12])));
+    let dot = work.ok(&["build", "r.toml", "--dry-run", "--format", "dot"]);
+    assert!(dot.starts_with("digraph") && dot.contains("s1 -> s2;") && dot.contains("s2 -> o0;"), "{dot}");
+    assert!(!work.path("r.lock").exists(), "nothing is written");
+    work.fails(2, &["build", "r.toml", "--format", "dot"]);
+}
+
+#[test]
+fn files_are_copied() {
+    let work = Work::new();
+    work.write("site/a.html", "a")
+        .write("site/sub/b", "b")
+        .write("site/drop.tmp", "x")
+        .write("bin/tool", "#!/bin/sh\n");
+    ok("chmod", &["700", work.path("bin/tool").to_str().unwrap()]);
+    std::os::unix::fs::symlink("a.html", work.path("site/link")).unwrap();
+    work.write(
+        "r.toml",
+        &format!(
+            "{BUSYBOX}[[group]]\nname = \"web\"\ngid = 77\n[[user]]\nname = \"www\"\nuid = 33\ngroup = \"web\"\nhome = \"/home/www\"\n\
+             [[run]]\nshell = \"mkdir -p /real /outside && ln -s /real /alias && ln -s /etc/../../../../outside /up\"\n\
+             [[copy]]\nfrom = \"site/\"\nto = \"/www/\"\nowner = \"www:web\"\nexclude = [\"*.tmp\"]\n\
+             [[copy]]\nfrom = [\"bin/tool\", \"site\"]\nto = \"/opt/\"\n\
+             [[copy]]\nfrom = \"site/a.html\"\nto = \"/alias/named\"\nmode = \"0640\"\n\
+             [[copy]]\ncontent = \"text\\n\"\nto = \"/up/inside\"\nmode = \"4711\"\n\
+             [[stage]]\nname = \"build\"\nbase = {{ scratch = true }}\n[[stage.copy]]\ncontent = \"made\"\nto = \"/deep/er/file\"\n\
+             [[copy]]\nstage = \"build\"\nfrom = \"/deep/\"\nto = \"/from\"\n{OUT}"
+        ),
+    );
+    let out = work.folder();
+    let list = ok(
+        "find",
+        &[out.to_str().unwrap(), "-path", "*/bin", "-prune", "-o", "-printf", "%P %y %m %U:%G %l\\n"],
+    );
+    let lines: Vec<&str> = list.lines().collect();
+    for wanted in [
+        "www d 755 33:77 ",
+        "www/a.html f 644 33:77 ",
+        "www/sub/b f 644 33:77 ",
+        "www/link l 777 33:77 a.html",
+        "opt/tool f 755 0:0 ",
+        "opt/site/sub/b f 644 0:0 ",
+        "real/named f 640 0:0 ",
+        "outside/inside f 4711 0:0 ",
+        "from/er/file f 644 0:0 ",
+        "home/www d 755 33:77 ",
+    ] {
+        assert!(lines.contains(&wanted), "{wanted:?} is not in {list}");
+    }
+    assert!(!list.contains("drop.tmp ") || list.contains("opt/site/drop.tmp "), "{list}");
+    assert!(!list.contains("www/drop.tmp") && !list.contains("recipe"), "{list}");
+    assert_eq!(fs::read_to_string(out.join("etc/passwd")).unwrap(), "www:x:33:77::/home/www:/bin/sh\n");
+    assert_eq!(fs::read_to_string(out.join("etc/group")).unwrap(), "web:x:77:\n");
+    assert!(!Path::new("/outside").exists());
+    work.nothing_left();
+}
+
+#[test]
+fn a_step_sees_its_inputs_alone() {
+    let work = Work::new();
+    work.write("scripts/s.sh", "cd $RECIPE; find . -type f | sort; cat data/in; touch data/in 2>/dev/null && echo WRITTEN; hostname; cat /proc/net/dev | wc -l; env | grep -c TOKEN || true")
+        .write("scripts/other", "x")
+        .write("data/in", "inner\n")
+        .write("r.toml", &format!("{BUSYBOX}[[run]]\nscript = \"scripts/s.sh\"\ninputs = [\"data/\"]\n{OUT}"));
+    let out = work.output(&["build", "r.toml"]);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        out.status.success() && text.contains("./data/in\n./scripts/s.sh\ninner\nbuild\n3\n0\n"),
+        "{text}"
+    );
+    let left = work.path("out/run");
+    assert!(!left.join("recipe").exists(), "what the mounts needed is gone");
+    work.nothing_left();
+}
+
+#[test]
+fn secrets_reach_no_layer() {
+    let work = Work::new();
+    work.write("key", "file-secret-bytes").write(
+        "r.toml",
+        &format!(
+            "{BUSYBOX}[secrets]\ntoken = {{ env = \"TOKEN\" }}\nkey = {{ file = \"key\" }}\n\
+             [[run]]\nshell = \"cat /run/secrets/token /run/secrets/key | md5sum > /sum; ls -l /run/secrets | wc -l\"\nsecrets = [\"token\", \"key\"]\n\
+             [image]\ncompression = \"none\"\n{TAG}"
+        ),
+    );
+    let (digest, _) = work.build(&[]);
+    let files = fs::read_dir(work.store.path().join("blobs/sha256")).unwrap();
+    let blobs: Vec<Vec<u8>> = files.map(|f| fs::read(f.unwrap().path()).unwrap()).collect();
+    let has = |word: &[u8]| blobs.iter().any(|b| b.windows(word.len()).any(|w| w == word));
+    assert!(has(b"sum") && !has(b"sesame-open") && !has(b"file-secret-bytes"), "a secret is in the store");
+    assert!(!has(b"run/secrets/token\0"), "its mount is in a layer");
+    assert!(!fs::read_to_string(work.path("r.lock")).unwrap().contains("sesame"));
+    work.write("key", "another secret");
+    assert_eq!(work.build(&[]), (digest, 0), "secrets are in no key");
+    let out =
+        collect(work.store.command().args(["build", "r.toml", "--no-cache"]).current_dir(work.dir.path()));
+    let text = crate::common::failed(10, &["build"], &out);
+    assert!(text.contains("secret token is not set"), "{text}");
+    work.nothing_left();
+}
+
+#[test]
+fn a_failed_step_is_told_and_gone_on_from() {
+    let work = Work::new();
+    let recipe = |word: &str| {
+        format!(
+            "{BUSYBOX}[[run]]\nshell = \"echo good\"\n[[run]]\nshell = \"echo why it failed; {word} 7\"\n{OUT}"
+        )
+    };
+    work.write("r.toml", &recipe("exit"));
+    let text = work.fails(1, &["build", "r.toml"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[lines.len() - 1].contains("r.toml:12: run echo why it failed; exit 7: exit code 7"),
+        "{text}"
+    );
+    assert_eq!(lines[lines.len() - 2], "why it failed");
+    assert!(!work.path("out").exists());
+    work.nothing_left();
+    work.write("r.toml", &recipe("true"));
+    assert_eq!(work.build(&[]).1, 1, "the steps before are kept");
+}
+
+#[test]
+fn a_lock_can_be_held_to() {
+    let work = Work::new();
+    work.write("site/a", "one")
+        .write("r.toml", &format!("{BUSYBOX}[[copy]]\nfrom = \"site/\"\nto = \"/\"\n{TAG}"));
+    assert!(work.fails(4, &["build", "r.toml", "--frozen"]).contains("is not in r.lock"));
+    let (digest, _) = work.build(&[]);
+    assert_eq!(work.build(&["--frozen", "--offline"]).0, digest);
+    work.write("site/a", "two");
+    assert!(work.fails(4, &["build", "r.toml", "--frozen"]).contains("site"));
+    let changes = || {
+        let out = work.output(&["lock", "r.toml"]);
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    assert!(matches!(changes(), (Some(4), text) if text.contains("site")));
+    work.ok(&["lock", "r.toml", "--update"]);
+    assert_eq!(changes().0, Some(0));
+    work.build(&["--frozen"]);
+    // An image is held by digest, whatever its name means later.
+    work.write("on.toml", "version = 1\n[base]\nimage = \"localhost/made:1\"\n[[copy]]\ncontent = \"x\"\nto = \"/on\"\n[[output]]\nkind = \"oci\"\ntag = \"localhost/on:1\"\n");
+    work.ok(&["build", "on.toml"]);
+    let first = work.ok(&["inspect", "localhost/on:1"]);
+    work.write("site/a", "three");
+    work.build(&[]);
+    work.ok(&["build", "on.toml", "--frozen"]);
+    assert_eq!(work.ok(&["inspect", "localhost/on:1"]), first);
+    assert_eq!(work.output(&["lock", "on.toml"]).status.code(), Some(4));
+    work.ok(&["lock", "on.toml", "--update", "localhost/made:1"]);
+    work.ok(&["build", "on.toml", "--frozen"]);
+    assert_ne!(work.ok(&["inspect", "localhost/on:1"]), first);
+}
+
+#[test]
+fn variables_and_mistakes() {
+    let work = Work::new();
+    work.write("r.toml", &format!("{BUSYBOX}[vars]\nword = \"plain\"\n[env]\nCI_SHA = \"none\"\n[[copy]]\ncontent = \"${{var:word}} ${{env:CI_SHA}}\"\nto = \"/word\"\n{OUT}"));
+    let out = work.folder();
+    assert_eq!(fs::read_to_string(out.join("word")).unwrap(), "plain none");
+    fs::remove_dir_all(&out).unwrap();
+    let command = ["build", "r.toml", "--set", "word=other"];
+    collect(work.store.command().args(command).current_dir(work.dir.path()).env("CI_SHA", "abc"));
+    assert_eq!(fs::read_to_string(out.join("word")).unwrap(), "other abc");
+    assert!(work.fails(2, &["build", "r.toml", "--set", "wrd=x"]).contains("did you mean word?"));
+    assert!(work.fails(2, &["build", "r.toml"]).contains("already exists"));
+    work.write("bad.toml", "version = 1\n[base]\nscratch = true\n[[cpoy]]\n");
+    assert!(
+        work.fails(2, &["build", "bad.toml"])
+            .contains("bad.toml:4: unknown field `cpoy`, did you mean copy?")
+    );
+    work.write("bad.toml", "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"nothing\"\n");
+    assert!(work.fails(10, &["build", "bad.toml"]).contains("bad.toml:4: "));
+}
+
+#[test]
+fn an_ordinary_user_builds_the_same() {
+    let work = Work::new();
+    let recipe = |chown: &str| {
+        format!(
+            "{BUSYBOX}[[user]]\nname = \"u\"\nuid = 1000\n[[copy]]\ncontent = \"x\"\nto = \"/x\"\nowner = \"u\"\n\
+         [[run]]\nshell = \"id; mkdir /d; {chown}; rm /bin/vi\"\n{TAG}"
+        )
+    };
+    // With one id alone there is nobody else that a program could give a file to.
+    for (user, chown) in [(User::new(), "chown 5:6 /d"), (User::single(), "true")] {
+        let text = recipe(chown);
+        let (wanted, _) = work.write("r.toml", &text).build(&[]);
+        let dir = user.home().join("work");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("r.toml"), &text).unwrap();
+        user.give(&dir);
+        let out = collect(user.shipimg().args(["build", "r.toml", "--format", "json"]).current_dir(&dir));
+        let made: Value = serde_json::from_str(&crate::common::succeeded(&["build"], &out)).unwrap();
+        assert_eq!(made["digest"], wanted);
+    }
+}
