@@ -9,6 +9,7 @@ use crate::error::Kind;
 use crate::oci::Platform;
 use crate::rootfs::Access;
 use crate::store::Store;
+use crate::sys::signal;
 use crate::transfer::{self, FromArchive, Location, ToStore};
 use crate::verify::{self, Format, Options, Report};
 use std::io::Write;
@@ -65,7 +66,13 @@ impl Args {
         let unnamed = ToStore::nameless(&store);
         let origin = self.origin(&store, &unnamed)?;
         let options = Options { again: self.again, ..Options::default() };
-        let mut report = verify::verify(&store, &origin, &checks, &options)?;
+        // Containers are taken away first.
+        signal::put_off();
+        let checked = verify::verify(&store, &origin, &checks, &options);
+        if checked.is_err() {
+            signal::give_in();
+        }
+        let mut report = checked?;
         report.target.clone_from(&self.target);
         self.write(&report)?;
         let failed = Kind::Checks.exit_code();

@@ -450,23 +450,18 @@ impl Check {
         let Some((key, value)) = KINDS.iter().find_map(|k| Some((k.key, keys.get(k.key)?))) else {
             return String::new();
         };
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
         match value {
-            Value::String(text) => format!("{key} {text}"),
             Value::Bool(_) => key.to_string(),
-            Value::Array(words) if key == "command" => {
-                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            Value::Array(words) => {
+                let words: Vec<String> = words.iter().map(text).collect();
                 format!("{key} {}", words.join(" "))
             }
             Value::Object(fields) if key == "http" => {
-                let field = |name: &str| {
-                    fields
-                        .get(name)
-                        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string))
-                        .unwrap_or_default()
-                };
+                let field = |name: &str| fields.get(name).map(text).unwrap_or_default();
                 format!("{key} :{}{}", field("port"), field("path"))
             }
-            other => format!("{key} {other}"),
+            other => format!("{key} {}", text(other)),
         }
     }
 }

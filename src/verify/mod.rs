@@ -32,9 +32,13 @@ mod accounts;
 mod capability;
 pub mod check;
 mod config;
+mod container;
 mod files;
+mod http;
 mod hygiene;
 mod layers;
+mod live;
+mod outside;
 mod packages;
 mod report;
 mod subject;
@@ -107,6 +111,22 @@ pub enum Error {
     /// Files that were not prepared.
     #[error("the files were not prepared")]
     Unprepared,
+    /// A container could not be started.
+    #[error("the container did not start: {0}")]
+    Start(String),
+    /// A command before or after the check failed.
+    #[error("{what} {command}: {how}")]
+    Around {
+        /// Setup or teardown.
+        what: &'static str,
+        /// The command.
+        command: String,
+        /// How it ended.
+        how: String,
+    },
+    /// What is written is not told apart from what was there.
+    #[error("what a container writes is known of overlays alone: this driver is {0}")]
+    NoUpper(String),
     /// Nobody built a second time.
     #[error("two builds are compared by `build` alone")]
     OneBuild,
@@ -150,9 +170,11 @@ impl Error {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => Kind::of_io(source),
             Self::Syntax { .. } | Self::Check { .. } | Self::NoImage(_) | Self::OneBuild => Kind::Input,
-            Self::Rpm(_) => Kind::Unsupported,
+            Self::Rpm(_) | Self::NoUpper(_) => Kind::Unsupported,
             Self::Layers(_) => Kind::Integrity,
-            Self::Unprepared | Self::Panic | Self::Interrupted => Kind::Internal,
+            Self::Unprepared | Self::Panic | Self::Interrupted | Self::Start(_) | Self::Around { .. } => {
+                Kind::Internal
+            }
             Self::Bundle(e) => e.kind(),
             Self::Run(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
@@ -188,10 +210,13 @@ pub struct Options<'a> {
 /// what keeps the target from being read. What keeps a single check from its end is its verdict.
 pub fn verify(store: &Store, target: &Origin, checks: &[Placed], options: &Options) -> Result<Report> {
     let kinds = checks.iter().map(Placed::kind).collect::<Result<Vec<_>>>()?;
-    let with_files = kinds.iter().any(|kind| kind.phase == Phase::Files);
-    let subject = Subject::prepare(store, target, with_files)?;
+    let with_files = kinds.iter().any(|kind| kind.phase == Phase::Files || kind.key == "writes-only");
     let mut verdicts: Vec<Option<Verdict>> = vec![None; checks.len()];
+    let subject = Subject::prepare(store, target, with_files)?;
+    // What mounts comes before any thread.
+    let jobs = live::jobs(store, target, checks, &kinds, &verdicts);
     static_checks(&subject, checks, &kinds, options, &mut verdicts)?;
+    live::run(jobs, &live::Work { checks, kinds: &kinds, subject: &subject }, &mut verdicts)?;
     let image = subject.image;
     let digest = image.map(|image| image.descriptor.digest.clone());
     for finding in verdicts.iter_mut().flatten().flat_map(|v| &mut v.findings) {
