@@ -29,6 +29,9 @@ pub struct Args {
     /// Write a report: text, json, junit, tap, sarif, markdown or github; - for standard output
     #[arg(long, value_name = "FORM=FILE")]
     report: Vec<Wanted>,
+    /// Put the report into the store as a referrer of the image
+    #[arg(long)]
+    attach: bool,
     /// Check again what was checked before
     #[arg(long)]
     again: bool,
@@ -74,6 +77,13 @@ impl Args {
         }
         let mut report = checked?;
         report.target.clone_from(&self.target);
+        if self.attach {
+            let Origin::Image(Some(name), image) = &origin else {
+                return Err(verify::Error::Nameless(self.target.clone()).into());
+            };
+            let attached = verify::attach(&store, name, image, &report)?;
+            say!("attached {}", attached.digest);
+        }
         self.write(&report)?;
         let failed = Kind::Checks.exit_code();
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(failed) })

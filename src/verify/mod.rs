@@ -29,6 +29,7 @@
 //! (`kept`) and not found out again. Those about folders and files are not kept: these change.
 
 mod accounts;
+mod attach;
 mod capability;
 pub mod check;
 mod config;
@@ -36,6 +37,7 @@ mod container;
 mod files;
 mod http;
 mod hygiene;
+mod kept;
 mod layers;
 mod live;
 mod outside;
@@ -46,6 +48,7 @@ pub mod value;
 mod writers;
 mod written;
 
+pub use attach::{REPORT_TYPE, attach};
 pub use check::{Check, Kind, Phase};
 pub use report::{Finding, Outcome, Report, Source, Verdict};
 pub use writers::Format;
@@ -56,6 +59,7 @@ use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::signal;
 use crate::{bundle, error, layer, oci, rootfs, run, store, sys};
+use kept::Kept;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +106,9 @@ pub enum Error {
     /// Something is asked of an image that a folder or a file has not.
     #[error("only an image has {0}")]
     NoImage(&'static str),
+    /// A report refers to an image by its name.
+    #[error("{0} is no image of the store with a name, to which a report could be attached")]
+    Nameless(String),
     /// A database that is not read.
     #[error("{0} is a database of rpm, which is not read: only those of dpkg and apk are")]
     Rpm(String),
@@ -169,7 +176,11 @@ impl Error {
         use error::Kind;
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => Kind::of_io(source),
-            Self::Syntax { .. } | Self::Check { .. } | Self::NoImage(_) | Self::OneBuild => Kind::Input,
+            Self::Syntax { .. }
+            | Self::Check { .. }
+            | Self::NoImage(_)
+            | Self::Nameless(_)
+            | Self::OneBuild => Kind::Input,
             Self::Rpm(_) | Self::NoUpper(_) => Kind::Unsupported,
             Self::Layers(_) => Kind::Integrity,
             Self::Unprepared | Self::Panic | Self::Interrupted | Self::Start(_) | Self::Around { .. } => {
@@ -210,22 +221,36 @@ pub struct Options<'a> {
 /// what keeps the target from being read. What keeps a single check from its end is its verdict.
 pub fn verify(store: &Store, target: &Origin, checks: &[Placed], options: &Options) -> Result<Report> {
     let kinds = checks.iter().map(Placed::kind).collect::<Result<Vec<_>>>()?;
-    let with_files = kinds.iter().any(|kind| kind.phase == Phase::Files || kind.key == "writes-only");
     let mut verdicts: Vec<Option<Verdict>> = vec![None; checks.len()];
+    let manifest = match target {
+        Origin::Image(_, image) => Some(&image.descriptor.digest),
+        Origin::Directory(_) | Origin::File(_) => None,
+    };
+    let kept = manifest.map(|manifest| Kept::of(store, manifest)).transpose()?.unwrap_or_default();
+    if !options.again {
+        verdicts = checks.iter().zip(&kinds).map(|(check, kind)| kept.get(check, kind)).collect();
+    }
+    let needs_files = |(kind, verdict): (&&Kind, &Option<Verdict>)| {
+        verdict.is_none() && (kind.phase == Phase::Files || kind.key == "writes-only")
+    };
+    let with_files = kinds.iter().zip(&verdicts).any(needs_files);
     let subject = Subject::prepare(store, target, with_files)?;
     // What mounts comes before any thread.
     let jobs = live::jobs(store, target, checks, &kinds, &verdicts);
     static_checks(&subject, checks, &kinds, options, &mut verdicts)?;
     live::run(jobs, &live::Work { checks, kinds: &kinds, subject: &subject }, &mut verdicts)?;
-    let image = subject.image;
-    let digest = image.map(|image| image.descriptor.digest.clone());
     for finding in verdicts.iter_mut().flatten().flat_map(|v| &mut v.findings) {
         if let (Some(at), Some(layers)) = (finding.at.take(), &subject.layers) {
             finding.layer = layers.source(&at);
         }
     }
     subject.close()?;
-    Ok(Report { target: target.to_string(), digest, verdicts: verdicts.into_iter().flatten().collect() })
+    let verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
+    if let Some(manifest) = manifest {
+        let found = checks.iter().zip(kinds).zip(&verdicts).map(|((check, kind), v)| (check, kind, v));
+        kept.keep(store, manifest, found);
+    }
+    Ok(Report { target: target.to_string(), digest: manifest.cloned(), verdicts })
 }
 
 impl Placed {
