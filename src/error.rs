@@ -30,6 +30,9 @@ pub enum Kind {
     Missing,
 }
 
+/// The exit code of what was made twice and came out otherwise the second time.
+pub const NOT_REPRODUCIBLE: u8 = 5;
+
 impl Kind {
     /// The process exit code, as listed in `docs/exit-codes.md`.
     ///

@@ -25,6 +25,7 @@
 //! | 4 | [`transfer`] | images between registries, archives and the store |
 //! | 5 | [`output`] | root filesystems as images, archives, folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
+//! | 6 | [`verify`] | checks of images, folders and running containers, and reports |
 //! | 7 | [`recipe`] | TOML to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
 //!
@@ -67,3 +68,4 @@ pub mod store;
 pub mod sys;
 pub mod transfer;
 pub mod tree;
+pub mod verify;

@@ -4,15 +4,20 @@ use super::import::source_date;
 use super::phases::{Phases, spelled};
 use super::settings::variable;
 use super::transfer::Network;
+use super::verify::Reports;
 use super::{Context, Result, tidily};
-use crate::oci::Platform;
+use crate::bundle::Origin;
+use crate::debian::Progress;
+use crate::error::{Kind, NOT_REPRODUCIBLE};
+use crate::oci::{Image, Platform};
 use crate::output::Written;
 use crate::recipe::{
     self, Access, Builder, Built, Choices, Lock, Options, Plan, Recipe, Shell, Target, Wish,
 };
 use crate::store::{Lease, Store};
 use crate::sys::sandbox::private_mounts;
-use crate::sys::selfexe;
+use crate::sys::{selfexe, signal};
+use crate::verify::{self, Check, Outcome, Placed, Report};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
@@ -39,6 +44,14 @@ pub struct Args {
     /// Open a shell where a step has failed, on this terminal
     #[arg(long)]
     shell_on_error: bool,
+    /// Do not look at the recipe's checks
+    #[arg(long)]
+    no_verify: bool,
+    /// Build all a second time and fail where that gives other bytes (exit code 5)
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 /// How a recipe and its lock are read.
@@ -76,6 +89,15 @@ pub enum Error {
     /// A graph of something else than a plan.
     #[error("--format dot is for --dry-run")]
     NoPlan,
+}
+
+/// The exit code of checks that do not all hold: of its own where it is the second build alone that came out
+/// otherwise.
+fn failed(report: &Report) -> Option<ExitCode> {
+    let mut failed = report.verdicts.iter().filter(|v| v.outcome != Outcome::Passed).peekable();
+    failed.peek()?;
+    let other_bytes = failed.all(|v| v.kind == "reproducible" && v.outcome == Outcome::Failed);
+    Some(ExitCode::from(if other_bytes { NOT_REPRODUCIBLE } else { Kind::Checks.exit_code() }))
 }
 
 impl Reading {
@@ -132,13 +154,58 @@ impl Args {
         private_mounts()?;
         let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
         let options = Options { access: self.reading.access(&store), no_cache: self.no_cache, shell };
-        let built = Builder::new(&plan, &lock, (&store, &lease), &options, &phases).build()?;
         let place = (&store, &lease);
+        let built = Builder::new(&plan, &lock, place, &options, &phases).build()?;
+        let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
+        let second = if self.rebuild || asked {
+            let options = Options { no_cache: true, ..options };
+            Some(Builder::new(&plan, &lock, place, &options, &phases).build()?.image)
+        } else {
+            None
+        };
+        let checked = self.verify(&recipe, &store, &built.image, second.as_ref(), &phases)?;
+        if let Some(code) = checked.as_ref().and_then(failed) {
+            return Ok(code);
+        }
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
             let written = recipe::write(&targets, &built.image, &plan, place, &phases)?;
-            self.report(&recipe, &built, &targets, &written, &phases)
+            self.report(&recipe, &built, checked.as_ref(), &targets, &written, &phases)
         })
+    }
+
+    /// What came out of the recipe's checks, told; none where there are none.
+    fn verify(
+        &self,
+        recipe: &Recipe,
+        store: &Store,
+        image: &Image,
+        second: Option<&Image>,
+        phases: &Phases,
+    ) -> Result<Option<Report>> {
+        let mut checks = if self.no_verify { Vec::new() } else { recipe.checks.clone() };
+        if second.is_some() && checks.iter().all(|c| c.check.reproducible.is_none()) {
+            checks
+                .push(Placed { check: Check { reproducible: Some(true), ..Check::default() }, place: None });
+        }
+        if checks.is_empty() {
+            return Ok(None);
+        }
+        phases.phase("verify", None);
+        let target = Origin::Image(None, Box::new(image.clone()));
+        // Containers are taken away first.
+        signal::put_off();
+        let checked =
+            verify::verify(store, &target, &checks, &verify::Options { again: second.is_some(), second });
+        if checked.is_err() {
+            signal::give_in();
+        }
+        let report = Report { target: recipe.name.clone(), ..checked? };
+        if self.format == Form::Table && !self.reports.on_output() {
+            let _ = std::io::stderr().write_all(verify::Format::Text.write(&report).as_bytes());
+        }
+        self.reports.write(&report)?;
+        Ok(Some(report))
     }
 
     fn print(&self, plan: &Plan) -> Result<ExitCode> {
@@ -155,6 +222,7 @@ impl Args {
         &self,
         recipe: &Recipe,
         built: &Built,
+        checked: Option<&Report>,
         targets: &[Target],
         written: &[Written],
         phases: &Phases,
@@ -165,7 +233,7 @@ impl Args {
             let output = |(t, w): (&Target, &Written)| json!({"output": t.output.to_string(), "size": w.size, "digest": w.manifest});
             let seconds = times.iter().map(|(name, time)| (name.to_string(), json!(time.as_secs_f64())));
             let value = json!({"name": recipe.name, "digest": built.image.descriptor.digest,
-                "steps": built.steps, "done": built.done,
+                "steps": built.steps, "done": built.done, "checks": checked,
                 "outputs": targets.iter().zip(written).map(output).collect::<Vec<_>>(),
                 "seconds": seconds.collect::<serde_json::Map<_, _>>()});
             writeln!(out, "{value:#}")?;

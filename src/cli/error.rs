@@ -68,6 +68,8 @@ pub enum Error {
     Mkimg(#[from] super::mkimg::Error),
     /// The arguments of `lock`.
     Lock(#[from] super::lock::Error),
+    /// Checks of an image.
+    Verify(#[from] crate::verify::Error),
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -108,6 +110,7 @@ impl Error {
             Self::Recipe(e) => e.kind(),
             Self::Mkimg(e) => e.kind(),
             Self::Lock(e) => e.kind(),
+            Self::Verify(e) => e.kind(),
             Self::Broken(_) => Kind::Integrity,
             Self::Output(e) => Kind::of_io(e),
         }

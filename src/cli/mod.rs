@@ -82,6 +82,7 @@ mod transfer;
 mod unpack;
 mod unshare;
 mod update;
+mod verify;
 mod wait;
 
 pub use error::Error;
@@ -143,6 +144,8 @@ enum Command {
     History(history::Args),
     /// Show what is different between images, folders, bundles and containers
     Diff(diff::Args),
+    /// Check an image, a folder, a bundle or a file with a filesystem
+    Verify(verify::Args),
     /// Give an image of the store more names
     Tag(tag::Args),
     /// Take names away
@@ -266,6 +269,7 @@ impl Command {
             | C::Bundle(_)
             | C::Run(_)
             | C::Create(_)
+            | C::Verify(_)
             | C::Unshare(_) => Place::Users,
             C::Export(args) if args.reads_files() => Place::Users,
             C::Exec(args) => Place::Container(args.container()),
@@ -301,6 +305,7 @@ impl Command {
             Self::Inspect(args) => args.run(context),
             Self::History(args) => args.run(context),
             Self::Diff(args) => args.run(context),
+            Self::Verify(args) => args.run(context),
             Self::Tag(args) => args.run(context),
             Self::Untag(args) => args.run(context),
             Self::Index(args) => args.run(context),

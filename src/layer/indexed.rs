@@ -1,4 +1,5 @@
-//! An uncompressed layer read in place: its files, and where in the blob their content lies.
+//! Layers read and not extracted: the entries of any, and of an uncompressed one its files, and where
+//! in the blob their content lies.
 
 use super::archive::{Archive, Piece};
 use super::stream::Tar;
@@ -6,7 +7,7 @@ use super::{Error, Result};
 use crate::oci::{Compression, Layer};
 use crate::store::Store;
 use crate::sys::Call;
-use crate::tree::{Kind, Name, Node, Tree, TreePath};
+use crate::tree::{Entry, Kind, Name, Node, Tree, TreePath};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -72,6 +73,20 @@ pub fn indexed(store: &Store, layer: &Layer) -> Result<Option<Indexed>> {
         }
         archive.tar.finish()?;
         Ok(Some(Indexed { tree, blob, places }))
+    })
+}
+
+/// Reads the layer to its end, verified, and gives each of its entries in the order of its tar.
+///
+/// # Errors
+/// Any [`Error`] of a damaged or malformed layer.
+pub fn entries(store: &Store, layer: &Layer, each: &mut dyn FnMut(Entry)) -> Result<()> {
+    std::thread::scope(|scope| {
+        let mut archive = Archive::new(Tar::open(scope, store, layer)?);
+        while let Some(entry) = archive.next()? {
+            each(entry);
+        }
+        archive.tar.finish().map(drop)
     })
 }
 

@@ -45,7 +45,7 @@ pub use delta::{
     check_layer, compression_of, keep_layer, meta, store_layer, write_at, write_delta, write_inserted,
     write_upper, write_whiteout,
 };
-pub use indexed::{Indexed, indexed};
+pub use indexed::{Indexed, entries, indexed};
 pub use into::{Owner, Placing, copy_into, place};
 pub use node::Owners;
 pub use record::{Record, write_record};

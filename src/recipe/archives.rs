@@ -1,9 +1,10 @@
 //! Where the packages of a Debian base come from.
 
-use super::read::{Choices, Place, Placed, Recipe};
+use super::read::{Choices, Placed, Recipe};
 use super::types::{Base, Debian, Repo};
 use super::{Error, Result};
 use crate::debian::{self, Archive};
+use crate::verify::Place;
 use std::path::Path;
 
 /// The recipes that the binary carries: name and text.

@@ -1,9 +1,10 @@
 //! What is wrong with a stage though each part of it has the right form.
 
-use super::read::{Action, Place, Recipe, Stage};
+use super::read::{Action, Recipe, Stage};
 use super::types::{Base, Copy, Run};
 use super::{Result, suggest};
 use crate::layer::Coding;
+use crate::verify::Place;
 
 /// Checks `stage`, which is to come after those of `recipe`.
 pub(super) fn stage(stage: &Stage, recipe: &Recipe) -> Result<()> {

@@ -154,7 +154,7 @@ fn missing(path: &Path) -> layer::Error {
     sys::Error::Syscall { call: format!("stat({})", path.display()), errno: Errno::NOENT }.into()
 }
 
-impl super::read::Place {
+impl crate::verify::Place {
     fn input<T>(&self, result: layer::Result<T>) -> Result<T> {
         result.map_err(|source| Error::Input { place: self.clone(), source: Box::new(source) })
     }

@@ -50,10 +50,11 @@ pub use command::Shell;
 pub use lock::{Access, Lock, Pinned, Wish, request};
 pub use output::{Target, output_text, write};
 pub use plan::{FORMAT, Plan, Step, Work};
-pub use read::{Action, Choices, Place, Placed, Recipe, Stage};
+pub use read::{Action, Choices, Placed, Recipe, Stage};
 pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, User};
 
 use crate::error::Kind;
+use crate::verify::Place;
 use crate::{bundle, debian, disk, layer, oci, registry, run, store, sys, transfer};
 use std::ffi::OsString;
 use std::path::PathBuf;

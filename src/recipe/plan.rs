@@ -7,11 +7,12 @@
 
 use super::inputs;
 use super::lock::{Lock, request};
-use super::read::{Action, Place, Placed, Recipe, Stage};
+use super::read::{Action, Placed, Recipe, Stage};
 use super::types::{Base, Copy, Image};
 use super::{Error, Result};
 use crate::layer::Coding;
 use crate::oci::{Compression, Digest};
+use crate::verify::Place;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 

@@ -7,11 +7,10 @@ use super::types::{
 use super::{Error, Result, suggest};
 use crate::debian;
 use crate::oci::Platform;
+use crate::verify::{self, Check, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -19,15 +18,6 @@ use toml::de::{DeArray, DeTable, DeValue};
 const MAX_DEPTH: usize = 16;
 /// The largest recipe, in bytes.
 const MAX_SIZE: u64 = 4 << 20;
-
-/// Where something stands.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The recipe's file.
-    pub file: Arc<Path>,
-    /// The line, from 1.
-    pub line: usize,
-}
 
 impl Place {
     /// `path` beside the file that this stands in.
@@ -46,12 +36,6 @@ impl Place {
     #[must_use]
     pub fn error(&self, reason: impl Into<String>) -> Error {
         Error::Syntax { place: self.clone(), reason: reason.into() }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
     }
 }
 
@@ -85,7 +69,7 @@ impl Default for Choices {
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Its file.
-    pub file: Arc<Path>,
+    pub file: PathBuf,
     /// Its name.
     pub name: String,
     /// The platform.
@@ -93,11 +77,13 @@ pub struct Recipe {
     /// When all is made, in seconds since 1970, instead of when its base was.
     pub epoch: Option<i64>,
     /// Secrets by name, and where they are declared.
-    pub secrets: BTreeMap<String, (Secret, Arc<Path>)>,
+    pub secrets: BTreeMap<String, (Secret, PathBuf)>,
     /// The stages, each after those that it takes from; the last is what comes out.
     pub stages: Vec<Stage>,
     /// What is written.
     pub outputs: Vec<Placed<Output>>,
+    /// What is to hold of what comes out.
+    pub checks: Vec<verify::Placed>,
 }
 
 /// A stage of a recipe.
@@ -133,10 +119,11 @@ pub enum Action {
 
 /// One file, before it is put together with others.
 struct Parsed {
-    file: Arc<Path>,
+    file: PathBuf,
     text: String,
     head: Head,
     stages: Vec<(Placed<String>, Body)>,
+    checks: Vec<Placed<(When, Check)>>,
     main: Body,
 }
 
@@ -197,7 +184,7 @@ impl Parsed {
         met: &mut BTreeSet<PathBuf>,
         depth: usize,
     ) -> Result<Vec<Self>> {
-        let file: Arc<Path> = path.into();
+        let file = path.to_path_buf();
         let syntax = |at: usize, reason: String| Error::Syntax { place: place(&file, &text, at), reason };
         let toml = |e: toml::de::Error| syntax(e.span().map_or(0, |s| s.start), reason(e.message()));
         let mut table = DeTable::parse(&text).map_err(toml)?;
@@ -221,6 +208,15 @@ impl Parsed {
         known.fill(table.get_mut(), &["vars", "env"]).map_err(|(at, reason)| syntax(at, reason))?;
         list_packages(table.get_mut());
         let stages = named_stages(table.get_mut()).map_err(|(at, reason)| syntax(at, reason))?;
+        let checks = take_checks(table.get_mut()).map_err(|(at, reason)| syntax(at, reason))?;
+        let checks = checks.into_iter().map(|(when, start, check)| {
+            let when = When::deserialize(toml::de::ValueDeserializer::from(when)).map_err(toml)?;
+            let check = Check::deserialize(toml::de::Deserializer::from(check)).map_err(toml)?;
+            let place = place(&file, &text, start);
+            check.kind().map_err(|reason| place.error(reason))?;
+            Ok(Placed { place, value: (when, check) })
+        });
+        let checks = checks.collect::<Result<_>>()?;
         let mut head = DeTable::new();
         for key in HEAD {
             if let Some((key, value)) = table.get_mut().remove_entry(key) {
@@ -238,7 +234,7 @@ impl Parsed {
             Ok((name, body(table)?))
         });
         let stages = stages.collect::<Result<_>>()?;
-        chain.push(Self { file, text, head, stages, main });
+        chain.push(Self { file, text, head, stages, checks, main });
         Ok(chain)
     }
 }
@@ -262,6 +258,22 @@ fn named_stages<'i>(
         Ok((name, span.start, Spanned::new(span, table)))
     });
     named.collect()
+}
+
+type Conditional<'i> = (Spanned<DeValue<'i>>, usize, Spanned<DeTable<'i>>);
+
+/// Takes the checks out of a file: what each depends on, its begin, and the rest of it.
+fn take_checks<'i>(table: &mut DeTable<'i>) -> std::result::Result<Vec<Conditional<'i>>, Wrong> {
+    let Some(checks) = table.remove("check") else { return Ok(Vec::new()) };
+    let (at, wanted) = (checks.span().start, || "wanted [[check]] tables".to_string());
+    let DeValue::Array(checks) = checks.into_inner() else { return Err((at, wanted())) };
+    let taken = checks.into_iter().map(|check| {
+        let span = check.span();
+        let DeValue::Table(mut table) = check.into_inner() else { return Err((span.start, wanted())) };
+        let always = || Spanned::new(span.clone(), DeValue::Table(DeTable::new()));
+        Ok((table.remove("when").unwrap_or_else(always), span.start, Spanned::new(span.clone(), table)))
+    });
+    taken.collect()
 }
 
 /// Makes `[packages]` what `[[packages]]` is.
@@ -364,16 +376,19 @@ fn is_name(text: &str) -> bool {
     first && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-fn place(file: &Arc<Path>, text: &str, at: usize) -> Place {
+fn place(file: &Path, text: &str, at: usize) -> Place {
     let before = text.get(..at).unwrap_or(text);
-    Place { file: file.clone(), line: before.matches('\n').count() + 1 }
+    Place { file: file.to_path_buf(), line: before.matches('\n').count() + 1 }
 }
 
 /// The parser's message, with what may have been meant by a key that is not known.
 fn reason(message: &str) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let known =
-        if message.starts_with("unknown field") { [&HEAD[..], &["stage"]].concat() } else { Vec::new() };
+    let known = if message.starts_with("unknown field") {
+        [&HEAD[..], &["stage", "check"]].concat()
+    } else {
+        Vec::new()
+    };
     match quoted.split_first() {
         Some((word, expected)) if message.starts_with("unknown ") => {
             let near = suggest(word, &[expected, &known].concat());
@@ -407,7 +422,9 @@ fn assemble(
         secrets: BTreeMap::new(),
         stages: Vec::new(),
         outputs: Vec::new(),
+        checks: Vec::new(),
     };
+    let mut checks = Vec::new();
     let mut main = Merged::default();
     let mut named: Vec<(Placed<String>, Merged)> = Vec::new();
     for parsed in chain {
@@ -417,6 +434,9 @@ fn assemble(
         if !parsed.head.outputs.is_empty() {
             let outputs = parsed.head.outputs.into_iter();
             recipe.outputs = outputs.map(|o| Placed { place: at(o.start), value: o.value }).collect();
+        }
+        if !parsed.checks.is_empty() {
+            checks = parsed.checks;
         }
         for (name, body) in parsed.stages {
             if named.iter().any(|(other, _)| other.value == name.value) {
@@ -438,6 +458,9 @@ fn assemble(
     for output in &recipe.outputs {
         check_output(output)?;
     }
+    let checks = deciding.counting(checks, suite.as_deref(), |(when, _)| when)?;
+    let placed = |c: Placed<(When, Check)>| verify::Placed { check: c.value.1, place: Some(c.place) };
+    recipe.checks = checks.into_iter().map(placed).collect();
     Ok(recipe)
 }
 

@@ -4,6 +4,7 @@
 //! stages are `[[stage]]`s. What stands in lists knows where it stands ([`At`]).
 
 use crate::debian::Variant;
+use crate::verify::Check;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
@@ -56,6 +57,20 @@ pub struct File {
     /// What else is built, for other stages to take from; in this order.
     #[schemars(default)]
     stage: Vec<Named>,
+    /// What is to hold of what comes out; where something does not, nothing is written.
+    #[schemars(default)]
+    check: Vec<Conditional>,
+}
+
+/// A check, and on what it depends.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct Conditional {
+    #[schemars(default)]
+    when: When,
+    #[schemars(flatten)]
+    check: Check,
 }
 
 /// A stage with a name.

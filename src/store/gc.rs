@@ -331,6 +331,7 @@ impl Survey {
     pub fn apply(&self, plan: &Plan) -> Result<()> {
         self.store.drop_entries(&plan.entries)?;
         self.store.forget(&plan.blobs.iter().map(|(d, _)| d).collect())?;
+        plan.blobs.iter().try_for_each(|(d, _)| self.store.drop_verdicts(d))?;
         let blobs = plan.blobs.iter().map(|(_, w)| &w.path);
         for path in plan.results.iter().chain(blobs).chain(&plan.leases) {
             remove(path)?;

@@ -13,6 +13,7 @@
 //! ROOT/shipimg/ingest/ALGO-HEX    a blob that is being written, locked by its writer
 //! ROOT/shipimg/damaged/ALGO-HEX   blobs that `fsck --repair` moved away
 //! ROOT/shipimg/summaries          what `images` shows, by manifest (`summary`)
+//! ROOT/shipimg/verdicts/ALGO-HEX  what was found out about an image (`verdicts`)
 //! ROOT/shipimg/tmp/               scratch folders, each locked by its owner
 //! ROOT/shipimg/AREA/              what the rooms above keep here, see [`Area`]
 //! ```
@@ -47,6 +48,7 @@ mod scratch;
 mod shadow;
 mod summary;
 mod usage;
+mod verdicts;
 
 pub use backing::{check_empty, init_btrfs, mount_backing};
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};

@@ -168,6 +168,15 @@ pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
     unsafe { std::env::set_var(name, value) };
 }
 
+/// Has the program of `command` killed when the thread that starts it ends, however that happens.
+pub fn ends_with_thread(command: &mut std::process::Command) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+    let bind = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and execve there is one prctl(2), which allocates nothing.
+    unsafe { command.pre_exec(bind) };
+}
+
 /// Ends this process at once: no destructors, no buffers, nothing of the process it was copied from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; it does not return.

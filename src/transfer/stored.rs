@@ -94,11 +94,11 @@ pub(super) fn open_blob<'a>(
     Ok(Box::new(open().map_err(|source| Error::Io { action: "open a blob of the store", source })?))
 }
 
-/// A name in the store.
+/// A name in the store, or the store alone.
 #[derive(Debug)]
 pub struct ToStore<'a> {
     store: &'a Store,
-    reference: Reference,
+    reference: Option<Reference>,
     /// Holds what was seen or put, until it has its name.
     lease: OnceLock<Lease>,
 }
@@ -107,7 +107,13 @@ impl<'a> ToStore<'a> {
     /// The image will be called `reference`.
     #[must_use]
     pub const fn new(store: &'a Store, reference: Reference) -> Self {
-        Self { store, reference, lease: OnceLock::new() }
+        Self { store, reference: Some(reference), lease: OnceLock::new() }
+    }
+
+    /// The image will have no name: it is held as long as the value lives, then a prune may take it.
+    #[must_use]
+    pub const fn nameless(store: &'a Store) -> Self {
+        Self { store, reference: None, lease: OnceLock::new() }
     }
 
     fn hold(&self, digest: &Digest) -> Result<()> {
@@ -119,7 +125,7 @@ impl<'a> ToStore<'a> {
     }
 
     fn fill(&self, writer: &mut store::BlobWriter, open: Open<'_>) -> Result<()> {
-        let name = self.reference.to_string();
+        let name = self.reference.as_ref().map_or_else(|| "the store".to_string(), Reference::to_string);
         let mut content = open(writer.len())?;
         let mut buf = vec![0; CHUNK];
         loop {
@@ -176,13 +182,14 @@ impl Sink for ToStore<'_> {
     }
 
     fn finish(&self, root: &Content) -> Result<()> {
+        let Some(reference) = &self.reference else { return self.put_document(root) };
         // An image that came through an index keeps the index's digest in its name.
         let is_index =
             matches!(Document::parse(&root.bytes, &root.descriptor.media_type), Ok(Document::Index(_)));
         if is_index {
-            check_digest(&self.reference, self.reference.digest(), &root.descriptor.digest)?;
+            check_digest(reference, reference.digest(), &root.descriptor.digest)?;
         }
         self.put_document(root)?;
-        Ok(self.store.tag(&self.reference, &root.descriptor)?)
+        Ok(self.store.tag(reference, &root.descriptor)?)
     }
 }

@@ -327,3 +327,44 @@ fn an_ordinary_user_builds_the_same() {
         assert_eq!(made["digest"], wanted);
     }
 }
+
+#[test]
+fn what_fails_its_checks_is_not_written() {
+    let work = Work::new();
+    let recipe = |word: &str| {
+        format!(
+            "{BUSYBOX}[[copy]]\ncontent = \"hello\\n\"\nto = \"/www/index.html\"\n[image]\ncmd = [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n\
+             env = {{ PATH = \"/bin\" }}\n[[check]]\nname = \"serves\"\nrun = true\nhttp = {{ port = 80, path = \"/\", body = \"hello\" }}\nwithin = \"10s\"\n\
+             [[check]]\nfile = \"/www/index.html\"\ncontains = \"{word}\"\n[[check]]\ncommand = [\"ls\", \"/none\"]\nexit = 0\nwhen = {{ arch = [\"vax\"] }}\n{OUT}"
+        )
+    };
+    work.write("r.toml", &recipe("welcome"));
+    let out = work.output(&["build", "r.toml", "--report", "junit=x.xml"]);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(3), "{text}");
+    assert!(text.contains("r.toml:21") && text.contains("welcome") && text.contains("r.toml:10"), "{text}");
+    assert!(!work.path("out").exists(), "nothing is written");
+    let junit = fs::read_to_string(work.path("x.xml")).unwrap();
+    assert!(junit.contains("tests=\"2\"") && junit.contains("failures=\"1\""), "{junit}");
+    assert!(work.ok(&["build", "r.toml", "--no-verify"]).contains("out"));
+    fs::remove_dir_all(work.path("out")).unwrap();
+    work.write("r.toml", &recipe("hello"));
+    let value: Value = serde_json::from_str(&work.ok(&["build", "r.toml", "--format", "json"])).unwrap();
+    assert_eq!(value["checks"]["verdicts"].as_array().unwrap().len(), 2);
+    assert!(work.path("out/www/index.html").exists());
+    work.nothing_left();
+}
+
+#[test]
+fn a_build_is_repeated_to_see_whether_it_is_the_same() {
+    let work = Work::new();
+    work.write("r.toml", &format!("{BUSYBOX}{TAG}"));
+    work.ok(&["build", "r.toml", "--rebuild"]);
+    work.write(
+        "r.toml",
+        &format!("{BUSYBOX}[[run]]\nshell = \"cat /proc/sys/kernel/random/uuid > /id\"\n{TAG}"),
+    );
+    let out = work.output(&["build", "r.toml", "--rebuild"]);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(5) && text.contains("id"), "{text}");
+}

@@ -1,0 +1,153 @@
+//! `shipimg verify`: checks of an image, a folder, a bundle or a file with a filesystem.
+
+use super::import::archive_source;
+use super::target::{self, Target};
+use super::{Context, Result};
+use crate::archive::{self, Reader};
+use crate::bundle::Origin;
+use crate::error::Kind;
+use crate::oci::Platform;
+use crate::rootfs::Access;
+use crate::store::Store;
+use crate::sys::signal;
+use crate::transfer::{self, FromArchive, Location, ToStore};
+use crate::verify::{self, Format, Options, Report};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An image, an archive (oci:DIR, docker-archive:FILE, …), a bundle, a folder, or a file with a filesystem
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// A file of checks: TOML, YAML or JSON
+    #[arg(long, value_name = "FILE", required = true)]
+    checks: Vec<PathBuf>,
+    #[command(flatten)]
+    reports: Reports,
+    /// Put the report into the store as a referrer of the image
+    #[arg(long)]
+    attach: bool,
+    /// Check again what was checked before
+    #[arg(long)]
+    again: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = super::table::Format::Table)]
+    format: super::table::Format,
+}
+
+/// In which forms a report is written.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reports {
+    /// Write a report: text, json, junit, tap, sarif, markdown or github; - for standard output
+    #[arg(long, value_name = "FORM=FILE")]
+    report: Vec<Wanted>,
+}
+
+/// A report that is asked for.
+#[derive(Debug, Clone)]
+struct Wanted {
+    format: Format,
+    /// None for standard output.
+    file: Option<PathBuf>,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (form, file) = text.split_once('=').ok_or("wanted FORM=FILE")?;
+        let file = if file == "-" { None } else { Some(PathBuf::from(file)) };
+        Ok(Self { format: form.parse()?, file })
+    }
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
+        let store = context.store()?;
+        let mut checks = Vec::new();
+        for file in &self.checks {
+            checks.extend(verify::read(file)?);
+        }
+        // An image from an archive has no name; it is held as long as this is.
+        let unnamed = ToStore::nameless(&store);
+        let origin = self.origin(&store, &unnamed)?;
+        let options = Options { again: self.again, ..Options::default() };
+        // Containers are taken away first.
+        signal::put_off();
+        let checked = verify::verify(&store, &origin, &checks, &options);
+        if checked.is_err() {
+            signal::give_in();
+        }
+        let mut report = checked?;
+        report.target.clone_from(&self.target);
+        if self.attach {
+            let Origin::Image(Some(name), image) = &origin else {
+                return Err(verify::Error::Nameless(self.target.clone()).into());
+            };
+            let attached = verify::attach(&store, name, image, &report)?;
+            say!("attached {}", attached.digest);
+        }
+        let printed = match self.format {
+            super::table::Format::Table => Format::Text,
+            super::table::Format::Json => Format::Json,
+        };
+        if !self.reports.on_output() {
+            std::io::stdout().write_all(printed.write(&report).as_bytes())?;
+        }
+        self.reports.write(&report)?;
+        let failed = Kind::Checks.exit_code();
+        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(failed) })
+    }
+
+    /// What is checked.
+    fn origin(&self, store: &Store, unnamed: &ToStore) -> Result<Origin> {
+        if let Ok(Location::Archive { kind, path, name }) = self.target.parse() {
+            let scratch = store.scratch()?;
+            let options =
+                archive::Options { kind: Some(kind), limits: *store.limits(), ..archive::Options::default() };
+            let reader = Reader::open(&archive_source(&path)?, scratch.path(), &options)?;
+            let from = FromArchive::new(&reader, reader.image(name.as_deref())?);
+            let copied = transfer::copy(&from, unnamed, &transfer::Options::default(), store, &|_| ())?;
+            let image = store.image(&copied.root, &Platform::host())?;
+            return Ok(Origin::Image(None, Box::new(image)));
+        }
+        Ok(match target::find(store, self.target.strip_prefix("store:").unwrap_or(&self.target))? {
+            Target::Origin(origin) => origin,
+            Target::Folder(folder) => Origin::Directory(folder.join("rootfs")),
+            Target::Named(bundle) => {
+                bundle.mount(Access::Read)?;
+                Origin::Directory(bundle.rootfs())
+            }
+        })
+    }
+}
+
+impl Reports {
+    /// Whether one is for standard output.
+    pub(super) fn on_output(&self) -> bool {
+        self.report.iter().any(|wanted| wanted.file.is_none())
+    }
+
+    /// Writes the report in the forms that were asked for, and for GitHub where this is a job there.
+    pub(super) fn write(&self, report: &Report) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        for wanted in &self.report {
+            let text = wanted.format.write(report);
+            match &wanted.file {
+                None => out.write_all(text.as_bytes())?,
+                Some(path) => std::fs::write(path, text)
+                    .map_err(|source| verify::Error::Write { path: path.clone(), source })?,
+            }
+        }
+        out.flush()?;
+        if std::env::var_os("GITHUB_ACTIONS").is_some_and(|v| v == "true") {
+            // On standard error, where they are read too: standard output may be a document.
+            let _ = std::io::stderr().write_all(Format::Github.write(report).as_bytes());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,564 @@
+//! What a check says, and which of its keys go together.
+//!
+//! A check is of one kind, the one whose key it has; [`KINDS`] is the table of all kinds and of the
+//! keys that go with each. [`Check::kind`] refuses other combinations by name.
+
+use super::value::{
+    Bytes, Glob, Mode, Pattern, Port, Several, Sha256, Span, Text, Versions, Wanted, WantedTexts,
+};
+use schemars::JsonSchema;
+use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A command line: program and arguments.
+pub type Words = Vec<String>;
+
+/// One check, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Check {
+    /// What reports call it; made of its kind and value where it has none.
+    pub name: Option<String>,
+
+    /// A file, by its path.
+    pub file: Option<String>,
+    /// All files whose paths fit; what is said of one file is said of each.
+    pub files: Option<Text<Glob>>,
+    /// It is not there; of a port: nothing listens.
+    pub absent: Option<bool>,
+    /// file, dir, link, char, block or fifo.
+    #[serde(rename = "type")]
+    pub type_: Option<FileType>,
+    /// Permission bits in octal.
+    pub mode: Option<Text<Mode>>,
+    /// USER, USER:GROUP or :GROUP, by name or number.
+    pub owner: Option<String>,
+    /// The least bytes.
+    pub min_size: Option<Text<Bytes>>,
+    /// The most bytes: of the file, or of all files of the image.
+    pub max_size: Option<Text<Bytes>>,
+    /// The SHA-256 of its content.
+    pub sha256: Option<Text<Sha256>>,
+    /// Patterns that are all found in its content.
+    pub contains: Option<Several<Text<Pattern>>>,
+    /// Patterns none of which is found in its content, or in the output.
+    pub lacks: Option<Several<Text<Pattern>>>,
+    /// Values in a JSON document by their JSON pointers (RFC 6901).
+    pub json: Option<BTreeMap<String, Value>>,
+    /// The same in a YAML document.
+    pub yaml: Option<BTreeMap<String, Value>>,
+    /// Where the symbolic link leads, as it is written.
+    pub link: Option<String>,
+    /// The permitted capabilities of the file, as `net_bind_service`.
+    pub capability: Option<Several<String>>,
+    /// How many files there are.
+    pub count: Option<u64>,
+    /// How many there are at least.
+    pub min_count: Option<u64>,
+    /// How many there are at most.
+    pub max_count: Option<u64>,
+
+    /// An installed package.
+    pub package: Option<String>,
+    /// Its version.
+    pub version: Option<Text<Versions>>,
+
+    /// A user of /etc/passwd.
+    pub user: Option<String>,
+    /// The user's number.
+    pub uid: Option<u32>,
+    /// The user's or the group's number.
+    pub gid: Option<u32>,
+    /// The user's folder.
+    pub home: Option<String>,
+    /// The user's shell.
+    pub shell: Option<String>,
+    /// Groups that the user is in.
+    pub groups: Option<Several<String>>,
+    /// A group of /etc/group.
+    pub group: Option<String>,
+
+    /// The image's configuration.
+    pub config: Option<Config>,
+
+    /// The most layers.
+    pub max_layers: Option<u64>,
+    /// The most bytes in files that a later layer replaces or deletes.
+    pub max_wasted: Option<Text<Bytes>>,
+    /// The only files that may be set-uid or set-gid.
+    pub only_setuid: Option<Several<Text<Glob>>>,
+    /// No private keys and no tokens.
+    pub no_secrets: Option<bool>,
+    /// No files that everybody may write.
+    pub no_world_writable: Option<bool>,
+    /// Files that are not looked at.
+    pub except: Option<Several<Text<Glob>>>,
+    /// Two builds give the same image.
+    pub reproducible: Option<bool>,
+
+    /// A program that runs in the image, or in the container where `run` is given.
+    pub command: Option<Words>,
+    /// Its exit code [default: 0].
+    pub exit: Option<u8>,
+    /// Patterns that are all found in its standard output.
+    pub stdout: Option<Several<Text<Pattern>>>,
+    /// Its standard output, but for white space at the end.
+    pub stdout_is: Option<String>,
+    /// Patterns that are all found in its standard error.
+    pub stderr: Option<Several<Text<Pattern>>>,
+    /// Its standard error, but for white space at the end.
+    pub stderr_is: Option<String>,
+
+    /// Start the image's own program, true or with settings; the check looks at that container.
+    pub run: Option<Run>,
+    /// A request over HTTP that the container answers.
+    pub http: Option<Http>,
+    /// A port on which something listens: 80 or "53/udp".
+    pub port: Option<Text<Port>>,
+    /// A process, by its name.
+    pub process: Option<String>,
+    /// The user as whom it runs, by name or number.
+    #[serde(rename = "as")]
+    pub as_: Option<String>,
+    /// Patterns that are all found in what the container prints.
+    pub log: Option<Several<Text<Pattern>>>,
+    /// The only paths that are written.
+    pub writes_only: Option<Several<Text<Glob>>>,
+    /// How soon it ends after its stop signal.
+    pub stops_within: Option<Text<Span>>,
+
+    /// How long it is waited for [default: 10s].
+    pub within: Option<Text<Span>>,
+    /// How many more times it is tried [default: of a command 0, else until the time is over].
+    pub retry: Option<u32>,
+    /// Commands in the same container before.
+    pub setup: Option<Vec<Words>>,
+    /// Commands in the same container after, whatever came out.
+    pub teardown: Option<Vec<Words>>,
+}
+
+/// What sort of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileType {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A character device.
+    Char,
+    /// A block device.
+    Block,
+    /// A named pipe.
+    Fifo,
+}
+
+/// What the image's configuration says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// Environment variables, some of them.
+    pub env: WantedTexts,
+    /// Labels, some of them.
+    pub labels: WantedTexts,
+    /// The entrypoint, all of it.
+    pub entrypoint: Option<Words>,
+    /// The default arguments, all of them.
+    pub cmd: Option<Words>,
+    /// The user.
+    pub user: Option<String>,
+    /// The working directory.
+    pub workdir: Option<String>,
+    /// The signal that ends it.
+    pub stop_signal: Option<String>,
+    /// Ports, some of them, as `80/tcp`.
+    pub ports: Vec<Text<Port>>,
+    /// Ports that are not exposed.
+    pub no_ports: Vec<Text<Port>>,
+    /// Volumes, some of them.
+    pub volumes: Vec<String>,
+    /// Paths that are no volumes.
+    pub no_volumes: Vec<String>,
+}
+
+/// How a container is started. Checks with equal settings share one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct Run {
+    /// Program and arguments instead of the image's.
+    pub args: Words,
+    /// Environment on top of the image's.
+    pub env: BTreeMap<String, String>,
+    /// USER[:GROUP] instead of the image's.
+    pub user: Option<String>,
+    /// A read-only root filesystem.
+    #[serde(rename = "read-only")]
+    pub read_only: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RunMap {
+    args: Words,
+    env: BTreeMap<String, String>,
+    user: Option<String>,
+    read_only: bool,
+}
+
+impl<'de> Deserialize<'de> for Run {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Run;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, or settings of the container")
+            }
+
+            fn visit_bool<E: de::Error>(self, run: bool) -> Result<Run, E> {
+                if run { Ok(Run::default()) } else { Err(E::custom("`run = false` says nothing")) }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Run, A::Error> {
+                let RunMap { args, env, user, read_only } =
+                    RunMap::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Run { args, env, user, read_only })
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// A request, and what the answer is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Http {
+    /// The port in the container.
+    pub port: u16,
+    /// Path and query.
+    #[serde(default = "root")]
+    pub path: String,
+    /// The request's method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// The name of the host in the request.
+    #[serde(default = "localhost")]
+    pub host: String,
+    /// The answer's status.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Headers of the answer, some of them.
+    #[serde(default)]
+    pub headers: WantedTexts,
+    /// Patterns that are all found in the answer's body.
+    #[serde(default)]
+    pub body: Option<Several<Text<Pattern>>>,
+}
+
+fn root() -> String {
+    "/".to_string()
+}
+
+fn get() -> String {
+    "GET".to_string()
+}
+
+fn localhost() -> String {
+    "localhost".to_string()
+}
+
+const fn ok() -> u16 {
+    200
+}
+
+/// What is needed to find out whether a check holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The image's documents.
+    Image,
+    /// The files.
+    Files,
+    /// A program that runs in a container of its own.
+    Command,
+    /// A container in which the image's own program runs.
+    Container,
+    /// That container, when all other checks of it are over.
+    Last,
+    /// Something that only the caller has.
+    Caller,
+}
+
+/// A kind of check.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The key that makes a check one of this kind.
+    pub key: &'static str,
+    /// What it takes.
+    pub phase: Phase,
+    /// The keys that go with it, beside `name`.
+    with: &'static [&'static str],
+}
+
+const fn kind(key: &'static str, phase: Phase, with: &'static [&'static str]) -> Kind {
+    Kind { key, phase, with }
+}
+
+const ONE: &[&str] = &[
+    "absent",
+    "type",
+    "mode",
+    "owner",
+    "min-size",
+    "max-size",
+    "sha256",
+    "contains",
+    "lacks",
+    "json",
+    "yaml",
+    "link",
+    "capability",
+];
+const EACH: &[&str] = &[
+    "type",
+    "mode",
+    "owner",
+    "min-size",
+    "max-size",
+    "contains",
+    "lacks",
+    "capability",
+    "count",
+    "min-count",
+    "max-count",
+    "except",
+];
+const COMMAND: &[&str] = &[
+    "exit",
+    "stdout",
+    "stdout-is",
+    "stderr",
+    "stderr-is",
+    "lacks",
+    "run",
+    "within",
+    "retry",
+    "setup",
+    "teardown",
+];
+const LIVE: &[&str] = &["run", "within", "retry", "setup", "teardown"];
+const ABSENT_LIVE: &[&str] = &["absent", "run", "within", "retry", "setup", "teardown"];
+const PROCESS: &[&str] = &["as", "absent", "run", "within", "retry", "setup", "teardown"];
+
+/// All kinds. Of a check with the keys of two the first is its kind.
+pub const KINDS: &[Kind] = &[
+    kind("file", Phase::Files, ONE),
+    kind("files", Phase::Files, EACH),
+    kind("package", Phase::Files, &["version", "absent"]),
+    kind("user", Phase::Files, &["uid", "gid", "home", "shell", "groups", "absent"]),
+    kind("group", Phase::Files, &["gid", "absent"]),
+    kind("config", Phase::Image, &[]),
+    kind("command", Phase::Command, COMMAND),
+    kind("http", Phase::Container, LIVE),
+    kind("port", Phase::Container, ABSENT_LIVE),
+    kind("process", Phase::Container, PROCESS),
+    kind("log", Phase::Container, &["lacks", "run", "within", "retry", "setup", "teardown"]),
+    kind("writes-only", Phase::Last, &["run"]),
+    kind("stops-within", Phase::Last, &["run"]),
+    kind("only-setuid", Phase::Files, &[]),
+    kind("no-secrets", Phase::Files, &["except"]),
+    kind("no-world-writable", Phase::Files, &["except"]),
+    kind("max-wasted", Phase::Image, &[]),
+    kind("max-layers", Phase::Image, &[]),
+    kind("max-size", Phase::Files, &[]),
+    kind("reproducible", Phase::Caller, &[]),
+];
+
+impl Check {
+    /// Its kind, where its keys go together.
+    ///
+    /// # Errors
+    /// Which keys do not.
+    pub fn kind(&self) -> Result<&'static Kind, String> {
+        let keys = self.keys();
+        let has = |key: &str| keys.iter().any(|(k, _)| k == key);
+        let kind = KINDS.iter().find(|kind| has(kind.key)).ok_or_else(|| {
+            let known: Vec<&str> = KINDS.iter().map(|k| k.key).collect();
+            format!("a check is of no kind: wanted one of {}", known.join(", "))
+        })?;
+        let alone = |key: &str| key == "name" || key == kind.key;
+        for (key, _) in keys.iter().filter(|(key, _)| !alone(key)) {
+            if kind.with.contains(&key.as_str()) {
+                continue;
+            }
+            let goes_with: Vec<&str> =
+                KINDS.iter().filter(|k| k.with.contains(&key.as_str())).map(|k| k.key).collect();
+            return Err(if KINDS.iter().any(|k| k.key == key) {
+                format!("`{}` and `{key}` are two checks", kind.key)
+            } else {
+                format!("`{key}` does not go with `{}`, but with {}", kind.key, goes_with.join(", "))
+            });
+        }
+        self.contradiction(kind).map_or(Ok(kind), Err)
+    }
+
+    /// Values that contradict each other.
+    fn contradiction(&self, kind: &Kind) -> Option<String> {
+        let others =
+            self.keys().keys().filter(|k| !["name", "absent", kind.key].contains(&k.as_str())).count();
+        let live = [Phase::Container, Phase::Command].contains(&kind.phase);
+        if self.absent == Some(true) && others > 0 && !live {
+            return Some("nothing else can be said of what is `absent`".to_string());
+        }
+        let yes = [
+            ("no-secrets", self.no_secrets),
+            ("no-world-writable", self.no_world_writable),
+            ("reproducible", self.reproducible),
+        ];
+        if let Some((key, _)) = yes.iter().find(|(_, value)| *value == Some(false)) {
+            return Some(format!("`{key} = false` says nothing"));
+        }
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            return Some("`command` has no program".to_string());
+        }
+        let paths = [("file", &self.file)];
+        paths.iter().find_map(|(key, path)| {
+            let path = path.as_deref().filter(|p| !p.starts_with('/'))?;
+            Some(format!("`{key}` {path:?} does not begin with /"))
+        })
+    }
+
+    /// The keys that it has, with their values.
+    #[must_use]
+    pub fn keys(&self) -> serde_json::Map<String, Value> {
+        let Ok(Value::Object(mut keys)) = serde_json::to_value(self) else { return serde_json::Map::new() };
+        keys.retain(|_, value| !value.is_null());
+        keys
+    }
+
+    /// What reports call it.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let keys = self.keys();
+        let Some((key, value)) = KINDS.iter().find_map(|k| Some((k.key, keys.get(k.key)?))) else {
+            return String::new();
+        };
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        match value {
+            Value::Bool(_) => key.to_string(),
+            Value::Array(words) => {
+                let words: Vec<String> = words.iter().map(text).collect();
+                format!("{key} {}", words.join(" "))
+            }
+            Value::Object(fields) if key == "http" => {
+                let field = |name: &str| fields.get(name).map(text).unwrap_or_default();
+                format!("{key} :{}{}", field("port"), field("path"))
+            }
+            other => format!("{key} {}", text(other)),
+        }
+    }
+}
+
+/// Texts that are wanted, for reports.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(text) => write!(f, "{text:?}"),
+            Self::Matches { matches } => write!(f, "a match of {matches}"),
+            Self::Not(_) => f.write_str("nothing"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(toml: &str) -> Result<Check, String> {
+        let check: Check = toml::from_str(toml).map_err(|e| e.to_string())?;
+        check.kind().map(|_| check)
+    }
+
+    #[test]
+    fn keys_go_together() {
+        for (toml, want) in [
+            (
+                "name = 'serves'\nrun = true\nhttp = { port = 80, path = '/', status = 200, body = 'hello' }\nwithin = '10s'",
+                "http",
+            ),
+            ("command = ['nginx', '-t']\nexit = 0", "command"),
+            ("file = '/etc/passwd'\nmode = '0644'\nowner = 'root:root'\ncontains = '^web:'", "file"),
+            ("file = '/x'\nmax-size = '1k'", "file"),
+            ("max-size = '150M'", "max-size"),
+            ("files = '/usr/**'\ncount = 0", "files"),
+            ("port = 80\nrun = { env = { A = 'b' }, read-only = true }", "port"),
+            ("port = '53/udp'\nabsent = true", "port"),
+            ("config = { env = { A = 'b', B = { matches = '^x' }, C = false } }", "config"),
+            ("user = 'web'\nuid = 7\ngroups = ['a', 'b']", "user"),
+            ("stops-within = '5s'", "stops-within"),
+            ("file = '/a'\njson = { '/b/0' = 1 }", "file"),
+        ] {
+            let check = parse(toml).unwrap_or_else(|e| panic!("{toml}: {e}"));
+            assert_eq!(check.kind().unwrap().key, want, "{toml}");
+            let json = Value::Object(check.keys()).to_string();
+            assert_eq!(serde_json::from_str::<Check>(&json).unwrap(), check, "{json}");
+            assert_eq!(serde_saphyr::from_str::<Check>(&json).unwrap(), check, "{json}");
+            let toml = toml::to_string(&check).unwrap();
+            assert_eq!(parse(&toml).unwrap(), check, "{toml}");
+        }
+    }
+
+    #[test]
+    fn wrong_ones_are_named() {
+        for (toml, want) in [
+            ("name = 'x'", "a check is of no kind: wanted one of file, "),
+            ("file = '/a'\nhttp = { port = 1 }", "`file` and `http` are two checks"),
+            ("command = ['a']\nmode = '0644'", "`mode` does not go with `command`, but with file, files"),
+            ("file = '/a'\nabsent = true\nmode = '0644'", "nothing else can be said of what is `absent`"),
+            ("no-secrets = false", "`no-secrets = false` says nothing"),
+            ("port = 1\nrun = false", "`run = false` says nothing"),
+            ("command = []", "`command` has no program"),
+            ("file = 'a'", "`file` \"a\" does not begin with /"),
+            ("fiel = '/a'", "unknown field `fiel`"),
+            ("file = '/a'\ncontains = '('", "unclosed group"),
+            ("port = 0", "port \"0\" is not one"),
+            ("config = { env = { A = 1 } }", "wanted text, { matches = "),
+            ("http = { port = 1, stauts = 2 }", "unknown field `stauts`"),
+            ("port = 1\nrun = { arg = [] }", "unknown field `arg`"),
+        ] {
+            let e = parse(toml).unwrap_err();
+            assert!(e.contains(want), "{toml}: {e}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_table_are_keys_of_checks() {
+        let schema = serde_json::to_value(schemars::schema_for!(Check)).unwrap();
+        let known = schema["properties"].as_object().unwrap();
+        let table = KINDS.iter().flat_map(|k| k.with.iter().chain(std::iter::once(&k.key)));
+        let table: std::collections::BTreeSet<&str> = table.copied().chain(["name"]).collect();
+        assert_eq!(known.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), table);
+        assert_eq!(schema["additionalProperties"], false);
+    }
+
+    #[test]
+    fn titles() {
+        for (toml, want) in [
+            ("name = 'x'\nfile = '/a'", "x"),
+            ("file = '/a'", "file /a"),
+            ("command = ['a', 'b']", "command a b"),
+            ("http = { port = 80 }", "http :80/"),
+            ("no-secrets = true", "no-secrets"),
+            ("max-layers = 5", "max-layers 5"),
+        ] {
+            assert_eq!(parse(toml).unwrap().title(), want);
+        }
+    }
+}

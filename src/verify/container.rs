@@ -1,0 +1,272 @@
+//! Throw-away containers that are looked at from outside.
+//!
+//! A [`ThrowAway`] is a bundle in a scratch folder, with no network but its own loopback and no new
+//! privileges. Programs in it are started by executing this program, `run` for one that is the
+//! container's first and `exec` for others: they are children of the thread that asks for them and end
+//! with it. What they print is read up to a limit by threads of its own.
+
+use super::check::{Run, Words};
+use super::{Error, Result};
+use crate::bundle::{Bundle, Net, Origin, Settings};
+use crate::rootfs;
+use crate::run::{Container, Runtime, State};
+use crate::store::Store;
+use crate::sys::{Call, process, signal};
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// So much of what a program prints is kept; the rest is read and forgotten.
+const MOST_OUTPUT: usize = 16 << 20;
+/// How often is looked whether something has happened.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How long a container may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// A bundle in which programs can run, one after the other.
+#[derive(Debug)]
+pub(super) struct ThrowAway {
+    store: PathBuf,
+    id: String,
+    pub(super) bundle: Bundle,
+}
+
+/// What a program has printed so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    /// All of it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what comes out of `pipe`, on a thread of its own.
+    fn take(&self, pipe: Option<impl Read + Send + 'static>) -> JoinHandle<()> {
+        let kept = self.clone();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            let Some(mut pipe) = pipe else { return };
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MOST_OUTPUT.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..n.min(room)]);
+            }
+        })
+    }
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub(super) struct Program {
+    child: Child,
+    readers: Vec<JoinHandle<()>>,
+    stdout: Printed,
+    stderr: Printed,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its exit code; none where it did not end in time.
+    pub(super) code: Option<u8>,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+}
+
+impl ThrowAway {
+    /// Makes a bundle of `origin`. To be called while this process has one thread.
+    pub(super) fn new(store: &Store, origin: &Origin, run: &Run) -> Result<Self> {
+        let random = RandomState::new().hash_one(std::process::id());
+        let id = format!("verify-{random:016x}");
+        let settings = Settings {
+            args: run.args.clone(),
+            env: run.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            user: run.user.clone(),
+            read_only: run.read_only,
+            no_new_privileges: true,
+            net: Net::None,
+            hostname: Some("verify".to_string()),
+            ..Settings::default()
+        };
+        let (driver, _) = rootfs::choose(store, &origin.source())?;
+        let bundle = Bundle::throw_away(store, &id, origin, Some(driver), &settings)?;
+        Ok(Self { store: store.root().to_path_buf(), id, bundle })
+    }
+
+    /// Runs `words` in place of its program, or without words that, until it ends or time is over.
+    pub(super) fn run(&self, words: &[String], limit: Duration) -> Result<Ended> {
+        self.start(words, false)?.end(limit, self)
+    }
+
+    /// Starts its program; both streams go into one.
+    fn start(&self, words: &[String], merged: bool) -> Result<Program> {
+        let mut command = self.command("run");
+        command.arg("--bundle").arg(self.bundle.path()).arg(&self.id).arg("--").args(words);
+        Program::start(command, merged)
+    }
+
+    fn command(&self, word: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--root").arg(&self.store).arg(word);
+        command
+    }
+
+    fn container(&self) -> Result<Container> {
+        Ok(Runtime::open(&self.store)?.get(&self.id)?)
+    }
+
+    /// Takes away the container, if there is one.
+    fn delete(&self) {
+        if let Ok(container) = self.container()
+            && let Err(e) = container.delete(true)
+        {
+            tracing::warn!("{e}");
+        }
+    }
+
+    /// Takes all of it away.
+    pub(super) fn remove(self) -> Result<()> {
+        self.delete();
+        Ok(self.bundle.remove()?)
+    }
+}
+
+impl Program {
+    fn start(mut command: Command, merged: bool) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process::ends_with_thread(&mut command);
+        let mut child = command.spawn().call(|| "execve(/proc/self/exe)".to_string())?;
+        let stdout = Printed::default();
+        let stderr = if merged { stdout.clone() } else { Printed::default() };
+        let readers = vec![stdout.take(child.stdout.take()), stderr.take(child.stderr.take())];
+        Ok(Self { child, readers, stdout, stderr })
+    }
+
+    /// Its exit code, where it has ended.
+    fn ended(&mut self) -> Result<Option<u8>> {
+        let status = self.child.try_wait().call(|| "waitpid".to_string())?;
+        Ok(status.map(|s| s.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
+    }
+
+    /// Waits for its end, or ends it and its container.
+    fn end(mut self, limit: Duration, within: &ThrowAway) -> Result<Ended> {
+        let begun = Instant::now();
+        let mut code = self.ended()?;
+        while code.is_none() && begun.elapsed() < limit && signal::pending().is_none() {
+            std::thread::sleep(TICK);
+            code = self.ended()?;
+        }
+        if code.is_none() {
+            within.delete();
+        }
+        self.close();
+        if signal::pending().is_some() {
+            return Err(Error::Interrupted);
+        }
+        let (stdout, stderr) = (self.stdout.bytes(), self.stderr.bytes());
+        if code == Some(125) && stderr.starts_with(b"error: ") {
+            let text = String::from_utf8_lossy(&stderr["error: ".len()..]).trim().to_string();
+            return Err(Error::Start(text));
+        }
+        Ok(Ended { code, stdout, stderr })
+    }
+
+    /// Sees it end, which it does soon: its container is gone.
+    fn close(&mut self) {
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if begun.elapsed() > START {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+    }
+}
+
+/// A container in which the image's own program runs.
+#[derive(Debug)]
+pub(super) struct Running<'a> {
+    pub(super) inside: &'a ThrowAway,
+    program: Mutex<Program>,
+    /// What it prints, both streams as they come.
+    pub(super) log: Printed,
+}
+
+impl<'a> Running<'a> {
+    /// Starts it, and waits until it runs, or has run.
+    pub(super) fn start(inside: &'a ThrowAway) -> Result<Self> {
+        let program = inside.start(&[], true)?;
+        let log = program.stdout.clone();
+        let running = Self { inside, program: Mutex::new(program), log };
+        let begun = Instant::now();
+        while running.state().is_none() && running.ended()?.is_none() {
+            if begun.elapsed() > START || signal::pending().is_some() {
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        let text = running.log.bytes();
+        match running.ended()? {
+            Some(125..=127) if text.starts_with(b"error: ") => {
+                let text = String::from_utf8_lossy(&text["error: ".len()..]).trim().to_string();
+                running.stop();
+                Err(Error::Start(text))
+            }
+            _ => Ok(running),
+        }
+    }
+
+    /// Its exit code, where it has ended and all is read that it has printed.
+    pub(super) fn ended(&self) -> Result<Option<u8>> {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = program.ended()?;
+        Ok(code.filter(|_| program.readers.iter().all(JoinHandle::is_finished)))
+    }
+
+    /// Its state, while it runs.
+    pub(super) fn state(&self) -> Option<State> {
+        self.inside.container().ok()?.state().ok().filter(|state| state.complete && state.pidfd().is_some())
+    }
+
+    /// The ids of its processes on the host.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        self.inside.container().and_then(|c| Ok(c.processes()?)).unwrap_or_default()
+    }
+
+    /// The container itself.
+    pub(super) fn container(&self) -> Result<Container> {
+        self.inside.container()
+    }
+
+    /// Runs `words` in it.
+    pub(super) fn exec(&self, words: &Words, limit: Duration) -> Result<Ended> {
+        let mut command = self.inside.command("exec");
+        command.arg("--no-new-privs").arg(&self.inside.id).arg("--").args(words);
+        let mut program = Program::start(command, false)?;
+        let begun = Instant::now();
+        while program.ended()?.is_none() && begun.elapsed() < limit && signal::pending().is_none() {
+            std::thread::sleep(TICK);
+        }
+        if program.ended()?.is_none() {
+            let _ = program.child.kill();
+            let stdout = program.stdout.bytes();
+            // A process of its own may hold the pipes; it goes with the container.
+            return Ok(Ended { code: None, stdout, stderr: program.stderr.bytes() });
+        }
+        program.end(limit, self.inside)
+    }
+
+    /// Ends it.
+    pub(super) fn stop(self) {
+        self.inside.delete();
+        self.program.into_inner().unwrap_or_else(PoisonError::into_inner).close();
+    }
+}

@@ -1,0 +1,274 @@
+//! What each layer of an image did: which one brought or removed a file, and what was for nothing.
+
+use super::check::Check;
+use super::report::{Finding, Source};
+use super::{Error, Result};
+use crate::layer;
+use crate::oci::Image;
+use crate::store::Store;
+use crate::tree::{Entry, Kind, Name, TreePath};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// The layers of an image, read when somebody asks.
+#[derive(Debug)]
+pub(super) struct Layers<'a> {
+    pub(super) store: &'a Store,
+    pub(super) image: &'a Image,
+    pub(super) read: OnceLock<std::result::Result<Vec<Work>, String>>,
+}
+
+/// What a layer does, by path.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    /// What it brings, and the bytes of content.
+    brings: BTreeMap<TreePath, u64>,
+    /// What it takes from the layers below.
+    removes: BTreeMap<TreePath, Gone>,
+}
+
+/// What of a path a layer takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// All of it.
+    All,
+    /// What is below it.
+    Below,
+}
+
+impl Layers<'_> {
+    fn work(&self) -> Result<&[Work]> {
+        let read = || -> Result<Vec<Work>> {
+            std::thread::scope(|scope| {
+                let one = |layer| scope.spawn(move || Work::read(self.store, layer));
+                let mut all = Vec::new();
+                // A few at a time: each has a thread that inflates, too.
+                for some in self.image.layers.chunks(4) {
+                    let threads: Vec<_> = some.iter().map(one).collect();
+                    for thread in threads {
+                        all.push(thread.join().map_err(|_| Error::Panic)??);
+                    }
+                }
+                Ok(all)
+            })
+        };
+        let read = self.read.get_or_init(|| read().map_err(|e| e.to_string()));
+        read.as_deref().map_err(|e| Error::Layers(e.clone()))
+    }
+
+    /// The layer that brought the file, or the one that took it away.
+    pub(super) fn source(&self, path: &TreePath) -> Option<Source> {
+        let work = self.work().ok()?;
+        let (layer, removed) = source(work, path)?;
+        let by = self.made_by(layer);
+        Some(Source { digest: self.image.layers.get(layer)?.descriptor.digest.clone(), removed, by })
+    }
+
+    /// What the image's history says of the layer.
+    fn made_by(&self, layer: usize) -> Option<String> {
+        let history = self.image.config.history().iter().flatten();
+        let step = history.filter(|h| h.empty_layer() != Some(true)).nth(layer)?;
+        // Of what a recipe has made, the comment is where it says so.
+        let words: Vec<&str> =
+            [step.comment(), step.created_by()].into_iter().flatten().map(String::as_str).collect();
+        let text = Some(words.join(": ")).filter(|t| !t.is_empty())?;
+        Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
+    }
+}
+
+impl Work {
+    fn read(store: &Store, layer: &crate::oci::Layer) -> Result<Self> {
+        let mut work = Self::default();
+        layer::entries(store, layer, &mut |entry| match entry.name {
+            Name::Entry(path) => {
+                let size = if entry.kind == Kind::File { entry.size } else { 0 };
+                work.brings.insert(path, size);
+            }
+            Name::Whiteout(path) => drop(work.removes.insert(path, Gone::All)),
+            Name::Opaque(path) => drop(work.removes.insert(path, Gone::Below)),
+            Name::Ignored => {}
+        })?;
+        Ok(work)
+    }
+
+    /// Whether it takes `path` from the layers below.
+    fn takes(&self, path: &TreePath) -> bool {
+        let of = |path: &TreePath| self.removes.get(path).copied();
+        of(path) == Some(Gone::All)
+            || path.prefixes().filter(|p| p != path).chain([TreePath::root()]).any(|p| of(&p).is_some())
+    }
+}
+
+/// The topmost layer that did something to `path`, and whether it took it away.
+fn source(work: &[Work], path: &TreePath) -> Option<(usize, bool)> {
+    work.iter().enumerate().rev().find_map(|(i, layer)| {
+        if layer.brings.contains_key(path) {
+            return Some((i, false));
+        }
+        layer.takes(path).then_some((i, true))
+    })
+}
+
+/// Files that a later layer replaces or takes away, with their bytes and their layers.
+fn wasted(work: &[Work]) -> Vec<(u64, TreePath, usize)> {
+    let mut there: BTreeMap<TreePath, (u64, usize)> = BTreeMap::new();
+    let mut wasted = Vec::new();
+    for (i, layer) in work.iter().enumerate() {
+        let gone: Vec<TreePath> = if layer.removes.is_empty() {
+            Vec::new()
+        } else {
+            there.keys().filter(|path| layer.takes(path)).cloned().collect()
+        };
+        for path in gone.iter().chain(layer.brings.keys()) {
+            if let Some((size, by)) = there.remove(path).filter(|(size, _)| *size > 0) {
+                wasted.push((size, path.clone(), by));
+            }
+        }
+        there.extend(layer.brings.iter().map(|(path, size)| (path.clone(), (*size, i))));
+    }
+    wasted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    wasted
+}
+
+/// `max-layers`.
+pub(super) fn max_layers(check: &Check, layers: Option<&Layers>) -> Result<Vec<Finding>> {
+    let found = layers.ok_or(Error::NoImage("layers"))?.image.layers.len() as u64;
+    let most = check.max_layers.unwrap_or(u64::MAX);
+    Ok((found > most)
+        .then(|| Finding::new(format!("at most {most} layers"), found.to_string()))
+        .into_iter()
+        .collect())
+}
+
+/// `max-wasted`.
+pub(super) fn max_wasted(check: &Check, layers: Option<&Layers>) -> Result<Vec<Finding>> {
+    let layers = layers.ok_or(Error::NoImage("layers"))?;
+    let wasted = wasted(layers.work()?);
+    let total: u64 = wasted.iter().fold(0, |sum, w| sum.saturating_add(w.0));
+    let Some(most) = check.max_wasted.as_ref().filter(|most| total > most.0) else { return Ok(Vec::new()) };
+    let limit = format!("at most {most} in files that a later layer replaces or removes");
+    let mut findings = vec![Finding::new(limit, format!("{total} bytes in {} files", wasted.len()))];
+    for (size, path, layer) in wasted.into_iter().take(10) {
+        let by = layers.made_by(layer);
+        let digest = layers.image.layers.get(layer).map(|l| l.descriptor.digest.clone());
+        let source = digest.map(|digest| Source { digest, removed: false, by });
+        let finding = Finding::new("a file that stays", format!("{size} bytes for nothing"));
+        // It is the layer whose file went that is named, not the one that did it.
+        findings.push(Finding { path: Some(path.to_string()), layer: source, ..finding });
+    }
+    Ok(findings)
+}
+
+/// `reproducible`: the first difference between the image and the `second`, built from the same.
+pub(super) fn reproducible(layers: Option<&Layers>, second: Option<&Image>) -> Result<Vec<Finding>> {
+    let first = layers.ok_or(Error::NoImage("layers"))?;
+    let second = second.ok_or(Error::OneBuild)?;
+    if first.image.descriptor.digest == second.descriptor.digest {
+        return Ok(Vec::new());
+    }
+    let [a, b] = [&first.image.layers, &second.layers];
+    let differs = a.iter().zip(b).position(|(a, b)| a.diff_id != b.diff_id);
+    let wanted = "the same image from a second build";
+    let Some(layer) = differs else {
+        let found = if a.len() != b.len() {
+            format!("{} layers and {}", a.len(), b.len())
+        } else if first.image.config_descriptor.digest != second.config_descriptor.digest {
+            "another configuration".to_string()
+        } else {
+            "the same files, compressed or described otherwise".to_string()
+        };
+        return Ok(vec![Finding::new(wanted, found)]);
+    };
+    let entries = |layer| -> Result<Vec<Entry>> {
+        let mut all = Vec::new();
+        layer::entries(first.store, layer, &mut |entry| all.push(entry))?;
+        Ok(all)
+    };
+    let [one, two] = [entries(&a[layer])?, entries(&b[layer])?];
+    let place = (0..one.len().max(two.len())).find(|&i| one.get(i) != two.get(i));
+    let source =
+        Source { digest: a[layer].descriptor.digest.clone(), removed: false, by: first.made_by(layer) };
+    let entry = place.and_then(|i| one.get(i).or(two.get(i)));
+    let (path, found) = match entry.map(|e| &e.name) {
+        Some(Name::Entry(path) | Name::Whiteout(path) | Name::Opaque(path)) => {
+            (Some(path.to_string()), describe(place, &one, &two))
+        }
+        _ => (None, format!("layer {} has other contents of the same files", layer + 1)),
+    };
+    Ok(vec![Finding { path, layer: Some(source), ..Finding::new(wanted, found) }])
+}
+
+/// What is different between two lists of entries, from `place` on.
+fn describe(place: Option<usize>, one: &[Entry], two: &[Entry]) -> String {
+    let Some((a, b)) = place.and_then(|i| Some((one.get(i)?, two.get(i)?))) else {
+        return "it is in one of them alone".to_string();
+    };
+    let aspects = [
+        (a.name != b.name, "order"),
+        (a.kind != b.kind, "type"),
+        (a.size != b.size, "size"),
+        (a.meta.mode != b.meta.mode, "mode"),
+        ((a.meta.uid, a.meta.gid) != (b.meta.uid, b.meta.gid), "owner"),
+        (a.meta.mtime != b.meta.mtime, "time"),
+        (a.meta.xattrs != b.meta.xattrs, "attributes"),
+    ];
+    let words: Vec<&str> = aspects.iter().filter(|(differs, _)| *differs).map(|(_, word)| *word).collect();
+    format!("another {}", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse_link(text.as_bytes()).unwrap()
+    }
+
+    /// `+a=5` brings five bytes, `-a` removes, `~a` hides what is below.
+    fn work(layers: &[&str]) -> Vec<Work> {
+        let one = |text: &&str| {
+            let mut work = Work::default();
+            for word in text.split_whitespace() {
+                let (sign, rest) = word.split_at(1);
+                let (name, size) = rest.split_once('=').unwrap_or((rest, "0"));
+                match sign {
+                    "+" => drop(work.brings.insert(path(name), size.parse().unwrap())),
+                    "-" => drop(work.removes.insert(path(name), Gone::All)),
+                    _ => drop(work.removes.insert(path(name), Gone::Below)),
+                }
+            }
+            work
+        };
+        layers.iter().map(one).collect()
+    }
+
+    #[test]
+    fn who_did_it() {
+        let layers = work(&["+a=1 +d +d/x=5 +d/y=7", "+a=2 -d/x", "~d +d +d/z=3"]);
+        for (name, want) in [
+            ("a", Some((1, false))),
+            ("d", Some((2, false))),
+            ("d/x", Some((2, true))),
+            ("d/z", Some((2, false))),
+            ("e", None),
+        ] {
+            assert_eq!(source(&layers, &path(name)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn waste() {
+        for (layers, want) in [
+            (&["+a=1", "+b=2"][..], 0),
+            (&["+a=1", "+a=2", "+a=4"], 3),
+            (&["+d +d/x=5", "-d"], 5),
+            (&["+d +d/x=5", "~d +d/x=6"], 5),
+            (&["+d +d/x=5", "-d", "+d +d/x=7"], 5),
+            (&["+a=1 -a"], 0),
+            (&["+a=3", "~"], 3),
+        ] {
+            let total: u64 = wasted(&work(layers)).iter().map(|w| w.0).sum();
+            assert_eq!(total, want, "{layers:?}");
+        }
+    }
+}
