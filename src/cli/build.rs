@@ -9,10 +9,11 @@ use super::{Context, Result, tidily};
 use crate::bundle::Origin;
 use crate::debian::Progress;
 use crate::error::{Kind, NOT_REPRODUCIBLE};
-use crate::oci::{Image, Platform};
+use crate::oci::{Image, Platform, Reference};
 use crate::output::Written;
 use crate::recipe::{
-    self, Access, Builder, Built, Choices, Lock, Options, Plan, Recipe, Shell, Target, Wish,
+    self, Access, Builder, Built, Cache, Choices, How, Lock, Moved, Options, Plan, Recipe, Shell, Step,
+    Target, Wish,
 };
 use crate::store::{Lease, Store};
 use crate::sys::sandbox::private_mounts;
@@ -21,7 +22,7 @@ use crate::verify::{self, Check, Outcome, Placed, Report};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `build`.
@@ -44,6 +45,15 @@ pub struct Args {
     /// Open a shell where a step has failed, on this terminal
     #[arg(long)]
     shell_on_error: bool,
+    /// Look for results of steps in this repository too; may be given again
+    #[arg(long, value_name = "REPOSITORY")]
+    cache_from: Vec<Reference>,
+    /// Look for results of steps in this repository, and put there what is done
+    #[arg(long, value_name = "REPOSITORY")]
+    cache_to: Option<Reference>,
+    /// Fail where a cache does
+    #[arg(long)]
+    cache_required: bool,
     /// Do not look at the recipe's checks
     #[arg(long)]
     no_verify: bool,
@@ -102,10 +112,16 @@ fn failed(report: &Report) -> Option<ExitCode> {
 
 impl Reading {
     /// The recipe in a file.
-    pub(super) fn recipe(&self, path: &std::path::Path) -> Result<Recipe> {
+    pub(super) fn recipe(&self, path: &Path) -> Result<Recipe> {
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        self.recipe_for(path, &platform)
+    }
+
+    /// The recipe in a file, for a platform.
+    pub(super) fn recipe_for(&self, path: &Path, platform: &Platform) -> Result<Recipe> {
         let set =
             self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
-        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let platform = platform.clone();
         Ok(Recipe::read(path, &Choices { set: set.collect(), platform, epoch: source_date() })?)
     }
 
@@ -153,24 +169,35 @@ impl Args {
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
         let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
-        let options = Options { access: self.reading.access(&store), no_cache: self.no_cache, shell };
+        let access = self.reading.access(&store);
+        let (from, to) = if access.offline {
+            (Vec::new(), None)
+        } else {
+            (self.cache_from.clone(), self.cache_to.clone())
+        };
+        let cache = Cache::new(from, to, self.cache_required, access.registry.clone());
+        let options = Options { access, cache, no_cache: self.no_cache, shell };
         let place = (&store, &lease);
         let built = Builder::new(&plan, &lock, place, &options, &phases).build()?;
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
-            let options = Options { no_cache: true, ..options };
+            let options =
+                Options { access: self.reading.access(&store), no_cache: true, shell, ..Options::default() };
             Some(Builder::new(&plan, &lock, place, &options, &phases).build()?.image)
         } else {
             None
         };
         let checked = self.verify(&recipe, &store, &built.image, second.as_ref(), &phases)?;
-        if let Some(code) = checked.as_ref().and_then(failed) {
+        let (made, checked) = ((&built, &options.cache.moved), checked.as_ref());
+        if let Some(code) = checked.and_then(failed) {
+            self.report(&plan, made, checked, &[], &phases)?;
             return Ok(code);
         }
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
             let written = recipe::write(&targets, &built.image, &plan, place, &phases)?;
-            self.report(&recipe, &built, checked.as_ref(), &targets, &written, &phases)
+            let written: Vec<_> = targets.iter().zip(written).collect();
+            self.report(&plan, made, checked, &written, &phases)
         })
     }
 
@@ -218,31 +245,33 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Tells what was built, and for people which outputs there are now.
     fn report(
         &self,
-        recipe: &Recipe,
-        built: &Built,
+        plan: &Plan,
+        (built, moved): (&Built, &Moved),
         checked: Option<&Report>,
-        targets: &[Target],
-        written: &[Written],
+        written: &[(&Target, Written)],
         phases: &Phases,
     ) -> Result<()> {
         let times = phases.finish();
         let mut out = std::io::stdout();
         if self.format == Form::Json {
-            let output = |(t, w): (&Target, &Written)| json!({"output": t.output.to_string(), "size": w.size, "digest": w.manifest});
+            let step = |(step, how): (&Step, &How)| json!({"step": step.work.to_string(), "place": step.place.short(), "key": step.key, "result": how});
+            let output = |(t, w): &(&Target, Written)| json!({"output": t.output.to_string(), "size": w.size, "digest": w.manifest});
             let seconds = times.iter().map(|(name, time)| (name.to_string(), json!(time.as_secs_f64())));
-            let value = json!({"name": recipe.name, "digest": built.image.descriptor.digest,
-                "steps": built.steps, "done": built.done, "checks": checked,
-                "outputs": targets.iter().zip(written).map(output).collect::<Vec<_>>(),
+            let value = json!({"name": plan.recipe.name, "digest": built.image.descriptor.digest,
+                "steps": plan.steps.iter().zip(&built.steps).map(step).collect::<Vec<_>>(),
+                "done": built.done(), "fetched": moved.fetched.get(), "pushed": moved.pushed.get(),
+                "checks": checked, "outputs": written.iter().map(output).collect::<Vec<_>>(),
                 "seconds": seconds.collect::<serde_json::Map<_, _>>()});
             writeln!(out, "{value:#}")?;
             return Ok(());
         }
-        let kept = built.steps - built.done;
+        let (steps, done) = (built.steps.len(), built.done());
         let times = if times.is_empty() { String::new() } else { format!(": {} s", spelled(&times)) };
-        say!("{}: {} steps, {kept} of them kept{times}", recipe.name, built.steps);
-        for (target, written) in targets.iter().zip(written) {
+        say!("{}: {done} of {steps} steps done{times}", plan.recipe.name);
+        for (target, written) in written {
             let size = written.size.map(|s| format!(" {}", HumanBytes(s))).unwrap_or_default();
             let digest = written.manifest.as_ref().map(|d| format!(" {d}")).unwrap_or_default();
             writeln!(out, "{}{size}{digest}", target.output)?;

@@ -18,6 +18,7 @@ mod attach;
 mod back;
 mod build;
 mod bundle;
+mod cache;
 mod commit;
 mod config;
 mod copy;
@@ -52,6 +53,7 @@ mod mkimg;
 mod net;
 mod pause;
 mod phases;
+mod plan;
 mod progress;
 mod prune;
 mod ps;
@@ -182,6 +184,10 @@ enum Command {
     Squash(squash::Args),
     /// Build what a recipe says
     Build(build::Args),
+    /// Spread builds of several recipes over workers
+    Plan(plan::Args),
+    /// Delete results of steps from a registry
+    Cache(cache::Args),
     /// Print the JSON Schema of recipes
     Recipe(recipe::Args),
     /// Make an image file of a Debian or Ubuntu system
@@ -324,6 +330,8 @@ impl Command {
             Self::Config(args) => args.run(context),
             Self::Squash(args) => args.run(context),
             Self::Build(args) => args.run(context),
+            Self::Plan(args) => args.run(context),
+            Self::Cache(args) => args.run(context),
             Self::Recipe(args) => args.run(),
             Self::Mkimg(args) => args.run(context),
             Self::Lock(args) => args.run(context),

@@ -5,6 +5,7 @@
 //! their stage, so that the same step gives the same layer.
 
 use super::accounts;
+use super::cache::{Cache, Found};
 use super::command::{self, Shell};
 use super::files;
 use super::inputs::plain;
@@ -30,6 +31,8 @@ use std::path::Path;
 pub struct Options {
     /// Where images and packages come from.
     pub access: Access,
+    /// Where else results are kept.
+    pub cache: Cache,
     /// Steps are done anew though their results are kept.
     pub no_cache: bool,
     /// When a command has failed a shell is opened where it ran.
@@ -41,10 +44,39 @@ pub struct Options {
 pub struct Built {
     /// The image.
     pub image: Image,
-    /// How many steps there were.
-    pub steps: usize,
-    /// How many of them had to be done.
-    pub done: usize,
+    /// How each step of the plan came about.
+    pub steps: Vec<How>,
+}
+
+/// How the result of a step came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Nobody needed it.
+    Unneeded,
+    /// It was kept in the store.
+    Kept,
+    /// It was fetched from a cache.
+    Fetched,
+    /// It was done.
+    Done,
+}
+
+impl Built {
+    /// How many steps had to be done.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.steps.iter().filter(|how| **how == How::Done).count()
+    }
+}
+
+/// A result of a step.
+#[derive(Clone)]
+enum Known {
+    /// In the store.
+    Here(Image),
+    /// In a cache.
+    There(Found),
 }
 
 /// A build.
@@ -55,9 +87,9 @@ pub struct Builder<'a> {
     lease: &'a Lease,
     options: &'a Options,
     progress: &'a dyn Progress,
-    /// Images of steps, as far as they are known.
-    known: Vec<Option<Image>>,
-    done: usize,
+    /// Results of steps, as far as they are known.
+    known: Vec<Option<Known>>,
+    how: Vec<How>,
 }
 
 impl<'a> Builder<'a> {
@@ -71,7 +103,8 @@ impl<'a> Builder<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let known = plan.steps.iter().map(|_| None).collect();
-        Self { plan, lock, store, lease, options, progress, known, done: 0 }
+        let how = vec![How::Unneeded; plan.steps.len()];
+        Self { plan, lock, store, lease, options, progress, known, how }
     }
 
     /// Does what is missing.
@@ -80,29 +113,73 @@ impl<'a> Builder<'a> {
     /// [`Error::Failed`] where a step failed; what was done before it is kept.
     pub fn build(mut self) -> Result<Built> {
         let last = self.plan.steps.len() - 1;
-        let image = self.image_of(last)?;
+        let image = self.whole(last)?;
+        self.publish_kept()?;
         let image = self.named_steps(&image, last)?;
-        Ok(Built { image, steps: self.plan.steps.len(), done: self.done })
+        Ok(Built { image, steps: self.how })
     }
 
-    /// The image of the step `index`, from the store where it is kept, else made.
-    fn image_of(&mut self, index: usize) -> Result<Image> {
-        if let Some(image) = &self.known[index] {
-            return Ok(image.clone());
+    /// The image of the step `index`, all of it in the store.
+    fn whole(&mut self, index: usize) -> Result<Image> {
+        if !self.find(index)? {
+            return self.done(index);
         }
+        match self.known[index].clone() {
+            Some(Known::Here(image)) => {
+                if self.how[index] == How::Unneeded {
+                    self.how[index] = How::Kept;
+                }
+                Ok(image)
+            }
+            Some(Known::There(found)) if self.options.cache.complete(&found, self.store)? => {
+                self.store.keep_result(&self.plan.steps[index].key, &found.image.descriptor.digest)?;
+                self.known[index] = Some(Known::Here(found.image.clone()));
+                self.how[index] = How::Fetched;
+                Ok(found.image)
+            }
+            _ => self.done(index),
+        }
+    }
+
+    /// Looks for a result that is kept: here, or in a cache.
+    fn find(&mut self, index: usize) -> Result<bool> {
+        if self.known[index].is_none() && !self.options.no_cache {
+            let key = &self.plan.steps[index].key;
+            let here = self.store.result(key, self.lease)?.map(Known::Here);
+            self.known[index] = if here.is_some() {
+                here
+            } else {
+                let (platform, place) = (&self.plan.recipe.platform, (self.store, self.lease));
+                self.options.cache.find(key, platform, place)?.map(Known::There)
+            };
+        }
+        Ok(self.known[index].is_some())
+    }
+
+    /// Does the step `index`, and before that what it needs; keeps its result.
+    fn done(&mut self, index: usize) -> Result<Image> {
         let step = &self.plan.steps[index];
-        let kept = if self.options.no_cache { None } else { self.store.result(&step.key, self.lease)? };
-        let image = if let Some(image) = kept {
-            image
-        } else {
-            let images = step.needs.iter().map(|&need| self.image_of(need)).collect::<Result<Vec<_>>>()?;
-            let made = self.make(step, &images).map_err(|e| e.of_step(step))?;
-            self.done += 1;
-            self.store.keep_result(&step.key, &made.digest)?;
-            self.store.image(&made, &self.plan.recipe.platform)?
-        };
-        self.known[index] = Some(image.clone());
+        let needs = step.needs.iter().map(|&need| self.whole(need)).collect::<Result<Vec<_>>>()?;
+        let made = self.make(step, &needs).map_err(|e| e.of_step(step))?;
+        self.how[index] = How::Done;
+        self.store.keep_result(&step.key, &made.digest)?;
+        let image = self.store.image(&made, &self.plan.recipe.platform)?;
+        self.options.cache.publish(&step.key, &image, self.store)?;
+        self.known[index] = Some(Known::Here(image.clone()));
         Ok(image)
+    }
+
+    /// Puts what was kept here into the cache, too.
+    fn publish_kept(&self) -> Result<()> {
+        if self.options.cache.to.is_none() || self.options.no_cache {
+            return Ok(());
+        }
+        for step in &self.plan.steps {
+            if let Some(image) = self.store.result(&step.key, self.lease)? {
+                self.options.cache.publish(&step.key, &image, self.store)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does a step on the images that it needs; gives the manifest of its image.

@@ -32,6 +32,7 @@ mod accounts;
 mod archives;
 mod base;
 mod build;
+mod cache;
 mod check;
 mod command;
 mod files;
@@ -41,16 +42,19 @@ mod output;
 mod plan;
 mod read;
 mod settings;
+mod shard;
 mod types;
 
 pub use archives::archive;
 pub use base::System;
-pub use build::{Builder, Built, Options};
+pub use build::{Builder, Built, How, Options};
+pub use cache::{Cache, Moved, prune};
 pub use command::Shell;
 pub use lock::{Access, Lock, Pinned, Wish, request};
 pub use output::{Target, output_text, write};
 pub use plan::{FORMAT, Plan, Step, Work};
 pub use read::{Action, Choices, Placed, Recipe, Stage};
+pub use shard::{Job, Shard, shards};
 pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, User};
 
 use crate::error::Kind;
@@ -113,6 +117,12 @@ pub enum Error {
         file: &'static str,
         /// Why.
         reason: String,
+    },
+    /// Something else than a step's result under its name.
+    #[error("{name} is not the result of a step")]
+    NoResult {
+        /// The name.
+        name: String,
     },
     /// A lock that is not the one of what is asked for.
     #[error("{what} is not in {} as it is now", lock.display())]
@@ -215,6 +225,7 @@ impl Error {
             | Self::UnknownSuite { .. }
             | Self::Name { .. }
             | Self::Accounts { .. } => Kind::Input,
+            Self::NoResult { .. } => Kind::Integrity,
             Self::NoSecret { .. } | Self::Offline { .. } => Kind::Missing,
             Self::Stale { .. } => Kind::Stale,
             Self::Failed(_) => Kind::Internal,

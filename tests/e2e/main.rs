@@ -18,6 +18,7 @@ mod attributes;
 mod back;
 mod back_random;
 mod bad_input;
+mod build_cache;
 mod builds;
 mod bundle;
 mod callers;
