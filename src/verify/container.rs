@@ -5,7 +5,7 @@
 //! container's first and `exec` for others: they are children of the thread that asks for them and end
 //! with it. What they print is read up to a limit by threads of its own.
 
-use super::check::{Run, Words};
+use super::check::{Check, Run, Words};
 use super::{Error, Result};
 use crate::bundle::{Bundle, Net, Origin, Settings};
 use crate::rootfs;
@@ -246,9 +246,15 @@ impl<'a> Running<'a> {
         self.inside.container()
     }
 
-    /// Runs `words` in it.
-    pub(super) fn exec(&self, words: &Words, limit: Duration) -> Result<Ended> {
+    /// Runs `words` in it, as the check says.
+    pub(super) fn exec(&self, words: &Words, check: &Check, limit: Duration) -> Result<Ended> {
         let mut command = self.inside.command("exec");
+        for (name, value) in check.env.iter().flatten() {
+            command.arg("--env").arg(format!("{name}={value}"));
+        }
+        if let Some(user) = check.as_.as_ref().filter(|_| check.command.is_some()) {
+            command.arg("--user").arg(user);
+        }
         command.arg("--no-new-privs").arg(&self.inside.id).arg("--").args(words);
         let mut program = Program::start(command, false)?;
         let begun = Instant::now();
