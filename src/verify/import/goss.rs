@@ -125,10 +125,10 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Vec<(usize, Check)>> {
     let mut checks = Vec::new();
     each(path, goss.file, &mut checks, file)?;
     each(path, goss.package, &mut checks, package)?;
-    each(path, goss.user, &mut checks, user)?;
-    each(path, goss.group, &mut checks, group)?;
+    each(path, goss.user, &mut checks, |_, name, value| Ok(vec![user(name, value)]))?;
+    each(path, goss.group, &mut checks, |_, name, value| Ok(vec![group(name, value)]))?;
     each(path, goss.port, &mut checks, port)?;
-    each(path, goss.process, &mut checks, process)?;
+    each(path, goss.process, &mut checks, |_, name, value| Ok(vec![process(name, value)]))?;
     each(path, goss.command, &mut checks, command)?;
     each(path, goss.http, &mut checks, http)?;
     checks.sort_by_key(|(line, _)| *line);
@@ -210,19 +210,19 @@ fn package(at: At, name: String, package: Package) -> Result<Vec<Check>> {
     package.versions.into_iter().map(one).collect()
 }
 
-fn user(_: At, name: String, user: User) -> Result<Vec<Check>> {
+fn user(name: String, user: User) -> Check {
     let base = Check { name: user.title, user: Some(name), absent: absent(user.exists), ..Check::default() };
     if !user.exists {
-        return Ok(vec![base]);
+        return base;
     }
-    let User { uid, gid, groups, home, shell, .. } = user;
-    Ok(vec![Check { uid, gid, groups, home, shell, ..base }])
+    let User { uid, gid, home, shell, groups, .. } = user;
+    Check { uid, gid, home, shell, groups, ..base }
 }
 
-fn group(_: At, name: String, group: Group) -> Result<Vec<Check>> {
+fn group(name: String, group: Group) -> Check {
     let gid = group.gid.filter(|_| group.exists);
     let absent = absent(group.exists);
-    Ok(vec![Check { name: group.title, group: Some(name), absent, gid, ..Check::default() }])
+    Check { name: group.title, absent, gid, group: Some(name), ..Check::default() }
 }
 
 /// What looks at the running container.
@@ -239,9 +239,9 @@ fn port(at: At, name: String, port: Port) -> Result<Vec<Check>> {
     Ok(vec![Check { port: value, absent: absent(port.listening), ..running(port.title) }])
 }
 
-fn process(_: At, name: String, process: Process) -> Result<Vec<Check>> {
+fn process(name: String, process: Process) -> Check {
     let value = Some(process.comm.unwrap_or(name));
-    Ok(vec![Check { process: value, absent: absent(process.running), ..running(process.title) }])
+    Check { process: value, absent: absent(process.running), ..running(process.title) }
 }
 
 fn millis(at: At, timeout: Option<u64>) -> Result<Option<Text<crate::verify::value::Span>>> {

@@ -9,7 +9,7 @@ use super::Result;
 use super::check::Check;
 use super::value::{Pattern, Several, Text};
 use super::written::{from_yaml, line_of, syntax};
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_saphyr::Location;
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ enum Form {
 
 /// Reads the checks of a YAML document that is not of our own form; none where it is.
 pub(super) fn read(text: &str, path: &Path) -> Result<Option<Vec<(usize, Check)>>> {
-    let keys: HashMap<String, IgnoredAny> = from_yaml(text, path)?;
+    let keys: HashMap<String, Value> = from_yaml(text, path)?;
     let form = if keys.contains_key("schemaVersion") {
         Form::Structure
     } else if keys.contains_key("check") || keys.is_empty() {

@@ -13,6 +13,7 @@ use std::path::Path;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "they are the format's")]
 struct File {
     schema_version: Spanned<Value>,
     #[serde(default)]
@@ -40,6 +41,7 @@ struct Variable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "they are the format's")]
 struct Command {
     name: String,
     #[serde(default)]
@@ -183,9 +185,8 @@ fn existence(at: At, test: Existence) -> Result<Check> {
     check.owner = match (test.uid, test.gid) {
         (None, None) => None,
         (uid, gid) => {
-            let text = |id: Option<u32>| id.map(|id| id.to_string()).unwrap_or_default();
-            let group = gid.map(|gid| format!(":{gid}")).unwrap_or_default();
-            Some(text(uid) + &group)
+            let user = uid.map(|uid| uid.to_string()).unwrap_or_default();
+            Some(user + &gid.map(|gid| format!(":{gid}")).unwrap_or_default())
         }
     };
     Ok(check)
