@@ -53,11 +53,9 @@ pub(super) fn jobs(
         let run = checks[i].check.run.as_ref();
         match (kinds[i].phase, run) {
             (Phase::Command, None) => {
-                jobs.push(Job {
-                    checks: vec![i],
-                    place: ThrowAway::new(store, origin, &default),
-                    own: false,
-                });
+                let Check { env, as_: user, .. } = checks[i].check.clone();
+                let run = Run { env: env.unwrap_or_default(), user, ..Run::default() };
+                jobs.push(Job { checks: vec![i], place: ThrowAway::new(store, origin, &run), own: false });
             }
             (Phase::Command | Phase::Container | Phase::Last, _) => {
                 groups.entry(run.unwrap_or(&default)).or_default().push(i);
@@ -174,7 +172,9 @@ impl Work<'_> {
         let until = |once: &dyn Fn() -> Result<Vec<Finding>>| tries(check, None, Some(running), once);
         let found = around(check, &run, &|| match kind.key {
             "command" => tries(check, Some(0), None, &|| command(check, &run)),
-            "http" => until(&|| check.http.as_ref().map_or(Ok(Vec::new()), |h| outside::http(h, running))),
+            "http" => until(&|| {
+                check.http.as_ref().map_or(Ok(Vec::new()), |h| outside::http(h, running, within(check)))
+            }),
             "port" => until(&|| Ok(outside::port(check, running))),
             "process" => until(&|| Ok(outside::process(check, running))),
             "log" => until(&|| Ok(outside::log(check, running))),
