@@ -14,7 +14,7 @@ pub enum Kind {
     Internal,
     /// The caller's words or files are wrong: usage, a malformed reference, a bad config.json.
     Input,
-    /// Checks of a recipe failed.
+    /// Checks of an image or of a recipe failed.
     Checks,
     /// A lock is not there, or not the one of what is asked for.
     Stale,

@@ -44,7 +44,7 @@ pub struct Check {
     pub sha256: Option<Text<Sha256>>,
     /// Patterns that are all found in its content.
     pub contains: Option<Several<Text<Pattern>>>,
-    /// Patterns none of which is found in its content, or in the output.
+    /// Patterns none of which is found in its content, or in the log.
     pub lacks: Option<Several<Text<Pattern>>>,
     /// Values in a JSON document by their JSON pointers (RFC 6901).
     pub json: Option<BTreeMap<String, Value>>,
@@ -101,14 +101,20 @@ pub struct Check {
 
     /// A program that runs in the image, or in the container where `run` is given.
     pub command: Option<Words>,
+    /// Environment on top of the image's.
+    pub env: Option<BTreeMap<String, String>>,
     /// Its exit code [default: 0].
     pub exit: Option<u8>,
     /// Patterns that are all found in its standard output.
     pub stdout: Option<Several<Text<Pattern>>>,
+    /// Patterns none of which is found there.
+    pub stdout_lacks: Option<Several<Text<Pattern>>>,
     /// Its standard output, but for white space at the end.
     pub stdout_is: Option<String>,
     /// Patterns that are all found in its standard error.
     pub stderr: Option<Several<Text<Pattern>>>,
+    /// Patterns none of which is found there.
+    pub stderr_lacks: Option<Several<Text<Pattern>>>,
     /// Its standard error, but for white space at the end.
     pub stderr_is: Option<String>,
 
@@ -120,7 +126,7 @@ pub struct Check {
     pub port: Option<Text<Port>>,
     /// A process, by its name.
     pub process: Option<String>,
-    /// The user as whom it runs, by name or number.
+    /// The user as whom a process or a command runs, by name or number.
     #[serde(rename = "as")]
     pub as_: Option<String>,
     /// Patterns that are all found in what the container prints.
@@ -338,12 +344,15 @@ const EACH: &[&str] = &[
     "except",
 ];
 const COMMAND: &[&str] = &[
+    "env",
+    "as",
     "exit",
     "stdout",
+    "stdout-lacks",
     "stdout-is",
     "stderr",
+    "stderr-lacks",
     "stderr-is",
-    "lacks",
     "run",
     "within",
     "retry",

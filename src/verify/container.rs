@@ -5,11 +5,11 @@
 //! container's first and `exec` for others: they are children of the thread that asks for them and end
 //! with it. What they print is read up to a limit by threads of its own.
 
-use super::check::{Run, Words};
+use super::check::{Check, Run, Words};
 use super::{Error, Result};
 use crate::bundle::{Bundle, Net, Origin, Settings};
 use crate::rootfs;
-use crate::run::{Container, Runtime, State};
+use crate::run::{Container, Runtime, State, Status};
 use crate::store::Store;
 use crate::sys::{Call, process, signal};
 use std::hash::{BuildHasher, RandomState};
@@ -120,18 +120,21 @@ impl ThrowAway {
         Ok(Runtime::open(&self.store)?.get(&self.id)?)
     }
 
-    /// Takes away the container, if there is one.
-    fn delete(&self) {
-        if let Ok(container) = self.container()
-            && let Err(e) = container.delete(true)
+    /// Ends the container, where its program has begun; before that it is another process's to make.
+    fn stop(&self) {
+        let Ok(container) = self.container() else { return };
+        if matches!(container.status(), Ok((_, Status::Running | Status::Paused)))
+            && let Err(e) = container.kill(libc::SIGKILL, true)
         {
-            tracing::warn!("{e}");
+            tracing::debug!("{e}");
         }
     }
 
     /// Takes all of it away.
     pub(super) fn remove(self) -> Result<()> {
-        self.delete();
+        if let Ok(container) = self.container() {
+            container.delete(true)?;
+        }
         Ok(self.bundle.remove()?)
     }
 }
@@ -161,10 +164,7 @@ impl Program {
             std::thread::sleep(TICK);
             code = self.ended()?;
         }
-        if code.is_none() {
-            within.delete();
-        }
-        self.close();
+        self.close(within);
         if signal::pending().is_some() {
             return Err(Error::Interrupted);
         }
@@ -176,10 +176,11 @@ impl Program {
         Ok(Ended { code, stdout, stderr })
     }
 
-    /// Sees it end, which it does soon: its container is gone.
-    fn close(&mut self) {
+    /// Ends it and its container, and sees that they have ended.
+    fn close(&mut self, within: &ThrowAway) {
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
+            within.stop();
             if begun.elapsed() > START {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
@@ -246,9 +247,15 @@ impl<'a> Running<'a> {
         self.inside.container()
     }
 
-    /// Runs `words` in it.
-    pub(super) fn exec(&self, words: &Words, limit: Duration) -> Result<Ended> {
+    /// Runs `words` in it, as the check says.
+    pub(super) fn exec(&self, words: &Words, check: &Check, limit: Duration) -> Result<Ended> {
         let mut command = self.inside.command("exec");
+        for (name, value) in check.env.iter().flatten() {
+            command.arg("--env").arg(format!("{name}={value}"));
+        }
+        if let Some(user) = check.as_.as_ref().filter(|_| check.command.is_some()) {
+            command.arg("--user").arg(user);
+        }
         command.arg("--no-new-privs").arg(&self.inside.id).arg("--").args(words);
         let mut program = Program::start(command, false)?;
         let begun = Instant::now();
@@ -266,7 +273,6 @@ impl<'a> Running<'a> {
 
     /// Ends it.
     pub(super) fn stop(self) {
-        self.inside.delete();
-        self.program.into_inner().unwrap_or_else(PoisonError::into_inner).close();
+        self.program.into_inner().unwrap_or_else(PoisonError::into_inner).close(self.inside);
     }
 }

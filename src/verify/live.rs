@@ -53,11 +53,9 @@ pub(super) fn jobs(
         let run = checks[i].check.run.as_ref();
         match (kinds[i].phase, run) {
             (Phase::Command, None) => {
-                jobs.push(Job {
-                    checks: vec![i],
-                    place: ThrowAway::new(store, origin, &default),
-                    own: false,
-                });
+                let Check { env, as_: user, .. } = checks[i].check.clone();
+                let run = Run { env: env.unwrap_or_default(), user, ..Run::default() };
+                jobs.push(Job { checks: vec![i], place: ThrowAway::new(store, origin, &run), own: false });
             }
             (Phase::Command | Phase::Container | Phase::Last, _) => {
                 groups.entry(run.unwrap_or(&default)).or_default().push(i);
@@ -170,11 +168,13 @@ impl Work<'_> {
 
     fn live(&self, i: usize, running: &Running) -> Result<(usize, Verdict)> {
         let (check, kind, begun) = (&self.checks[i].check, self.kinds[i], Instant::now());
-        let run = |words: &Words| running.exec(words, within(check));
+        let run = |words: &Words| running.exec(words, check, within(check));
         let until = |once: &dyn Fn() -> Result<Vec<Finding>>| tries(check, None, Some(running), once);
         let found = around(check, &run, &|| match kind.key {
             "command" => tries(check, Some(0), None, &|| command(check, &run)),
-            "http" => until(&|| check.http.as_ref().map_or(Ok(Vec::new()), |h| outside::http(h, running))),
+            "http" => until(&|| {
+                check.http.as_ref().map_or(Ok(Vec::new()), |h| outside::http(h, running, within(check)))
+            }),
             "port" => until(&|| Ok(outside::port(check, running))),
             "process" => until(&|| Ok(outside::process(check, running))),
             "log" => until(&|| Ok(outside::log(check, running))),
@@ -272,17 +272,17 @@ fn compare(check: &Check, ended: &Ended) -> Vec<Finding> {
         Some(_) => {}
     }
     let streams = [
-        ("standard output", &check.stdout, &check.stdout_is, &ended.stdout),
-        ("standard error", &check.stderr, &check.stderr_is, &ended.stderr),
+        ("standard output", &check.stdout, &check.stdout_lacks, &check.stdout_is, &ended.stdout),
+        ("standard error", &check.stderr, &check.stderr_lacks, &check.stderr_is, &ended.stderr),
     ];
-    for (name, patterns, exact, printed) in streams {
+    for (name, patterns, lacks, exact, printed) in streams {
         findings.extend(searched(name, patterns.as_ref(), printed));
         let text = String::from_utf8_lossy(printed);
         if let Some(exact) = exact.as_ref().filter(|exact| text.trim_end() != exact.trim_end()) {
             let found: String = text.chars().take(500).collect();
             findings.push(Finding::new(format!("{name} {exact:?}"), format!("{found:?}")));
         }
-        let there = check.lacks.iter().flat_map(|p| p.iter()).filter(|p| p.found_in(printed));
+        let there = lacks.iter().flat_map(|p| p.iter()).filter(|p| p.found_in(printed));
         findings.extend(there.map(|p| Finding::new(format!("no match of {p} in {name}"), "one")));
     }
     findings
@@ -313,7 +313,8 @@ mod tests {
             ("stdout = 'three'", Some(0), "a match of three in standard output | 8 bytes: two"),
             ("stdout-is = \"one\\ntwo\"", Some(0), ""),
             ("stderr-is = ''", Some(0), "standard error \"\" | \"oops\\\\n\""),
-            ("lacks = 'oops'", Some(0), "no match of oops in standard error | one"),
+            ("stdout-lacks = 'oops'", Some(0), ""),
+            ("stderr-lacks = 'oops'", Some(0), "no match of oops in standard error | one"),
         ] {
             let check: Check = toml::from_str(&format!("command = ['x']\n{toml}")).unwrap();
             let found = compare(&check, &ended(code));

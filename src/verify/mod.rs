@@ -37,6 +37,7 @@ mod container;
 mod files;
 mod http;
 mod hygiene;
+mod import;
 mod kept;
 mod layers;
 mod live;

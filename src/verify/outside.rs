@@ -15,11 +15,12 @@ use crate::sys::userns::UserIds;
 use crate::tree::{Kind, TreePath};
 use rustix::fd::AsFd;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long one request may take.
+/// How long a request may wait for each step of its answer.
 const REQUEST: Duration = Duration::from_secs(5);
 /// So many written paths are told of.
 const MOST_TOLD: usize = 20;
@@ -74,23 +75,26 @@ fn in_network<T: Send>(state: &State, work: impl FnOnce() -> T + Send) -> Result
 }
 
 /// `http`.
-pub(super) fn http(request: &Http, running: &Running) -> Result<Vec<Finding>> {
+pub(super) fn http(request: &Http, running: &Running, within: Duration) -> Result<Vec<Finding>> {
     let Http { method, path, port, .. } = request;
     let wanted = format!("an answer to {method} :{port}{path}");
     let Some(state) = running.state() else { return Ok(stopped(wanted)) };
+    let limit = within.clamp(Duration::from_millis(100), REQUEST);
     let answered = in_network(&state, || {
         let places = [SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), (Ipv6Addr::LOCALHOST, *port).into()];
-        let tried = places.iter().map(|place| TcpStream::connect_timeout(place, REQUEST));
+        let tried = places.iter().map(|place| TcpStream::connect_timeout(place, limit));
         // The first error says more: there may be no IPv6.
-        let stream = tried
-            .reduce(std::result::Result::or)
-            .unwrap_or_else(|| Err(std::io::ErrorKind::NotFound.into()))?;
-        stream.set_read_timeout(Some(REQUEST))?;
-        stream.set_write_timeout(Some(REQUEST))?;
+        let stream =
+            tried.reduce(std::result::Result::or).unwrap_or_else(|| Err(ErrorKind::NotFound.into()))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         ask(&stream, request)
     })?;
     Ok(match answered {
         None => stopped(wanted),
+        Some(Err(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            vec![Finding::new(wanted, "no answer in time")]
+        }
         Some(Err(e)) => vec![Finding::new(wanted, e.to_string())],
         Some(Ok(answer)) => compare(request, &answer),
     })

@@ -1,6 +1,7 @@
 //! Files of checks: TOML with `[[check]]`, the same in YAML or JSON, and where in them a check stands.
 
 use super::check::Check;
+use super::import;
 use super::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -88,6 +89,9 @@ fn toml(text: &str, path: &Path) -> Result<Vec<(usize, Check)>> {
 }
 
 fn yaml(text: &str, path: &Path) -> Result<Vec<(usize, Check)>> {
+    if let Some(foreign) = import::read(text, path)? {
+        return Ok(foreign);
+    }
     let file: Yaml = from_yaml(text, path)?;
     Ok(file.check.into_iter().map(|c| (line_of(c.referenced), c.value)).collect())
 }

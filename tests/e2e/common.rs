@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod checks;
 pub mod docker;
 pub mod images;
 pub mod layout;

@@ -76,3 +76,5 @@ mod tour;
 mod transfer;
 mod unpack;
 mod unprivileged;
+mod verify;
+mod verify_live;
