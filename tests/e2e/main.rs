@@ -58,6 +58,7 @@ mod owners;
 mod pull;
 mod pull_along;
 mod races;
+mod recipes;
 mod registry_config;
 mod registry_listing;
 mod registry_login;
