@@ -195,7 +195,7 @@ impl Args {
         }
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
-            let written = recipe::write(&targets, &built.image, &plan, place, &phases)?;
+            let written = recipe::write(&targets, &built.image, &plan, place, &options.access, &phases)?;
             let written: Vec<_> = targets.iter().zip(written).collect();
             self.report(&plan, made, checked, &written, &phases)
         })

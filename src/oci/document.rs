@@ -145,6 +145,22 @@ impl Index {
     }
 }
 
+/// The type that a document was served as, without parameters, where that is a document's; else
+/// the one that it gives itself. That the two agree is for [`Document`] to check.
+#[must_use]
+pub fn document_type(declared: &str, bytes: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let declared = declared.split(';').next().unwrap_or_default().trim();
+    let known = |t: &&str| media_type::DOCUMENTS.contains(t);
+    let says_nothing = ["", "application/json", "application/octet-stream", "text/plain"].contains(&declared);
+    let fallback = match (says_nothing, json["manifests"].is_array()) {
+        (false, _) => declared,
+        (true, true) => media_type::INDEX,
+        (true, false) => media_type::MANIFEST,
+    };
+    Some(declared).filter(known).or(json["mediaType"].as_str()).unwrap_or(fallback).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ mod time;
 
 pub use descriptor::{Compression, Descriptor, media_type};
 pub use digest::{Algorithm, Digest, Hasher};
-pub use document::{Document, Index, Manifest};
+pub use document::{Document, Index, Manifest, document_type};
 pub use edit::{Edit, Step};
 pub use health::Health;
 pub use image::{Image, ImageConfig, Layer};

@@ -133,7 +133,7 @@ pub enum Error {
         lock: PathBuf,
     },
     /// Something that is not there without asking a server.
-    #[error("{what} is not in the store, and no server is asked for it (--offline)")]
+    #[error("{what}: no server is asked (--offline)")]
     Offline {
         /// What.
         what: String,

@@ -2,7 +2,7 @@
 
 use super::read::{Placed, Recipe};
 use super::types::{Output, OutputKind};
-use super::{Plan, Result};
+use super::{Access, Error, Plan, Result};
 use crate::archive;
 use crate::bundle::{self, Bundle, Origin};
 use crate::debian::{self, Progress};
@@ -11,7 +11,8 @@ use crate::layer::Coding;
 use crate::oci::{Compression, Image, Reference};
 use crate::output::{self, Files, Kind, Root, Settings, Written};
 use crate::rootfs::DriverKind;
-use crate::store::{Lease, Store};
+use crate::store::{Entry, Lease, Store};
+use crate::transfer::{self, FromStore, ToRegistry};
 
 /// An output with what it needs.
 #[derive(Debug)]
@@ -120,13 +121,26 @@ pub fn write(
     image: &Image,
     plan: &Plan,
     (store, lease): (&Store, &Lease),
+    access: &Access,
     progress: &dyn Progress,
 ) -> Result<Vec<Written>> {
     let looked_at = targets.iter().any(|t| !t.is_image());
     let root = looked_at.then(|| Mounted::of(image, store)).transpose()?;
     let written = write_all(targets, image, plan, (store, lease), (root.as_ref(), progress));
     root.and_then(|r| r.bundle).map_or(Ok(()), Bundle::remove)?;
-    written
+    let written = written?;
+    for reference in targets.iter().filter_map(|t| t.push.as_ref()) {
+        if access.offline {
+            return Err(Error::Offline { what: format!("the registry of {reference}") });
+        }
+        progress.phase("push", None);
+        let entry =
+            Entry { reference: None, descriptor: image.descriptor.clone(), shadow: None, tagged: None };
+        let sink = ToRegistry::connect(reference, &access.registry)?;
+        let options = transfer::Options { registry: access.registry.clone(), ..transfer::Options::default() };
+        transfer::copy(&FromStore::new(store, entry), &sink, &options, store, &|_| ())?;
+    }
+    Ok(written)
 }
 
 /// The files of an image where they lie: in its plain layer, or below an overlay over its layers.

@@ -5,7 +5,7 @@ use super::connection::retried;
 use super::places::Places;
 use super::ranges::{self, Ranges};
 use super::{Error, Options, Result};
-use crate::oci::{Descriptor, Digest, Hasher, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Hasher, Reference, document_type, media_type};
 use reqwest::StatusCode;
 use std::io::Read;
 use std::sync::Arc;
@@ -131,19 +131,4 @@ impl Remote {
     pub const fn reference(&self) -> &Reference {
         &self.reference
     }
-}
-
-/// The type that a document was served as, without parameters, where that is a document's; else
-/// the one that it gives itself. That the two agree is for [`crate::oci::Document`] to check.
-fn document_type(declared: &str, bytes: &[u8]) -> String {
-    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let declared = declared.split(';').next().unwrap_or_default().trim();
-    let known = |t: &&str| media_type::DOCUMENTS.contains(t);
-    let says_nothing = ["", "application/json", "application/octet-stream", "text/plain"].contains(&declared);
-    let fallback = match (says_nothing, json["manifests"].is_array()) {
-        (false, _) => declared,
-        (true, true) => media_type::INDEX,
-        (true, false) => media_type::MANIFEST,
-    };
-    Some(declared).filter(known).or(json["mediaType"].as_str()).unwrap_or(fallback).to_string()
 }

@@ -2,7 +2,7 @@
 
 use super::incoming::{Following, Growing};
 use super::{Error, Hashed, Result, Store, io_error};
-use crate::oci::{Descriptor, Digest, Hasher};
+use crate::oci::{Descriptor, Digest, Hasher, document_type};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
@@ -404,11 +404,12 @@ impl Store {
     /// The descriptor of the manifest or index `digest`, which has to be there.
     ///
     /// # Errors
-    /// [`Error::NoBlob`], [`Error::Io`].
+    /// [`Error::NoBlob`], [`Error::Io`], those of [`Store::document`].
     pub fn by_digest(&self, digest: &Digest) -> Result<Descriptor> {
         let missing = || Error::NoBlob { digest: digest.clone(), root: self.root().to_path_buf() };
         let size = self.size(digest)?.ok_or_else(missing)?;
-        Ok(Descriptor::new("", digest.clone(), size))
+        let bytes = self.document(&Descriptor::new("", digest.clone(), size))?;
+        Ok(Descriptor::new(document_type("", &bytes), digest.clone(), size))
     }
 
     /// The size in bytes of the blob of this digest; none where it is not there.

@@ -5,7 +5,7 @@
 //! time tells when it was used last, for `prune`, which keeps the images of the results that stay.
 
 use super::{Error, Lease, Result, Store, io_error, list};
-use crate::oci::{Descriptor, Digest, Image, Platform};
+use crate::oci::{Digest, Image, Platform};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -43,8 +43,7 @@ impl Store {
         };
         let Ok(manifest) = text.trim().parse::<Digest>() else { return Ok(None) };
         lease.hold(&manifest)?;
-        let size = fs::metadata(self.blob_path(&manifest)).map_or(0, |m| m.len());
-        let descriptor = Descriptor::new("", manifest, size);
+        let Ok(descriptor) = self.by_digest(&manifest) else { return Ok(None) };
         if self.check_whole(&descriptor).is_err() {
             return Ok(None);
         }

@@ -38,6 +38,7 @@ mod faults_push;
 mod flow_classroom;
 mod flow_demo;
 mod flow_network_lab;
+mod flow_pipeline;
 mod hostile_config;
 mod hostile_content;
 mod hostile_debian;
