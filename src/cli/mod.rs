@@ -14,6 +14,7 @@ macro_rules! say {
     }};
 }
 
+mod analyze;
 mod attach;
 mod back;
 mod build;
@@ -142,6 +143,8 @@ enum Command {
     History(history::Args),
     /// Show what is different between images, folders, bundles and containers
     Diff(diff::Args),
+    /// Show what an image is made of and what it wastes, by layer, directory and package
+    Analyze(analyze::Args),
     /// Give an image of the store more names
     Tag(tag::Args),
     /// Take names away
@@ -250,6 +253,7 @@ impl Command {
         use Command as C;
         match self {
             C::Diff(_)
+            | C::Analyze(_)
             | C::Rmi(_)
             | C::Prune(_)
             | C::Df(_)
@@ -298,6 +302,7 @@ impl Command {
             Self::Inspect(args) => args.run(context),
             Self::History(args) => args.run(context),
             Self::Diff(args) => args.run(context),
+            Self::Analyze(args) => args.run(context),
             Self::Tag(args) => args.run(context),
             Self::Untag(args) => args.run(context),
             Self::Index(args) => args.run(context),
