@@ -5,28 +5,27 @@
 //! markup. Its policy (CSP) allows the scripts and the style that are in it, by their digests, and no
 //! request. The chart library is Apache `ECharts`, as `scripts/assets` bundles it.
 //!
-//! The page groups the files itself, when somebody looks. Beyond [`MOST_FILES`] the smaller ones are
+//! The page groups the files itself, when somebody looks. Of more than 150,000 files the smaller ones are
 //! added up by directory, so that a browser holds them.
+
+mod rows;
 
 use super::compare::Comparison;
 use super::fold::Fate;
 use super::report::{Directories, LayerRow, Report, Sum};
-use super::{Check, Difference, Directory, Pair};
+use super::{Check, Difference, Pair};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use indicatif::{HumanBytes, HumanCount};
+use rows::{Columns, Dirs, Row, shown};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 const BODY: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 const CHARTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/dist/charts.js"));
-
-/// How many files the page has by name.
-const MOST_FILES: usize = 150_000;
 
 /// How many wasted files, and directories that are different, have a row.
 const MOST_ROWS: usize = 200;
@@ -142,85 +141,6 @@ struct Changed {
     path: String,
     old_bytes: Option<u64>,
     new_bytes: Option<u64>,
-}
-
-/// Directories: the number of the one that each lies in, and its own name.
-#[derive(Serialize)]
-struct Dirs {
-    parent: Vec<usize>,
-    name: Vec<String>,
-}
-
-impl Dirs {
-    fn of(directories: &[Directory]) -> Self {
-        let name = |d: &Directory| d.path.split().map_or(String::new(), |(_, name)| shown(name));
-        Self {
-            parent: directories.iter().map(|d| d.parent.unwrap_or(0)).collect(),
-            name: directories.iter().map(name).collect(),
-        }
-    }
-}
-
-/// A name as [`crate::tree::TreePath`] shows it.
-fn shown(name: &std::ffi::OsStr) -> String {
-    name.as_encoded_bytes().escape_ascii().to_string()
-}
-
-/// A file, or several that are too small to be told apart.
-struct Row {
-    dir: usize,
-    name: String,
-    bytes: u64,
-    layer: usize,
-    package: Option<usize>,
-    state: u8,
-    count: u64,
-}
-
-/// Files by columns, which are shorter than objects.
-#[derive(Serialize, Default)]
-struct Columns {
-    dir: Vec<usize>,
-    name: Vec<String>,
-    bytes: Vec<u64>,
-    layer: Vec<usize>,
-    package: Vec<i64>,
-    state: Vec<u8>,
-    count: Vec<u64>,
-}
-
-impl Columns {
-    fn of(rows: Vec<Row>) -> Self {
-        let mut columns = Self::default();
-        for row in gathered(rows, MOST_FILES) {
-            columns.dir.push(row.dir);
-            columns.name.push(row.name);
-            columns.bytes.push(row.bytes);
-            columns.layer.push(row.layer);
-            columns.package.push(row.package.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1));
-            columns.state.push(row.state);
-            columns.count.push(row.count);
-        }
-        columns
-    }
-}
-
-/// The `most` largest rows; of the others those of one directory, layer, package and state together.
-fn gathered(mut rows: Vec<Row>, most: usize) -> Vec<Row> {
-    if rows.len() <= most {
-        return rows;
-    }
-    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
-    let mut together: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-    for row in rows.drain(most..) {
-        let sum = together.entry((row.dir, row.layer, row.package, row.state)).or_default();
-        *sum = (sum.0.saturating_add(row.bytes), sum.1 + row.count);
-    }
-    rows.extend(together.into_iter().map(|((dir, layer, package, state), (bytes, count))| {
-        let name = format!("{} small files", HumanCount(count));
-        Row { dir, name, bytes, layer, package, state, count }
-    }));
-    rows
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -536,18 +456,6 @@ mod tests {
         assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"));
         // Nothing of it ends a block early.
         assert!([CHARTS, SCRIPT].iter().all(|s| !s.contains("</script") && !s.contains("<!--")));
-    }
-
-    #[test]
-    fn small_files_are_gathered() {
-        let row =
-            |dir, bytes| Row { dir, name: "x".into(), bytes, layer: 0, package: None, state: 0, count: 1 };
-        let rows = gathered(vec![row(0, 1), row(0, 9), row(0, 2), row(1, 3), row(1, 8)], 2);
-        let rows: Vec<_> = rows.iter().map(|r| (r.dir, r.bytes, r.count, r.name.as_str())).collect();
-        assert_eq!(
-            rows,
-            [(0, 9, 1, "x"), (1, 8, 1, "x"), (0, 3, 2, "2 small files"), (1, 3, 1, "1 small files")]
-        );
     }
 
     #[test]

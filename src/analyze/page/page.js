@@ -411,9 +411,14 @@
   };
   $("theme").addEventListener("click", () => { chosen = root.dataset.theme === "dark" ? "light" : "dark"; theme(); });
   dark.addEventListener("change", () => theme());
-  addEventListener("beforeprint", () => { theme("light"); chart.resize({ width: Math.min(680, $("chart").clientWidth || 680) }); });
-  addEventListener("afterprint", () => { theme(); chart.resize({ width: "auto" }); });
-  new ResizeObserver(() => chart.resize()).observe($("chart"));
+  // The picture on paper is the one on the screen, scaled.
+  addEventListener("beforeprint", () => {
+    theme("light");
+    chart.getZr().flush();
+    $("chart").querySelector("svg").setAttribute("viewBox", `0 0 ${chart.getWidth()} ${chart.getHeight()}`);
+  });
+  addEventListener("afterprint", () => theme());
+  new ResizeObserver(() => { if (!matchMedia("print").matches) chart.resize(); }).observe($("chart"));
   theme();
   show(view);
 })();

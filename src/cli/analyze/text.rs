@@ -1,14 +1,14 @@
 //! The tables of `shipimg analyze`.
 
 use super::super::{Result, printable, table};
-use crate::analyze::{self, Comparison, Report};
+use crate::analyze::{Comparison, Difference, Directory, LayerRow, Package, Pair, Report, Sum};
 use indicatif::{HumanBytes, HumanCount};
 use std::io::Write;
 
 /// How much of a command is shown, in characters.
 const WIDTH: usize = 60;
 
-/// Prints tables of an image.
+/// Prints tables of an image, of at most so many rows each where there may be many.
 pub fn print(report: &Report, most: usize, out: &mut impl Write) -> Result<()> {
     let all: u64 = report.layers.iter().fold(0, |sum, l| sum.saturating_add(l.sum.bytes));
     let total = report.total;
@@ -23,61 +23,52 @@ pub fn print(report: &Report, most: usize, out: &mut impl Write) -> Result<()> {
         HumanBytes(all)
     )?;
     notes(report, out)?;
-    writeln!(out)?;
-    let layers: Vec<_> = report
-        .layers
-        .iter()
-        .enumerate()
-        .map(|(number, layer)| {
-            let by = layer.created_by.as_deref().filter(|by| !by.is_empty()).or(layer.comment.as_deref());
-            [
-                (number + 1).to_string(),
-                HumanBytes(layer.sum.bytes).to_string(),
-                HumanCount(layer.sum.files).to_string(),
-                HumanBytes(layer.sum.waste).to_string(),
-                layer.size.map_or("-".to_string(), |size| HumanBytes(size).to_string()),
-                short(by.unwrap_or("-")),
-            ]
-        })
-        .collect();
-    table::print(out, ["LAYER", "BYTES", "FILES", "WASTE", "COMPRESSED", "MADE BY"], &layers)?;
-    let directories: Vec<_> = main_directories(report);
-    let directories: Vec<_> = directories.into_iter().map(|d| sum_row(&d.path.to_string(), d.sum)).collect();
-    section(out, most, ["DIRECTORY", "BYTES", "FILES", "WASTE"], &directories)?;
-    let mut packages: Vec<_> =
-        report.packages.iter().map(|(p, sum)| (p.name.as_str(), p.version.as_str(), *sum)).collect();
-    if !packages.is_empty() && report.loose.files > 0 {
-        packages.push(("(no package)", "", report.loose));
-    }
-    packages.sort_by_key(|(.., sum)| std::cmp::Reverse(sum.bytes));
-    let rows: Vec<_> = packages
-        .into_iter()
-        .map(|(name, version, sum)| {
-            [
-                printable(name),
-                printable(version),
-                HumanBytes(sum.bytes).to_string(),
-                HumanCount(sum.files).to_string(),
-            ]
-        })
-        .collect();
-    section(out, most, ["PACKAGE", "VERSION", "BYTES", "FILES"], &rows)?;
-    let wasted: Vec<_> = report
-        .wasted()
-        .into_iter()
-        .map(|(_, file)| {
-            [
-                file.path.to_string(),
-                HumanBytes(file.bytes).to_string(),
-                (file.layer + 1).to_string(),
-                report.reason(file),
-            ]
-        })
-        .collect();
-    section(out, most, ["WASTED", "BYTES", "LAYER", "WHY"], &wasted)
+    let layers: Vec<_> = report.layers.iter().enumerate().map(layer).collect();
+    all_of(out, ["LAYER", "BYTES", "FILES", "WASTE", "COMPRESSED", "MADE BY"], &layers)?;
+    let directories: Vec<_> = main_directories(report).into_iter().map(directory).collect();
+    first_of(out, most, ["DIRECTORY", "BYTES", "FILES", "WASTE"], &directories)?;
+    first_of(out, most, ["PACKAGE", "VERSION", "BYTES", "FILES"], &packages(report))?;
+    let wasted = report.wasted().into_iter().map(|(_, file)| {
+        let (bytes, layer) = (HumanBytes(file.bytes).to_string(), (file.layer + 1).to_string());
+        [file.path.to_string(), bytes, layer, report.reason(file)]
+    });
+    first_of(out, most, ["WASTED", "BYTES", "LAYER", "WHY"], &wasted.collect::<Vec<_>>())
 }
 
-/// Prints tables of what is different.
+fn layer((number, layer): (usize, &LayerRow)) -> [String; 6] {
+    let by = layer.created_by.as_deref().filter(|by| !by.is_empty()).or(layer.comment.as_deref());
+    [
+        (number + 1).to_string(),
+        HumanBytes(layer.sum.bytes).to_string(),
+        HumanCount(layer.sum.files).to_string(),
+        HumanBytes(layer.sum.waste).to_string(),
+        layer.size.map_or("-".to_string(), |size| HumanBytes(size).to_string()),
+        short(by.unwrap_or("-")),
+    ]
+}
+
+fn directory(directory: &Directory) -> [String; 4] {
+    let Sum { bytes, files, waste } = directory.sum;
+    let (bytes, files) = (HumanBytes(bytes).to_string(), HumanCount(files).to_string());
+    [directory.path.to_string(), bytes, files, HumanBytes(waste).to_string()]
+}
+
+/// The packages, the largest first, and the files of none as if they were one.
+fn packages(report: &Report) -> Vec<[String; 4]> {
+    let mut all: Vec<_> =
+        report.packages.iter().map(|(p, sum)| (p.name.as_str(), p.version.as_str(), *sum)).collect();
+    if !all.is_empty() && report.loose.files > 0 {
+        all.push(("(no package)", "", report.loose));
+    }
+    all.sort_by_key(|(.., sum)| std::cmp::Reverse(sum.bytes));
+    let row = |(name, version, sum): (&str, &str, Sum)| {
+        let (bytes, files) = (HumanBytes(sum.bytes).to_string(), HumanCount(sum.files).to_string());
+        [printable(name), printable(version), bytes, files]
+    };
+    all.into_iter().map(row).collect()
+}
+
+/// Prints tables of what is different, of at most so many rows each where there may be many.
 pub fn print_compared(found: &Comparison, most: usize, out: &mut impl Write) -> Result<()> {
     let (old, new) = (found.old, found.new);
     writeln!(out, "from {}\nto   {}", heading(old), heading(new))?;
@@ -93,68 +84,56 @@ pub fn print_compared(found: &Comparison, most: usize, out: &mut impl Write) -> 
     )?;
     notes(old, out)?;
     notes(new, out)?;
-    let layers: Vec<_> = found
-        .layers
-        .iter()
-        .map(|row| {
-            let number = |n: Option<usize>| n.map_or("-".to_string(), |n| (n + 1).to_string());
-            let layer = row.what.new.map(|n| &new.layers[n]).or_else(|| row.what.old.map(|n| &old.layers[n]));
-            let by = layer.and_then(|l| l.created_by.as_deref()).unwrap_or("-");
-            let (change, growth) = (found.layer_change(row).to_string(), growth(row.sums.growth()));
-            [number(row.what.old), number(row.what.new), change, growth, short(by)]
-        })
-        .collect();
-    all(out, ["OLD", "NEW", "LAYER", "GROWTH", "MADE BY"], &layers)?;
+    let layers: Vec<_> = found.layers.iter().map(|row| compared_layer(found, row)).collect();
+    all_of(out, ["OLD", "NEW", "LAYER", "GROWTH", "MADE BY"], &layers)?;
     let mut directories: Vec<_> = found.directories.iter().filter(|d| d.sums.growth() != 0).collect();
     directories.sort_by_key(|d| std::cmp::Reverse(d.sums.growth().unsigned_abs()));
-    let rows: Vec<_> =
-        directories.into_iter().map(|d| [d.what.to_string(), growth(d.sums.growth())]).collect();
-    section(out, most, ["DIRECTORY", "GROWTH"], &rows)?;
-    let rows: Vec<_> = found
-        .packages
-        .iter()
-        .map(|row| {
-            let pair = found.package(row);
-            let version = |p: Option<&analyze::Package>| p.map_or("-".to_string(), |p| printable(&p.version));
-            let name = pair.either().map_or(String::new(), |p| printable(&p.name));
-            [
-                name,
-                row.what.change().to_string(),
-                version(pair.old),
-                version(pair.new),
-                growth(row.sums.growth()),
-            ]
-        })
-        .collect();
+    let rows = directories.into_iter().map(|d| [d.what.to_string(), growth(d.sums.growth())]);
+    first_of(out, most, ["DIRECTORY", "GROWTH"], &rows.collect::<Vec<_>>())?;
     // Each of them: this is what one looks for.
-    all(out, ["PACKAGE", "CHANGE", "OLD", "NEW", "GROWTH"], &rows)?;
+    let packages: Vec<_> = found.packages.iter().map(|row| compared_package(found, row)).collect();
+    all_of(out, ["PACKAGE", "CHANGE", "OLD", "NEW", "GROWTH"], &packages)?;
     let mut files: Vec<_> = found.files.iter().collect();
     files.sort_by_key(|d| std::cmp::Reverse(d.sums.growth().unsigned_abs()));
-    let rows: Vec<_> = files
-        .into_iter()
-        .map(|row| {
-            let path = found.file(row).either().map_or(String::new(), |f| f.path.to_string());
-            [path, row.what.change().to_string(), growth(row.sums.growth())]
-        })
-        .collect();
-    section(out, most, ["FILE", "CHANGE", "GROWTH"], &rows)
+    let rows = files.into_iter().map(|row| {
+        let path = found.file(row).either().map_or(String::new(), |f| f.path.to_string());
+        [path, row.what.change().to_string(), growth(row.sums.growth())]
+    });
+    first_of(out, most, ["FILE", "CHANGE", "GROWTH"], &rows.collect::<Vec<_>>())
+}
+
+fn compared_layer(found: &Comparison, row: &Difference<Pair<usize>>) -> [String; 5] {
+    let number = |n: Option<usize>| n.map_or("-".to_string(), |n| (n + 1).to_string());
+    let new = row.what.new.map(|n| &found.new.layers[n]);
+    let layer = new.or_else(|| row.what.old.map(|n| &found.old.layers[n]));
+    let by = layer.and_then(|l| l.created_by.as_deref()).unwrap_or("-");
+    let (change, growth) = (found.layer_change(row).to_string(), growth(row.sums.growth()));
+    [number(row.what.old), number(row.what.new), change, growth, short(by)]
+}
+
+fn compared_package(found: &Comparison, row: &Difference<Pair<usize>>) -> [String; 5] {
+    let pair = found.package(row);
+    let version = |p: Option<&Package>| p.map_or("-".to_string(), |p| printable(&p.version));
+    let name = pair.either().map_or(String::new(), |p| printable(&p.name));
+    let (change, growth) = (row.what.change().to_string(), growth(row.sums.growth()));
+    [name, change, version(pair.old), version(pair.new), growth]
 }
 
 /// A table of the first rows, at `most` so many, and how many there are more.
-fn section<const N: usize>(
+fn first_of<const N: usize>(
     out: &mut impl Write,
     most: usize,
     heads: [&str; N],
     rows: &[[String; N]],
 ) -> Result<()> {
-    all(out, heads, &rows[..rows.len().min(most)])?;
+    all_of(out, heads, &rows[..rows.len().min(most)])?;
     if rows.len() > most {
         writeln!(out, "and {} more", HumanCount((rows.len() - most) as u64))?;
     }
     Ok(())
 }
 
-fn all<const N: usize>(out: &mut impl Write, heads: [&str; N], rows: &[[String; N]]) -> Result<()> {
+fn all_of<const N: usize>(out: &mut impl Write, heads: [&str; N], rows: &[[String; N]]) -> Result<()> {
     if !rows.is_empty() {
         writeln!(out)?;
     }
@@ -191,18 +170,9 @@ fn growth(bytes: i128) -> String {
     }
 }
 
-fn sum_row(name: &str, sum: analyze::Sum) -> [String; 4] {
-    [
-        name.to_string(),
-        HumanBytes(sum.bytes).to_string(),
-        HumanCount(sum.files).to_string(),
-        HumanBytes(sum.waste).to_string(),
-    ]
-}
-
 /// The directories that tell most, the largest first: none of which all but a tenth is in one directory
 /// below, for that one tells more, and not the root.
-fn main_directories(report: &Report) -> Vec<&analyze::Directory> {
+fn main_directories(report: &Report) -> Vec<&Directory> {
     let all = &report.directories;
     let mut largest = vec![0; all.len()];
     for directory in all {
@@ -210,7 +180,7 @@ fn main_directories(report: &Report) -> Vec<&analyze::Directory> {
             largest[parent] = largest[parent].max(directory.sum.bytes);
         }
     }
-    let tells = |(d, largest): &(&analyze::Directory, u64)| {
+    let tells = |(d, largest): &(&Directory, u64)| {
         d.parent.is_some() && d.sum.bytes > 0 && *largest < d.sum.bytes - d.sum.bytes / 10
     };
     let mut main: Vec<_> = all.iter().zip(largest).filter(tells).map(|(d, _)| d).collect();
