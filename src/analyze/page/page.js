@@ -176,7 +176,7 @@
   };
   // How many parts of one group have a tile, and which share of the whole one has at least; how deep
   // groups lie in one another, and which share one has at least whose parts are shown.
-  const MOST = 60, LEAST = 0.0016, DEEP = 4, OPEN = 0.018;
+  const MOST = 120, LEAST = 0.0016, DEEP = 4, OPEN = 0.018;
   let tiles = [];
   const draw = () => {
     const current = at();
@@ -235,7 +235,7 @@
       return el("li", null, opens(n) ? el("button", { type: "button", onclick: () => go([...trail, n], true) }, ...inside) : el("div", { class: "leaf" }, ...inside));
     };
     fill($("parts"), ...all.map(row));
-    const title = compare ? `${signed(current.size - 2 * current.down)} in ${count(current.files, "file")} that differ` : `${bytes(current.size)} in ${count(current.files, "file")}`;
+    const title = compare ? `${signed(current.size - 2 * current.down)} in ${count(current.files, "changed file")}` : `${bytes(current.size)} in ${count(current.files, "file")}`;
     fill($("parts-title"), el("span", null, title));
     fill($("trail"), ...trail.flatMap((n, i) => [
       i > 0 && el("i", { "aria-hidden": "true" }, "\u203a"),
@@ -395,6 +395,7 @@
 
   document.title = plain(data.title);
   fill($("kind"), el("span", null, data.kind));
+  if (compare) fill($("map-title"), el("span", null, "What grew and shrank"));
   fill($("title"), own(data.title));
   fill($("digest"), data.digest && own(data.digest));
   fill($("facts"), ...data.facts.map(([name, value, more]) => el("div", null, el("dt", null, name), el("dd", null, value, more && el("small", null, more)))));
