@@ -7,7 +7,7 @@
 //! | `lib/apk/db/installed` | records of `P:` `V:` `A:` `L:` | `F:` a directory, `R:` a file in it |
 //!
 //! Databases name files as the packages had them: since `/bin` is a link to `/usr/bin`, the directories
-//! of these names are resolved in the image. Licences of Debian packages are those that their
+//! of these names are resolved in the image; what dpkg-divert(1) moved is where that says. Licences of Debian packages are those that their
 //! `copyright` files list, where they are written for programs (DEP-5). Databases of rpm are binary
 //! and not read; that they are there is noted.
 
@@ -19,6 +19,9 @@ use std::ffi::OsStr;
 
 const STATUS: &str = "var/lib/dpkg/status";
 const STATUS_D: &str = "var/lib/dpkg/status.d";
+/// Behind the name of a package.
+const SUMS: &str = ".md5sums";
+const DIVERSIONS: &str = "var/lib/dpkg/diversions";
 const INFO: &str = "var/lib/dpkg/info";
 const DOC: &str = "usr/share/doc";
 const APK: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
@@ -69,7 +72,8 @@ pub fn is_database(path: &TreePath) -> bool {
     match folder {
         STATUS_D => true,
         INFO => name.rsplit_once('.').is_some_and(|(_, end)| end == "list"),
-        _ => path == STATUS || APK.contains(&path) || name == "copyright" && folder.starts_with(DOC),
+        _ if name == "copyright" => folder.starts_with(DOC),
+        _ => [STATUS, DIVERSIONS].contains(&path) || APK.contains(&path),
     }
 }
 
@@ -80,41 +84,15 @@ impl Packages {
     /// The packages of the image.
     #[must_use]
     pub fn new(image: &Folded) -> Self {
-        let text = |path: &str| -> Option<String> {
-            let file = image.get(&parse(path.as_bytes())?)?;
-            file.text.as_deref().map(|t| String::from_utf8_lossy(t).into_owned())
-        };
-        let mut all: Vec<Read> = Vec::new();
-        for paragraph in text(STATUS).as_deref().map(paragraphs).into_iter().flatten() {
-            let Some(package) = described(paragraph).filter(|_| is_installed(paragraph)) else { continue };
-            let (name, arch) = (&package.name, &package.architecture);
-            let list =
-                text(&format!("{INFO}/{name}:{arch}.list")).or_else(|| text(&format!("{INFO}/{name}.list")));
-            all.push((
-                package,
-                list.iter().flat_map(|l| l.lines()).filter_map(|l| parse(l.as_bytes())).collect(),
-            ));
-        }
-        for (path, _) in image.seen() {
-            let name = str::from_utf8(path.as_bytes())
-                .ok()
-                .and_then(|p| p.strip_prefix(STATUS_D)?.strip_prefix('/'));
-            let Some(name) = name.filter(|n| !n.ends_with(".md5sums")) else { continue };
-            let Some(package) = text(&format!("{STATUS_D}/{name}")).as_deref().and_then(described) else {
-                continue;
-            };
-            let sums = text(&format!("{STATUS_D}/{name}.md5sums")).unwrap_or_default();
-            let paths = sums.lines().filter_map(|l| parse(l.split_once("  ")?.1.as_bytes()));
-            all.push((package, paths.collect()));
-        }
+        let mut all = dpkg(image);
+        all.extend(distroless(image));
         for (package, _) in &mut all {
-            let doc = image.resolve(
-                &TreePath::parse_link(format!("{DOC}/{}", package.name).as_bytes()).unwrap_or_default(),
-            );
-            let file = image.get(&doc.join(OsStr::new("copyright"))).and_then(|f| f.text.as_deref());
-            package.licence = file.and_then(|t| licences(&String::from_utf8_lossy(t)));
+            let doc = parse(format!("{DOC}/{}", package.name).as_bytes()).unwrap_or_default();
+            let file = image.get(&image.resolve(&doc).join(OsStr::new("copyright")));
+            let copyright = file.and_then(|f| f.text.as_deref()).map(String::from_utf8_lossy);
+            package.licence = copyright.and_then(|text| licences(&text));
         }
-        let apk = APK.iter().find_map(|path| text(path));
+        let apk = APK.iter().find_map(|path| text(image, path));
         all.extend(apk.iter().flat_map(|text| apk_packages(text)));
         let mut packages = Self::of(all, |directory| image.resolve(directory));
         for path in RPM.iter().filter(|p| parse(p.as_bytes()).is_some_and(|p| image.get(&p).is_some())) {
@@ -152,6 +130,56 @@ impl Packages {
 
 fn parse(path: &[u8]) -> Option<TreePath> {
     TreePath::parse_link(path).ok()
+}
+
+/// A file of a database of the image.
+fn text(image: &Folded, path: &str) -> Option<String> {
+    let file = image.get(&parse(path.as_bytes())?)?;
+    file.text.as_deref().map(|text| String::from_utf8_lossy(text).into_owned())
+}
+
+/// The packages that dpkg has installed.
+fn dpkg(image: &Folded) -> Vec<Read> {
+    let status = text(image, STATUS).unwrap_or_default();
+    let diversions = text(image, DIVERSIONS).unwrap_or_default();
+    let diverted = diverted(&diversions);
+    let mut all = Vec::new();
+    for paragraph in paragraphs(&status).filter(|p| is_installed(p)) {
+        let Some(package) = described(paragraph) else { continue };
+        let (name, arch) = (&package.name, &package.architecture);
+        let own = text(image, &format!("{INFO}/{name}:{arch}.list"));
+        let list = own.or_else(|| text(image, &format!("{INFO}/{name}.list"))).unwrap_or_default();
+        let place = |path: &str| match diverted.get(path) {
+            Some((to, by)) if by != name => parse(to.as_bytes()),
+            _ => parse(path.as_bytes()),
+        };
+        let paths = list.lines().filter_map(place).collect();
+        all.push((package, paths));
+    }
+    all
+}
+
+/// Where the file of this path lies in place of it, but for the package that has it moved: lines by
+/// three (dpkg-divert(1)).
+fn diverted(text: &str) -> HashMap<&str, (&str, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.chunks_exact(3).map(|lines| (lines[0], (lines[1], lines[2]))).collect()
+}
+
+/// The packages of a distroless image.
+fn distroless(image: &Folded) -> Vec<Read> {
+    let mut all = Vec::new();
+    for (path, _) in image.seen() {
+        let Ok(path) = str::from_utf8(path.as_bytes()) else { continue };
+        if !path.strip_prefix(STATUS_D).is_some_and(|name| name.starts_with('/')) || path.ends_with(SUMS) {
+            continue;
+        }
+        let Some(package) = text(image, path).as_deref().and_then(described) else { continue };
+        let sums = text(image, &format!("{path}{SUMS}")).unwrap_or_default();
+        let paths = sums.lines().filter_map(|line| parse(line.split_once("  ")?.1.as_bytes()));
+        all.push((package, paths.collect()));
+    }
+    all
 }
 
 fn described(paragraph: &str) -> Option<Package> {
@@ -250,6 +278,7 @@ mod tests {
                 ("var/lib/dpkg/info/b:amd64.list", "/.\n/bin\n/bin/x\n/lib/y\n/shared\n"),
                 ("var/lib/dpkg/info/a.list", "/usr/share/a\n/opt/l/z\n/shared\n"),
                 ("var/lib/dpkg/info/gone.list", "/etc/gone\n"),
+                (DIVERSIONS, "/shared\n/shared.distrib\nb\n/usr/share/a\n/usr/share/a.real\n:\n"),
                 ("usr/share/doc/common/copyright", dep5),
                 ("usr/share/doc/b/copyright", "free text\n"),
             ],
@@ -267,8 +296,11 @@ mod tests {
             ("bin/x", "-"),
             ("usr/lib/y", "b"),
             ("srv/z", "a"),
-            ("usr/share/a", "a"),
-            ("shared", "a"),
+            // Moved by b, and by whoever looks after the machine.
+            ("shared", "b"),
+            ("shared.distrib", "a"),
+            ("usr/share/a.real", "a"),
+            ("usr/share/a", "-"),
             ("etc/gone", "-"),
         ] {
             assert_eq!(owner(&packages, path), want, "{path}");
