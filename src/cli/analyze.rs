@@ -57,6 +57,12 @@ enum Format {
 }
 
 impl Args {
+    /// Whether files of a root filesystem may be read: only of archives it is known that none are.
+    pub(super) fn reads_files(&self) -> bool {
+        let is_archive = |word: &String| matches!(word.parse(), Ok(Location::Archive { .. }));
+        !std::iter::once(&self.old).chain(&self.new).all(is_archive)
+    }
+
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
         // Before work is done whose result could not be shown.

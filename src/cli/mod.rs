@@ -253,7 +253,6 @@ impl Command {
         use Command as C;
         match self {
             C::Diff(_)
-            | C::Analyze(_)
             | C::Rmi(_)
             | C::Prune(_)
             | C::Df(_)
@@ -269,6 +268,7 @@ impl Command {
             | C::Create(_)
             | C::Unshare(_) => Place::Users,
             C::Export(args) if args.reads_files() => Place::Users,
+            C::Analyze(args) if args.reads_files() => Place::Users,
             C::Exec(args) => Place::Container(args.container()),
             C::Attach(args) => Place::Container(&args.id),
             C::Kill(args) => Place::Container(&args.id),
