@@ -20,6 +20,7 @@ use indicatif::{HumanBytes, HumanCount};
 use rows::{Columns, Dirs, Row, shown};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 const BODY: &str = include_str!("page/page.html");
@@ -51,7 +52,7 @@ struct Data<'a> {
     kind: String,
     title: String,
     digest: Option<&'a str>,
-    facts: Vec<(&'a str, String, String)>,
+    facts: Vec<Fact>,
     notes: Vec<&'a str>,
     states: [&'a str; 7],
     layers: Vec<Layer<'a>>,
@@ -59,7 +60,7 @@ struct Data<'a> {
     packages: Vec<Package<'a>>,
     files: Columns,
     wasted: Vec<Wasted>,
-    wasted_text: String,
+    wasted_count: usize,
     changes: Vec<Changed>,
     checks: Option<&'a [Check]>,
     footer: String,
@@ -162,25 +163,58 @@ fn footer() -> String {
 /// # Errors
 /// Those of `out`.
 pub fn page(report: &Report, checks: Option<&[Check]>, out: &mut dyn Write) -> io::Result<()> {
+    let wasted = report.wasted();
+    let shown_waste = wasted.iter().take(MOST_ROWS).map(|(_, file)| Wasted {
+        path: file.path.to_string(),
+        bytes: file.bytes,
+        layer: file.layer + 1,
+        why: report.reason(file),
+    });
+    let layer = |(n, row)| Layer::of(format!("{}", n + 1), row, None);
+    let data = Data {
+        mode: "image",
+        kind: report.platform.clone().map_or("Files".to_string(), |p| format!("Image for {p}")),
+        title: report.name.clone(),
+        digest: report.digest.as_deref(),
+        facts: facts(report),
+        notes: report.notes.iter().map(String::as_str).collect(),
+        states: STATES,
+        layers: report.layers.iter().enumerate().map(layer).collect(),
+        dirs: Dirs::of(&report.directories),
+        packages: report.packages.iter().map(Package::of).collect(),
+        files: files(report),
+        wasted: shown_waste.collect(),
+        wasted_count: wasted.len(),
+        changes: Vec::new(),
+        checks,
+        footer: footer(),
+    };
+    write(&data, out)
+}
+
+/// A figure of the head of the page: what it is, the figure, and what is said of it.
+type Fact = (&'static str, String, String);
+
+fn facts(report: &Report) -> Vec<Fact> {
     let total = report.total;
     let all: u64 = report.layers.iter().fold(0, |sum, l| sum.saturating_add(l.sum.bytes));
+    let (human, count) = (|n| HumanBytes(n).to_string(), |n| HumanCount(n).to_string());
     let mut facts = Vec::new();
     if let Some(size) = report.size {
-        facts.push(("As compressed", HumanBytes(size).to_string(), "all blobs of the image".to_string()));
+        facts.push(("As compressed", human(size), "all blobs of the image".to_string()));
     }
-    facts.push(("Files' content", HumanBytes(total.bytes).to_string(), "seen in the image".to_string()));
-    facts.push(("Files", HumanCount(total.files).to_string(), "regular files".to_string()));
-    let layers = report.layers.len() as u64;
+    facts.push(("Files' content", human(total.bytes), "seen in the image".to_string()));
+    facts.push(("Files", count(total.files), "regular files".to_string()));
     if report.digest.is_some() {
-        facts.push(("Layers", HumanCount(layers).to_string(), format!("{} in all of them", HumanBytes(all))));
+        facts.push(("Layers", count(report.layers.len() as u64), format!("{} in all of them", human(all))));
     }
     let loose = format!("{} in no package", percent(report.loose.bytes, total.bytes));
-    facts.push(("Packages", HumanCount(report.packages.len() as u64).to_string(), loose));
-    facts.push((
-        "Waste",
-        HumanBytes(total.waste).to_string(),
-        format!("{} of all layers", percent(total.waste, all)),
-    ));
+    facts.push(("Packages", count(report.packages.len() as u64), loose));
+    facts.push(("Waste", human(total.waste), format!("{} of all layers", percent(total.waste, all))));
+    facts
+}
+
+fn files(report: &Report) -> Columns {
     let rows = report.files.iter().zip(&report.places).map(|(file, (dir, package))| Row {
         dir: *dir,
         name: file.path.split().map_or(String::new(), |(_, name)| shown(name)),
@@ -196,39 +230,7 @@ pub fn page(report: &Report, checks: Option<&[Check]>, out: &mut dyn Write) -> i
         },
         count: 1,
     });
-    let wasted = report.wasted();
-    let shown_waste = wasted.iter().take(MOST_ROWS).map(|(_, file)| Wasted {
-        path: file.path.to_string(),
-        bytes: file.bytes,
-        layer: file.layer + 1,
-        why: report.reason(file),
-    });
-    let few = if wasted.len() > MOST_ROWS {
-        format!(", of which the {MOST_ROWS} largest are here")
-    } else {
-        String::new()
-    };
-    let wasted_text = format!("{} files{few}", HumanCount(wasted.len() as u64));
-    let layer = |(n, row)| Layer::of(format!("{}", n + 1), row, None);
-    let data = Data {
-        mode: "image",
-        kind: report.platform.clone().map_or("Files".to_string(), |p| format!("Image for {p}")),
-        title: report.name.clone(),
-        digest: report.digest.as_deref(),
-        facts,
-        notes: report.notes.iter().map(String::as_str).collect(),
-        states: STATES,
-        layers: report.layers.iter().enumerate().map(layer).collect(),
-        dirs: Dirs::of(&report.directories),
-        packages: report.packages.iter().map(Package::of).collect(),
-        files: Columns::of(rows.collect()),
-        wasted: shown_waste.collect(),
-        wasted_text,
-        changes: Vec::new(),
-        checks,
-        footer: footer(),
-    };
-    write(&data, out)
+    Columns::of(rows.collect())
 }
 
 /// Writes the page of a comparison, with the results of checks if there are any.
@@ -237,20 +239,6 @@ pub fn page(report: &Report, checks: Option<&[Check]>, out: &mut dyn Write) -> i
 /// Those of `out`.
 pub fn compared_page(found: &Comparison, checks: Option<&[Check]>, out: &mut dyn Write) -> io::Result<()> {
     let (old, new) = (found.old, found.new);
-    let arrow = |a: String, b: String| format!("{a} → {b}");
-    let human = |n: u64| HumanBytes(n).to_string();
-    let count = |n: usize| HumanCount(n as u64).to_string();
-    let mut facts = Vec::new();
-    if let (Some(a), Some(b)) = (old.size, new.size) {
-        facts.push(("As compressed", growth(a, b), arrow(human(a), human(b))));
-    }
-    let (a, b) = (old.total, new.total);
-    facts.push(("Files' content", growth(a.bytes, b.bytes), arrow(human(a.bytes), human(b.bytes))));
-    let files = arrow(HumanCount(a.files).to_string(), HumanCount(b.files).to_string());
-    facts.push(("Files that differ", count(found.files.len()), format!("{files} in all")));
-    let packages = arrow(count(old.packages.len()), count(new.packages.len()));
-    facts.push(("Packages that differ", count(found.packages.len()), format!("{packages} in all")));
-    facts.push(("Waste", growth(a.waste, b.waste), arrow(human(a.waste), human(b.waste))));
     let (files, dirs) = changed_files(found);
     let mut changes: Vec<_> = found.directories.iter().filter(|d| d.sums.growth() != 0).collect();
     changes.sort_by_key(|d| std::cmp::Reverse(d.sums.growth().unsigned_abs()));
@@ -263,22 +251,40 @@ pub fn compared_page(found: &Comparison, checks: Option<&[Check]>, out: &mut dyn
     let data = Data {
         mode: "compare",
         kind: "Two images compared".to_string(),
-        title: arrow(old.name.clone(), new.name.clone()),
+        title: format!("{} → {}", old.name, new.name),
         digest: None,
-        facts,
+        facts: compared_facts(found),
         notes: old.notes.iter().chain(&new.notes).map(String::as_str).collect(),
         states: STATES,
-        layers: found.layers.iter().map(|d| compared_layer(found, d)).collect(),
+        layers: found.layers.iter().filter_map(|d| compared_layer(found, d)).collect(),
         dirs,
         packages: all_packages(found),
         files,
         wasted: Vec::new(),
-        wasted_text: String::new(),
+        wasted_count: 0,
         changes: changes.collect(),
         checks,
         footer: footer(),
     };
     write(&data, out)
+}
+
+fn compared_facts(found: &Comparison) -> Vec<Fact> {
+    let (old, new) = (found.old, found.new);
+    let grown = |what, a, b| (what, growth(a, b), format!("{} → {}", HumanBytes(a), HumanBytes(b)));
+    let differ = |what, n: usize, a: u64, b: u64| {
+        (what, HumanCount(n as u64).to_string(), format!("{} → {} in all", HumanCount(a), HumanCount(b)))
+    };
+    let sizes = old.size.zip(new.size).map(|(a, b)| grown("As compressed", a, b));
+    let (a, b) = (old.total, new.total);
+    let packages = (old.packages.len() as u64, new.packages.len() as u64);
+    let others = [
+        grown("Files' content", a.bytes, b.bytes),
+        differ("Files that differ", found.files.len(), a.files, b.files),
+        differ("Packages that differ", found.packages.len(), packages.0, packages.1),
+        grown("Waste", a.waste, b.waste),
+    ];
+    sizes.into_iter().chain(others).collect()
 }
 
 fn growth(old: u64, new: u64) -> String {
@@ -290,13 +296,10 @@ fn growth(old: u64, new: u64) -> String {
     format!("{sign}{}", HumanBytes(new.abs_diff(old)))
 }
 
-fn compared_layer<'a>(found: &'a Comparison, row: &Difference<Pair<usize>>) -> Layer<'a> {
+fn compared_layer<'a>(found: &'a Comparison, row: &Difference<Pair<usize>>) -> Option<Layer<'a>> {
     let change = Some(found.layer_change(row));
-    match (row.what.old, row.what.new) {
-        (_, Some(n)) => Layer::of(format!("{}", n + 1), &found.new.layers[n], change),
-        (Some(n), None) => Layer::of(format!("({})", n + 1), &found.old.layers[n], change),
-        (None, None) => Layer::of(String::new(), &found.new.layers[0], change),
-    }
+    let new = row.what.new.map(|n| Layer::of(format!("{}", n + 1), &found.new.layers[n], change));
+    new.or_else(|| row.what.old.map(|n| Layer::of(format!("({})", n + 1), &found.old.layers[n], change)))
 }
 
 /// All packages of the second image, then those that only the first has: files know theirs by number.
@@ -318,11 +321,22 @@ fn all_packages<'a>(found: &'a Comparison) -> Vec<Package<'a>> {
     all
 }
 
+/// Of each package of the first image, where [`all_packages`] has it.
+fn old_packages(found: &Comparison) -> Vec<usize> {
+    let key = |p: &'_ super::Package| (p.name.clone(), p.architecture.clone());
+    let mut numbers: HashMap<_, _> =
+        found.new.packages.iter().zip(0..).map(|((p, _), n)| (key(p), n)).collect();
+    let gone = found.packages.iter().filter(|d| d.what.new.is_none()).filter_map(|d| d.what.old);
+    for (n, old) in gone.enumerate() {
+        numbers.insert(key(&found.old.packages[old].0), found.new.packages.len() + n);
+    }
+    found.old.packages.iter().map(|(p, _)| numbers.get(&key(p)).copied().unwrap_or(0)).collect()
+}
+
 /// Files that grew or shrank, by how much.
 fn changed_files(found: &Comparison) -> (Columns, Dirs) {
     let mut directories = Directories::default();
-    let gone: Vec<usize> =
-        found.packages.iter().filter(|d| d.what.new.is_none()).filter_map(|d| d.what.old).collect();
+    let old_packages = old_packages(found);
     let mut rows = Vec::new();
     for row in &found.files {
         let Some(file) = found.file(row).either().copied() else { continue };
@@ -330,13 +344,7 @@ fn changed_files(found: &Comparison) -> (Columns, Dirs) {
         // Packages and layers stand in the page as `all_packages` and `Comparison::layers` have them.
         let package = match (row.what.new, row.what.old) {
             (Some(n), _) => found.new.places[n].1,
-            (None, Some(n)) => found.old.places[n].1.and_then(|p| {
-                let name = &found.old.packages[p].0;
-                let same =
-                    |q: &super::Package| (&q.name, &q.architecture) == (&name.name, &name.architecture);
-                let kept = found.new.packages.iter().position(|(q, _)| same(q));
-                kept.or_else(|| Some(found.new.packages.len() + gone.iter().position(|g| *g == p)?))
-            }),
+            (None, Some(n)) => found.old.places[n].1.map(|p| old_packages[p]),
             (None, None) => None,
         };
         let is_its = |d: &Difference<Pair<usize>>| match row.what.new {

@@ -181,7 +181,7 @@
   const draw = () => {
     const current = at();
     const hues = [1, 2, 3, 4, 5, 6, 7, 8].map((i) => style(`hue-${i}`));
-    const [rest, waste, shrank, ink, gap] = ["rest", "waste", "shrank", "tile-ink", "gap"].map(style);
+    const [rest, waste, shrank, ink, gap] = ["rest", "tile-waste", "tile-shrank", "tile-ink", "gap"].map(style);
     const colored = (n, hue) => {
       if (compare) return n.down * 2 > n.size ? shrank : waste;
       return n.waste * 2 > n.size ? waste : hue;
@@ -198,7 +198,7 @@
       const children = open ? inside(part, to, wide ? undefined : own) : [];
       const tile = { name: plain(part.name), value: part.size, number };
       if (children.length > 0) {
-        const frame = mixed(wide ? rest : own, "#000000", 0.3);
+        const frame = mixed(wide || compare ? rest : own, "#000000", 0.3);
         return { ...tile, children, itemStyle: { color: frame, borderColor: frame, borderWidth: 2, gapWidth: 1 } };
       }
       return { ...tile, itemStyle: { color: colored(part, own), borderWidth: 0 }, label: { show: share > 0.0035 }, lines: share > 0.007 ? 2 : 1 };
@@ -219,6 +219,7 @@
         levels: [{ itemStyle: { color: gap, borderColor: gap, borderWidth: 0, gapWidth: 3 }, upperLabel: { show: false } }],
       }],
     });
+    $("chart").hidden = tiles.length === 0;
     root.dataset.tiles = tiles.length;
   };
   const list = () => {
@@ -333,7 +334,8 @@
 
   if (data.wasted.length > 0) {
     $("waste").hidden = false;
-    fill($("waste-sum"), el("span", null, data.wastedText));
+    const few = data.wastedCount > data.wasted.length ? `, of which the ${data.wasted.length} largest are here` : "";
+    fill($("waste-sum"), el("span", null, count(data.wastedCount, "file") + few));
     table($("waste-table"), [
       ["File", (w) => w.path, (w) => own(w.path), "path"],
       ["Why", (w) => w.why, (w) => own(w.why)],
@@ -388,7 +390,7 @@
     fill($("packages-sum"), el("span", null, listed.length === 0 ? (compare ? "The packages are the same." : "The image has no database of packages that is known.") : shown === listed.length ? all : `${shown.toLocaleString("en")} of ${all}`));
   };
   $("filter").addEventListener("input", filter);
-  $("filter").parentElement.hidden = listed.length === 0;
+  $("filter").parentElement.hidden = $("packages-table").hidden = listed.length === 0;
   filter();
 
   // ---------------------------------------------------------------- the rest
