@@ -23,6 +23,7 @@
 //! | 3 | [`archive`] | images in files and folders: docker-archive, OCI layout, `dir:` |
 //! | 4 | [`bundle`] | image configurations as `config.json`; bundle folders |
 //! | 4 | [`transfer`] | images between registries, archives and the store |
+//! | 5 | [`analyze`] | what an image is made of, what it wastes, what is different between two |
 //! | 5 | [`output`] | root filesystems as images, archives, folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 6 | [`verify`] | checks of images, folders and running containers, and reports |
@@ -50,6 +51,7 @@
 //! }
 //! ```
 
+pub mod analyze;
 pub mod archive;
 pub mod bundle;
 pub mod cli;

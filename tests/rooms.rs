@@ -15,7 +15,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (2, &["registry", "layer", "disk", "serve"]),
     (3, &["debian", "rootfs", "archive"]),
     (4, &["bundle", "transfer"]),
-    (5, &["output", "run"]),
+    (5, &["analyze", "output", "run"]),
     (6, &["verify"]),
     (7, &["recipe"]),
     (8, &["cli"]),

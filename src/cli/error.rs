@@ -5,7 +5,8 @@ use super::unpack::NotEmpty;
 use crate::error::{Kind, cause};
 use crate::transfer;
 use crate::{
-    archive, bundle, debian, disk, layer, oci, output, recipe, registry, rootfs, run, serve, store, sys,
+    analyze, archive, bundle, debian, disk, layer, oci, output, recipe, registry, rootfs, run, serve, store,
+    sys,
 };
 
 /// An error of any room.
@@ -30,6 +31,8 @@ pub enum Error {
     Cp(#[from] super::cp::Error),
     /// An image made of another.
     Back(#[from] super::back::Error),
+    /// What an image is made of.
+    Analyze(#[from] analyze::Error),
     /// A root filesystem.
     Rootfs(#[from] rootfs::Error),
     /// A layer.
@@ -85,6 +88,7 @@ impl Error {
             Self::Transfer(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Archive(e) => e.kind(),
+            Self::Analyze(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
             Self::Sys(e) => e.kind(),

@@ -14,6 +14,7 @@ macro_rules! say {
     }};
 }
 
+mod analyze;
 mod attach;
 mod back;
 mod build;
@@ -148,6 +149,8 @@ enum Command {
     Diff(diff::Args),
     /// Check an image, a folder, a bundle or a file with a filesystem
     Verify(verify::Args),
+    /// Show what an image is made of and what it wastes, by layer, directory and package
+    Analyze(analyze::Args),
     /// Give an image of the store more names
     Tag(tag::Args),
     /// Take names away
@@ -278,6 +281,7 @@ impl Command {
             | C::Verify(_)
             | C::Unshare(_) => Place::Users,
             C::Export(args) if args.reads_files() => Place::Users,
+            C::Analyze(args) if args.reads_files() => Place::Users,
             C::Exec(args) => Place::Container(args.container()),
             C::Attach(args) => Place::Container(&args.id),
             C::Kill(args) => Place::Container(&args.id),
@@ -312,6 +316,7 @@ impl Command {
             Self::History(args) => args.run(context),
             Self::Diff(args) => args.run(context),
             Self::Verify(args) => args.run(context),
+            Self::Analyze(args) => args.run(context),
             Self::Tag(args) => args.run(context),
             Self::Untag(args) => args.run(context),
             Self::Index(args) => args.run(context),

@@ -27,6 +27,7 @@ mod copy;
 mod delta;
 mod indexed;
 mod into;
+mod list;
 mod merge;
 mod node;
 mod pax;
@@ -47,6 +48,7 @@ pub use delta::{
 };
 pub use indexed::{Indexed, entries, indexed};
 pub use into::{Owner, Placing, copy_into, place};
+pub use list::{Held, list};
 pub use node::Owners;
 pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};

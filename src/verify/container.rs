@@ -124,7 +124,7 @@ impl ThrowAway {
     fn stop(&self) {
         let Ok(container) = self.container() else { return };
         if matches!(container.status(), Ok((_, Status::Running | Status::Paused)))
-            && let Err(e) = container.kill(libc::SIGKILL, true)
+            && let Err(e) = container.kill(libc::SIGKILL, false)
         {
             tracing::debug!("{e}");
         }

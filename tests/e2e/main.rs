@@ -11,6 +11,7 @@ mod conformance_process;
 mod control;
 mod cp;
 
+mod analyze;
 mod archives;
 mod archives_hostile;
 mod attacks;
