@@ -6,7 +6,9 @@ use crate::common::serve::Served;
 use crate::common::user::User;
 use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
+use shipimg::disk::gpt::{Disk, Guid, Partition};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tar::EntryType as T;
 
@@ -76,6 +78,17 @@ fn every_static_check_holds_and_does_not() {
     nothing_left(&store);
 }
 
+/// A disk whose second partition is the filesystem in `image`.
+fn disk(image: &str, target: &str) {
+    let image = fs::read(image).unwrap();
+    let partition = |name, size| Partition { kind: Guid::new(1), id: Guid::new(2), name, size };
+    let disk = Disk::new(Guid::new(3), &[partition("empty", 1 << 20), partition("root", image.len() as u64)]);
+    let file = fs::File::create(target).unwrap();
+    file.set_len(disk.size()).unwrap();
+    file.write_all_at(&image, disk.places().nth(1).unwrap().offset).unwrap();
+    disk.write(&file, Path::new(target)).unwrap();
+}
+
 #[test]
 fn every_sort_of_target() {
     let store = system();
@@ -91,6 +104,7 @@ fn every_sort_of_target() {
     ] {
         ok(program, args);
     }
+    disk(&at("ext4.img"), &at("disk.img"));
     let common = [
         ("file = '/etc/passwd'\nmode = '0644'\ncontains = '^web:'", ""),
         ("file = '/etc/mine'\nowner = 'web'\nmode = '0600'", ""),
@@ -110,6 +124,7 @@ fn every_sort_of_target() {
         (rootfs, no_image),
         (at("ext4.img"), no_image),
         (at("squashfs.img"), no_image),
+        (at("disk.img"), no_image),
     ] {
         holds(&store, &target, &[&common[..], &[more]].concat());
     }
