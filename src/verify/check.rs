@@ -114,6 +114,8 @@ pub struct Check {
     pub stderr_is: Option<String>,
 
     /// Start the image's own program, true or with settings; the check looks at that container.
+    #[serde(deserialize_with = "run")]
+    #[schemars(with = "Option<RunShape>")]
     pub run: Option<Run>,
     /// A request over HTTP that the container answers.
     pub http: Option<Http>,
@@ -188,8 +190,8 @@ pub struct Config {
 }
 
 /// How a container is started. Checks with equal settings share one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Run {
     /// Program and arguments instead of the image's.
     pub args: Words,
@@ -198,41 +200,37 @@ pub struct Run {
     /// USER[:GROUP] instead of the image's.
     pub user: Option<String>,
     /// A read-only root filesystem.
-    #[serde(rename = "read-only")]
     pub read_only: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RunMap {
-    args: Words,
-    env: BTreeMap<String, String>,
-    user: Option<String>,
-    read_only: bool,
+/// What `run` may be.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "it is a shape alone")]
+enum RunShape {
+    Yes(bool),
+    With(Run),
 }
 
-impl<'de> Deserialize<'de> for Run {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Run;
+/// `true`, or settings.
+fn run<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Run>, D::Error> {
+    struct Reader;
+    impl<'de> Visitor<'de> for Reader {
+        type Value = Option<Run>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, or settings of the container")
-            }
-
-            fn visit_bool<E: de::Error>(self, run: bool) -> Result<Run, E> {
-                if run { Ok(Run::default()) } else { Err(E::custom("`run = false` says nothing")) }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Run, A::Error> {
-                let RunMap { args, env, user, read_only } =
-                    RunMap::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Run { args, env, user, read_only })
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, or settings of the container")
         }
-        deserializer.deserialize_any(Reader)
+
+        fn visit_bool<E: de::Error>(self, run: bool) -> Result<Option<Run>, E> {
+            run.then(|| Some(Run::default())).ok_or_else(|| E::custom("`run = false` says nothing"))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Run>, A::Error> {
+            Run::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
     }
+    deserializer.deserialize_any(Reader)
 }
 
 /// A request, and what the answer is to be.

@@ -158,11 +158,15 @@ impl Check {
         if self.command.as_ref().is_some_and(Vec::is_empty) {
             return Some("`command` has no program".to_string());
         }
-        let paths = [("file", &self.file)];
-        paths.iter().find_map(|(key, path)| {
-            let path = path.as_deref().filter(|p| !p.starts_with('/'))?;
-            Some(format!("`{key}` {path:?} does not begin with /"))
-        })
+        if let Some(path) = self.file.as_deref().filter(|path| !path.starts_with('/')) {
+            return Some(format!("`file` {path:?} does not begin with /"));
+        }
+        let http = self.http.as_ref()?;
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let parts = [("path", &http.path), ("method", &http.method), ("host", &http.host)];
+        let (key, text) =
+            parts.iter().find(|(key, text)| !plain(text) || (*key == "path" && !text.starts_with('/')))?;
+        Some(format!("{key} {text:?} is none of a request"))
     }
 
     /// The keys that it has, with their values.
@@ -188,7 +192,7 @@ impl Check {
             Value::Bool(_) => key.to_string(),
             Value::Array(words) => {
                 let words: Vec<String> = words.iter().map(text).collect();
-                format!("{key} {}", words.join(" "))
+                format!("{key} {}", words.join(" ")).trim_end().to_string()
             }
             Value::Object(fields) if key == "http" => {
                 let field = |name: &str| fields.get(name).map(text).unwrap_or_default();
@@ -248,6 +252,9 @@ mod tests {
             ("port = 1\nrun = false", "`run = false` says nothing"),
             ("command = []", "`command` has no program"),
             ("file = 'a'", "`file` \"a\" does not begin with /"),
+            ("http = { port = 1, path = '/a b' }", "path \"/a b\" is none of a request"),
+            ("http = { port = 1, path = 'a' }", "path \"a\" is none of a request"),
+            ("http = { port = 1, host = \"a\\r\\nX: y\" }", "host \"a\\r\\nX: y\" is none of a request"),
             ("fiel = '/a'", "unknown field `fiel`"),
             ("file = '/a'\ncontains = '('", "unclosed group"),
             ("port = 0", "port \"0\" is not one"),
@@ -268,6 +275,8 @@ mod tests {
         let table: std::collections::BTreeSet<&str> = table.copied().chain(["name"]).collect();
         assert_eq!(known.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), table);
         assert_eq!(schema["additionalProperties"], false);
+        // Both forms of `run`.
+        assert!(schema["properties"]["run"].to_string().contains("anyOf"), "{}", schema["properties"]["run"]);
     }
 
     #[test]
