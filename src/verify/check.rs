@@ -197,7 +197,7 @@ pub struct Run {
     pub args: Words,
     /// Environment on top of the image's.
     pub env: BTreeMap<String, String>,
-    /// USER[:GROUP] instead of the image's.
+    /// `USER[:GROUP]` instead of the image's.
     pub user: Option<String>,
     /// A read-only root filesystem.
     pub read_only: bool,
