@@ -1,11 +1,13 @@
 //! `image`: an overlay over a filesystem image, which is mounted read-only: erofs from the file
-//! itself where the kernel can (6.12), others from a loop device.
+//! itself where the kernel can (6.12), others from a loop device. Of a disk with a table of partitions
+//! it is the first partition that holds a filesystem.
 //!
 //! The image's bytes never change: the loop device is read-only, and journals are not
 //! replayed (ext4 `noload`, btrfs `rescue=nologreplay`). The loop device detaches itself at
 //! the unmount.
 
 use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
+use crate::disk::gpt::{Place, partitions};
 use crate::store::Store;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::{self, Mount};
@@ -58,13 +60,15 @@ impl Driver for ImageFile {
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::RootMounts`], the failed call.
 pub fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
-    let (fstype, options) = detect(file)?;
+    let Found { fstype, options, place } = detect(file)?;
     if fstype == "erofs"
+        && place == WHOLE
         && let Ok(mounted) = Mount::new(file, target, fstype, MountFlags::RDONLY, options)
     {
         return Ok(mounted);
     }
-    let device = LoopDevice::attach(file, true).map_err(|e| refused(file, e))?;
+    let device =
+        LoopDevice::attach_part(file, true, place.offset, place.size).map_err(|e| refused(file, e))?;
     let mounted = Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options);
     mounted.map_err(|e| refused(file, e))
 }
@@ -74,8 +78,18 @@ fn refused(file: &Path, source: sys::Error) -> Error {
     if userns::ids().is_host() { source.into() } else { Error::RootMounts { file: file.into(), source } }
 }
 
-/// The type of the filesystem in `file`, and its mount options.
-fn detect(path: &Path) -> Result<(&'static str, &'static str)> {
+/// All of a file.
+const WHOLE: Place = Place { offset: 0, size: 0 };
+
+/// A filesystem in a file: its type, its mount options, where it lies.
+struct Found {
+    fstype: &'static str,
+    options: &'static str,
+    place: Place,
+}
+
+/// The filesystem in the file `path`, or on the disk in it.
+fn detect(path: &Path) -> Result<Found> {
     let open = || -> sys::Result<File> {
         let file = File::open(path).call(|| format!("open({})", path.display()))?;
         let meta = file.metadata().call(|| format!("fstat({})", path.display()))?;
@@ -89,8 +103,11 @@ fn detect(path: &Path) -> Result<(&'static str, &'static str)> {
         let mut bytes = vec![0; magic.len()];
         file.read_exact_at(&mut bytes, at).is_ok() && bytes == magic
     };
-    let found = MAGICS.iter().find(|(at, magic, ..)| has(*at, magic));
-    found
-        .map(|(.., fstype, options)| (*fstype, *options))
+    let at = |place: Place| {
+        let found = MAGICS.iter().find(|(at, magic, ..)| has(place.offset.saturating_add(*at), magic));
+        found.map(|(.., fstype, options)| Found { fstype, options, place })
+    };
+    at(WHOLE)
+        .or_else(|| partitions(&file).into_iter().find_map(at))
         .ok_or_else(|| Error::NotAnImage(PathBuf::from(path)))
 }

@@ -237,9 +237,14 @@ impl<'a> Running<'a> {
         self.inside.container().ok()?.state().ok().filter(|state| state.complete && state.pidfd().is_some())
     }
 
-    /// The ids of its processes on the host.
+    /// The ids of its processes on the host: those of its pid namespace, since an ordinary user's
+    /// container may have no control group.
     pub(super) fn processes(&self) -> Vec<i32> {
-        self.inside.container().and_then(|c| Ok(c.processes()?)).unwrap_or_default()
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let Some(own) = self.state().and_then(|s| namespace(s.process?.pid)) else { return Vec::new() };
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| namespace(*pid).as_ref() == Some(&own)).collect()
     }
 
     /// The container itself.

@@ -5,7 +5,8 @@
 //! the image.
 
 use super::Result;
-use super::check::{Check, Kind, Phase};
+use super::check::Check;
+use super::kind::{Kind, Phase};
 use super::report::{Finding, Outcome, Verdict};
 use super::written::Placed;
 use crate::oci::{Digest, rfc3339};

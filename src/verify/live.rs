@@ -1,7 +1,8 @@
 //! Checks for which something runs: commands, and the image's own program.
 
-use super::check::{Check, Kind, Phase, Run, Words};
+use super::check::{Check, Run, Words};
 use super::container::{Ended, Running, TICK, ThrowAway};
+use super::kind::{Kind, Phase};
 use super::report::{Finding, Verdict};
 use super::subject::Subject;
 use super::value::{Pattern, Several, Text};

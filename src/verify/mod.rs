@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A [`Check`] is one value of serde, the same in TOML, YAML and JSON, and embedded in recipes; it is of
-//! one kind ([`check::KINDS`] is the table). [`verify`] takes what a bundle can be made from and gives a
+//! one kind ([`kind::KINDS`] is the table). [`verify`] takes what a bundle can be made from and gives a
 //! [`Report`], which [`Format`] writes. Three sorts of work:
 //!
 //! - files and documents are read, nothing is started (`files`, `accounts`, `packages`, `config`,
@@ -39,6 +39,7 @@ mod http;
 mod hygiene;
 mod import;
 mod kept;
+pub mod kind;
 mod layers;
 mod live;
 mod outside;
@@ -50,7 +51,8 @@ mod writers;
 mod written;
 
 pub use attach::{REPORT_TYPE, attach};
-pub use check::{Check, Kind, Phase};
+pub use check::Check;
+pub use kind::{Kind, Phase};
 pub use report::{Finding, Outcome, Report, Source, Verdict};
 pub use writers::Format;
 pub use written::{Place, Placed, parse, read};

@@ -192,6 +192,16 @@ pub enum Wanted {
     Not(bool),
 }
 
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(text) => write!(f, "{text:?}"),
+            Self::Matches { matches } => write!(f, "a match of {matches}"),
+            Self::Not(_) => f.write_str("nothing"),
+        }
+    }
+}
+
 /// Texts by name.
 pub type WantedTexts = BTreeMap<String, Wanted>;
 

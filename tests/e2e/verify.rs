@@ -6,7 +6,9 @@ use crate::common::serve::Served;
 use crate::common::user::User;
 use crate::common::{TestStore, need_root, ok};
 use serde_json::{Value, json};
+use shipimg::disk::gpt::{Disk, Guid, Partition};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tar::EntryType as T;
 
@@ -76,6 +78,17 @@ fn every_static_check_holds_and_does_not() {
     nothing_left(&store);
 }
 
+/// A disk whose second partition is the filesystem in `image`.
+fn disk(image: &str, target: &str) {
+    let image = fs::read(image).unwrap();
+    let partition = |name, size| Partition { kind: Guid::new(1), id: Guid::new(2), name, size };
+    let disk = Disk::new(Guid::new(3), &[partition("empty", 1 << 20), partition("root", image.len() as u64)]);
+    let file = fs::File::create(target).unwrap();
+    file.set_len(disk.size()).unwrap();
+    file.write_all_at(&image, disk.places().nth(1).unwrap().offset).unwrap();
+    disk.write(&file, Path::new(target)).unwrap();
+}
+
 #[test]
 fn every_sort_of_target() {
     let store = system();
@@ -91,6 +104,7 @@ fn every_sort_of_target() {
     ] {
         ok(program, args);
     }
+    disk(&at("ext4.img"), &at("disk.img"));
     let common = [
         ("file = '/etc/passwd'\nmode = '0644'\ncontains = '^web:'", ""),
         ("file = '/etc/mine'\nowner = 'web'\nmode = '0600'", ""),
@@ -110,6 +124,7 @@ fn every_sort_of_target() {
         (rootfs, no_image),
         (at("ext4.img"), no_image),
         (at("squashfs.img"), no_image),
+        (at("disk.img"), no_image),
     ] {
         holds(&store, &target, &[&common[..], &[more]].concat());
     }
@@ -334,10 +349,57 @@ fn an_ordinary_user_checks_too() {
     user.give(&user.store());
     let checks = user.home().join("c.toml");
     let text = "[[check]]\nfile = '/home/ann/note'\nowner = 'ann:100'\n[[check]]\nfile = '/suid'\nowner = '42'\n\
-        mode = '6755'\n[[check]]\ncommand = ['/bin/sh', '-c', 'echo $0']\nstdout = 'sh'\n";
+        mode = '6755'\n[[check]]\ncommand = ['/bin/sh', '-c', 'echo $0']\nstdout = 'sh'\n[[check]]\n\
+        command = ['/bin/busybox', 'wget', '-O', '-', 'http://127.0.0.1/etc/passwd']\nretry = 9\n\
+        run = { args = ['/bin/busybox', 'httpd', '-f', '-h', '/'] }\nstdout = '^ann:'\n[[check]]\n\
+        http = { port = 80, path = '/etc/passwd', body = '^ann:' }\n\
+        run = { args = ['/bin/busybox', 'httpd', '-f', '-h', '/'] }\n[[check]]\n\
+        process = 'busybox'\nas = 'root'\nrun = { args = ['/bin/busybox', 'httpd', '-f', '-h', '/'] }\n[[check]]\n\
+        writes-only = []\nrun = { args = ['/bin/busybox', 'httpd', '-f', '-h', '/'] }\n";
     fs::write(&checks, text).unwrap();
     user.give(Path::new(&checks));
     let out = user.output(&["verify", "x:0", "--checks", checks.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&out.stdout);
-    assert!(said.ends_with("3 passed, 0 failed\n"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.ends_with("7 passed, 0 failed\n"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn two_builds_are_compared() {
+    need_root();
+    let store = TestStore::in_memory();
+    let layer = |text: &[u8], mode| {
+        let tar = Tar::new().dir("./").file("a", b"same").entry(T::Regular, "b", mode, "", text);
+        Blob::gzip(&tar.finish())
+    };
+    let image = |name: &str, blob: Blob, config: &Value| drop(add(&store, name, &[blob], config));
+    image("one:1", layer(b"x", 0o644), &json!({}));
+    image("mode:1", layer(b"x", 0o600), &json!({}));
+    image("content:1", layer(b"y", 0o644), &json!({}));
+    image("config:1", layer(b"x", 0o644), &json!({"User": "a"}));
+    let opened = shipimg::store::Store::open(store.path()).unwrap();
+    let find = |name: &str| {
+        let entry = opened.find(&name.parse().unwrap()).unwrap();
+        opened.image(&entry.descriptor, &shipimg::oci::Platform::host()).unwrap()
+    };
+    let check: shipimg::verify::Check = toml::from_str("reproducible = true").unwrap();
+    let checks = [shipimg::verify::Placed { check, place: None }];
+    for (second, want) in [
+        ("one:1", None),
+        (
+            "mode:1",
+            Some("/b: wanted the same image from a second build, found another mode (brought by layer "),
+        ),
+        ("content:1", Some("wanted the same image from a second build, found layer 1 has other contents")),
+        ("config:1", Some("wanted the same image from a second build, found another configuration")),
+    ] {
+        let second = find(second);
+        let options = shipimg::verify::Options { second: Some(&second), ..Default::default() };
+        let origin = shipimg::bundle::Origin::Image(None, Box::new(find("one:1")));
+        let report = shipimg::verify::verify(&opened, &origin, &checks, &options).unwrap();
+        let lines = report.verdicts[0].lines();
+        match want {
+            None => assert!(report.passed(), "{lines:?}"),
+            Some(want) => assert!(lines[0].starts_with(want), "{lines:?}"),
+        }
+    }
 }

@@ -52,8 +52,8 @@ pub fn add_system(store: &TestStore, config: &Value) -> String {
 
 /// An image whose history has a step for each layer; gives the digest of its manifest.
 pub fn add(store: &TestStore, name: &str, layers: &[Blob], config: &Value) -> String {
-    store.ok(&["images"]);
-    let layout = Layout::new(store.path());
+    let there = store.path().join("index.json").exists();
+    let layout = if there { Layout::at(store.path()) } else { Layout::new(store.path()) };
     let steps = ["the base", "recipe.toml:12: run touch /etc/mine"];
     let history: Vec<Value> = (0..layers.len()).map(|i| json!({"created_by": steps[i]})).collect();
     let diff_ids: Vec<&str> = layers.iter().map(|l| l.diff_id.as_str()).collect();
