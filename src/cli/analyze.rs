@@ -43,7 +43,7 @@ pub struct Args {
     /// Write a page with a map of all files into this file, and print nothing
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Show the results of checks in the page: a JSON array of name, passed, wanted, found, place
+    /// Show the results of checks in the page: a report of verify or build, written with --report json=FILE
     #[arg(long, value_name = "FILE", requires = "html")]
     checks_report: Option<PathBuf>,
 }

@@ -174,7 +174,7 @@ fn pages_of_hostile_images() {
         path.to_str().unwrap().to_string()
     };
     let checks =
-        file("checks", &json!([{"name": HOSTILE, "passed": false, "found": HOSTILE, "new": 1}]).to_string());
+        file("checks", &json!({"verdicts": [{"name": HOSTILE, "outcome": "failed", "findings": [{"wanted": HOSTILE, "found": HOSTILE}], "new": 1}]}).to_string());
     let page = store.path().join("page.html");
     let page = page.to_str().unwrap();
     assert_eq!(store.ok(&["analyze", &place, "--html", page, "--checks-report", &checks]), "");
