@@ -77,6 +77,7 @@ pub fn write(source: &dyn Source, target: &Path, options: &Options) -> Result<u6
         out.put(inode.at, &[&inode.header(number), &inode.xattrs[..], &tail].concat())?;
     }
     out.superblock(&plan, options)?;
+    source.check().map_err(Error::Source)?;
     image.publish(target)?;
     Ok(plan.size())
 }

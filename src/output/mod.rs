@@ -29,7 +29,7 @@ use crate::layer::{self, Encoder};
 use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, media_type, rfc3339};
 use crate::store::{self, Lease, Store};
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, btrfs, program};
+use crate::sys::{self, Call, btrfs, program, signal};
 use crate::tree::{Kind as FileKind, TreePath};
 use crate::{archive, transfer};
 use serde_json::json;
@@ -202,6 +202,16 @@ impl Output {
     /// # Errors
     /// Any [`Error`]; what was in the output's place is as it was.
     pub fn write(&self, root: &Root, settings: &Settings) -> Result<Written> {
+        self.made(root, settings).or_else(|e| {
+            // What cannot be written may be a damaged layer: then that is the error.
+            if signal::pending().is_none() {
+                root.files.whole()?;
+            }
+            Err(e)
+        })
+    }
+
+    fn made(&self, root: &Root, settings: &Settings) -> Result<Written> {
         let size = match self {
             Self::File(kind, path) => match kind {
                 Kind::Tar(coding) => tar(root.files, path, *coding)?,

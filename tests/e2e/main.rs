@@ -52,6 +52,7 @@ mod network;
 mod network_pasta;
 mod output;
 mod outputs;
+mod outputs_from;
 mod owners;
 mod pull;
 mod pull_along;
