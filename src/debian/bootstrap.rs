@@ -15,7 +15,7 @@ use super::release::Promise;
 use super::sources::Archive;
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
-use super::{Error, Progress, Result, foreign, index};
+use super::{Error, Progress, Result, foreign, index, stand_in};
 use crate::oci::Digest;
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
@@ -211,6 +211,10 @@ fn make_root(
         hooks(Stage::Customize)?;
         return settle(&dir, time);
     }
+    let certificates = !verified
+        .iter()
+        .filter(|job| job.name != "ca-certificates")
+        .any(|job| job.control.files.iter().any(|(name, _, text)| stand_in::know_certificates(name, text)));
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
     for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(files)) {
         let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
@@ -225,7 +229,7 @@ fn make_root(
     }
     hooks(Stage::Extract)?;
     let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
-    let scripts = scripts(&dir, &unpacked, &base, &left, packages)?;
+    let scripts = Scripts { certificates, ..scripts(&dir, &unpacked, &base, &left, packages)? };
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
@@ -362,7 +366,8 @@ fn scripts(
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
     let base = configure::base_first(base, &left, all);
-    Ok(Scripts { preinst, base, leftover: configure::order(&left, all) })
+    let leftover = configure::order(&left, all);
+    Ok(Scripts { preinst, base, leftover, ..Scripts::default() })
 }
 
 /// Copies a package's file to `name` in the folder `to`.

@@ -36,6 +36,7 @@ pub mod release;
 pub mod sbom;
 mod solve;
 pub mod sources;
+mod stand_in;
 mod threads;
 mod unpack;
 pub mod update;

@@ -19,7 +19,7 @@ pub enum Files {
     /// In a folder.
     Folder(Tree, Dir),
     /// In a layer of the store.
-    Layer(Indexed),
+    Layer(Box<Indexed>),
 }
 
 impl Files {
@@ -37,7 +37,7 @@ impl Files {
     /// Those of [`layer::indexed`].
     pub fn of_image(store: &Store, image: &Image) -> Result<Option<Self>> {
         match image.layers.as_slice() {
-            [only] => Ok(layer::indexed(store, only)?.map(Self::Layer)),
+            [only] => Ok(layer::indexed(store, only)?.map(|i| Self::Layer(Box::new(i)))),
             _ => Ok(None),
         }
     }
