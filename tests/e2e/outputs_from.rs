@@ -1,7 +1,8 @@
 //! `mkimg --from`: outputs of an image that is there already.
 
 use crate::common::layout::{Blob, Layout, Tar};
-use crate::common::{TestStore, need_root};
+use crate::common::user::User;
+use crate::common::{TestStore, need_root, ok};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -71,4 +72,65 @@ fn a_damaged_layer_is_no_source() {
     for said in refused(&store, place.path(), "img:lies") {
         assert!(said.contains("its tar has digest") && said.contains(&other), "{said}");
     }
+}
+
+/// The size of a file.
+fn size(path: &str) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+#[test]
+fn btrfs_by_root_and_by_a_user() {
+    need_root();
+    let (store, user) = (TestStore::new(), User::new());
+    let layout = Layout::new(store.path());
+    let big = "0123456789abcdef".repeat(10 << 20);
+    let mut null = tar::Header::new_ustar();
+    null.set_path("null").unwrap();
+    null.set_entry_type(tar::EntryType::Char);
+    null.set_mode(0o666);
+    null.set_size(0);
+    null.set_device_major(1).unwrap();
+    null.set_device_minor(3).unwrap();
+    null.set_cksum();
+    let tar = Tar::new().dir("./").header(&null).file("big", big.as_bytes());
+    layout.add("img:x", &[Blob::gzip(&tar.finish())], &json!({}));
+    ok("chmod", &["-R", "a+rX", store.path().to_str().unwrap()]);
+    user.ok(&["copy", "-q", &format!("oci:{}:img:x", store.path().display()), "store:localhost/img:x"]);
+    let at = |name: &str| user.home().join(name).to_str().unwrap().to_string();
+    let devices = || ok("losetup", &["-nO", "BACK-FILE"]);
+
+    let out = store.output(&["mkimg", "--from", "img:x", &at("root.btrfs")]);
+    assert!(out.status.success() && !String::from_utf8_lossy(&out.stderr).contains("numbers"), "{out:?}");
+    store.ok(&["mkimg", "--from", "img:x", "--shrink", &at("least.btrfs")]);
+    store.ok(&["mkimg", "--from", "img:x", "--size", "400M", &at("fixed.btrfs")]);
+    assert!(size(&at("least.btrfs")) < size(&at("root.btrfs")));
+    assert_eq!(size(&at("fixed.btrfs")), 400 << 20);
+    for name in ["root.btrfs", "least.btrfs", "fixed.btrfs"] {
+        ok("btrfs", &["check", "--readonly", &at(name)]);
+        assert_eq!(store.ok(&["diff", &at(name), &at("root.btrfs")]), "", "{name}");
+    }
+    let full = store.fails(1, &["mkimg", "--from", "img:x", "--size", "109M", &at("full.btrfs")]);
+    assert!(full.contains("No space left"), "{full}");
+    let small = store.fails(2, &["mkimg", "--from", "img:x", "--size", "108M", &at("full.btrfs")]);
+    assert!(small.contains("113246208 bytes are too small, the files need 114294784"), "{small}");
+
+    let out = user.output(&["mkimg", "--from", "localhost/img:x", &at("user.btrfs")]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        out.status.success() && said.contains("user.btrfs: mkfs.btrfs gives devices no numbers"),
+        "{said}"
+    );
+    ok("btrfs", &["check", "--readonly", &at("user.btrfs")]);
+    assert!(!devices().contains(user.home().to_str().unwrap()));
+    assert_eq!(
+        fs::read_dir(user.home())
+            .unwrap()
+            .filter(|f| {
+                let name = f.as_ref().unwrap().file_name();
+                name.to_string_lossy().starts_with(".shipimg-")
+            })
+            .count(),
+        0
+    );
 }

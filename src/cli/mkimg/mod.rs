@@ -20,6 +20,7 @@ use crate::oci::{Name, Platform};
 use crate::output::{self, Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
+use crate::sys::sandbox::private_mounts;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -161,7 +162,12 @@ impl Args {
         let lease = store.lease()?;
         let phases = Phases::new();
         let made = match &self.from {
-            Some(name) => self.image(name, &store, &lease)?,
+            Some(name) => {
+                if output::mounts(&outputs, self.mounted) {
+                    private_mounts()?;
+                }
+                self.image(name, &store, &lease)?
+            }
             None => self.system(&outputs, &store, &lease, &phases)?,
         };
         let root = Root::new(&store, &lease, &made.system.image, &made.system.files);
