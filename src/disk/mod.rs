@@ -3,6 +3,7 @@
 
 pub mod boot;
 pub mod erofs;
+pub mod explain;
 pub mod ext4;
 pub mod fat;
 pub mod gpt;

@@ -6,6 +6,7 @@
 //! the unmount.
 
 use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
+use crate::disk::explain;
 use crate::store::Store;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::{self, Mount};
@@ -53,18 +54,20 @@ impl Driver for ImageFile {
     }
 }
 
-/// Mounts the image `file` read-only at `target`.
+/// Mounts the image `file` read-only at `target`; of a disk the first partition with a filesystem that
+/// is known.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::RootMounts`], the failed call.
 pub fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
-    let (fstype, options) = detect(file)?;
+    let Detected { fstype, options, part } = detect(file)?;
     if fstype == "erofs"
+        && part.is_none()
         && let Ok(mounted) = Mount::new(file, target, fstype, MountFlags::RDONLY, options)
     {
         return Ok(mounted);
     }
-    let device = LoopDevice::attach(file, true).map_err(|e| refused(file, e))?;
+    let device = LoopDevice::attach_part(file, true, part).map_err(|e| refused(file, e))?;
     let mounted = Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options);
     mounted.map_err(|e| refused(file, e))
 }
@@ -74,8 +77,16 @@ fn refused(file: &Path, source: sys::Error) -> Error {
     if userns::ids().is_host() { source.into() } else { Error::RootMounts { file: file.into(), source } }
 }
 
-/// The type of the filesystem in `file`, and its mount options.
-fn detect(path: &Path) -> Result<(&'static str, &'static str)> {
+/// A filesystem that was found.
+struct Detected {
+    fstype: &'static str,
+    options: &'static str,
+    /// Of a disk: offset and size in bytes.
+    part: Option<(u64, u64)>,
+}
+
+/// The filesystem in `file`.
+fn detect(path: &Path) -> Result<Detected> {
     let open = || -> sys::Result<File> {
         let file = File::open(path).call(|| format!("open({})", path.display()))?;
         let meta = file.metadata().call(|| format!("fstat({})", path.display()))?;
@@ -89,8 +100,12 @@ fn detect(path: &Path) -> Result<(&'static str, &'static str)> {
         let mut bytes = vec![0; magic.len()];
         file.read_exact_at(&mut bytes, at).is_ok() && bytes == magic
     };
-    let found = MAGICS.iter().find(|(at, magic, ..)| has(*at, magic));
+    let within = |base: u64| MAGICS.iter().find(move |(at, magic, ..)| has(base.saturating_add(*at), magic));
+    let parts = explain::partitions(&file);
+    let mut parts = parts.iter().flatten();
+    let in_part = || parts.find_map(|p| Some((within(p.offset)?, Some((p.offset, p.size)))));
+    let found = within(0).map(|found| (found, None)).or_else(in_part);
     found
-        .map(|(.., fstype, options)| (*fstype, *options))
+        .map(|((.., fstype, options), part)| Detected { fstype, options, part })
         .ok_or_else(|| Error::NotAnImage(PathBuf::from(path)))
 }

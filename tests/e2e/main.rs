@@ -25,6 +25,7 @@ mod debian_keys;
 mod debian_scripts;
 mod delegated;
 mod detached;
+mod diff_images;
 mod disks;
 mod doctor;
 mod drivers;

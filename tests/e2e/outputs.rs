@@ -403,38 +403,3 @@ fn a_full_disk_leaves_the_old() {
     assert!(refused.contains("Read-only file system"), "{refused}");
     ok("umount", &[place.path()]);
 }
-
-#[test]
-fn filesystems_are_compared() {
-    let store = TestStore::new();
-    let layout = Layout::new(store.path());
-    let of =
-        |text: &str| [Blob::gzip(&Tar::new().file("same", b"same").file("other", text.as_bytes()).finish())];
-    layout.add("img:a", &of("one"), &json!({}));
-    layout.add("img:b", &of("two"), &json!({}));
-    let at = |name: &str| below(store.path(), name);
-    for kind in ["img", "ext2", "erofs", "squashfs", "btrfs"] {
-        let (a, b, again) =
-            (at(&format!("a.{kind}")), at(&format!("b.{kind}")), at(&format!("again.{kind}")));
-        store.ok(&["mkimg", "--from", "img:a", "--label", "x", &a]);
-        store.ok(&["mkimg", "--from", "img:b", &b]);
-        fs::copy(&a, &again).unwrap();
-        assert_eq!(store.ok(&["diff", &a, &b]), "C /other 3 -> 3 content\n", "{kind}");
-        let out = store.output(&["diff", "--times", &a, &again]);
-        assert!(out.status.success() && out.stdout.is_empty() && out.stderr.is_empty(), "{kind}: {out:?}");
-    }
-    // The label of ext2 lies at byte 120 of the superblock.
-    store.ok(&["mkimg", "--from", "img:a", "--label", "y", &at("label.ext2")]);
-    let out = store.output(&["diff", "--times", &at("a.ext2"), &at("label.ext2")]);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(said.contains("all files are equal, the bytes are not: from byte 1144 on"), "{said}");
-    assert!(out.status.success() && out.stdout.is_empty());
-    assert_eq!(fs::read_dir(store.path().join("shipimg/tmp")).unwrap().count(), 0);
-    assert!(!ok("losetup", &["-nO", "BACK-FILE"]).contains(store.path().to_str().unwrap()));
-    let user = User::new();
-    fs::copy(at("a.ext2"), user.home().join("a.ext2")).unwrap();
-    user.give(&user.home().join("a.ext2"));
-    assert!(
-        user.fails(8, &["diff", "./a.ext2", "./a.ext2"]).contains("cannot be mounted by an ordinary user")
-    );
-}
