@@ -9,6 +9,7 @@ use super::filter::Filters;
 use super::finish::{finish, settle};
 use super::hook::{self, Hook, Stage};
 use super::host::Settings;
+use super::lists::{self, List};
 use super::lock::{Asked, Lock, Pin};
 use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 /// Which way roots are made: part of their keys, to be counted up when the same packages give
 /// another root than before.
-const METHOD: u32 = 1;
+const METHOD: u32 = 2;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -181,7 +182,12 @@ pub fn bootstrap(
     let jobs = verified(&lock.packages, &files, request.foreign)?;
     let packages: Vec<Package> = jobs.iter().map(|job| described(&job.control.paragraph)).collect();
     prepare(packages.iter().map(|p| p.installed_size << 10).sum())?;
-    let made = make_root(request, lock, root, jobs, (&packages, &files), progress);
+    let lists = if request.keep_apt && request.variant != Variant::Custom {
+        lists::load(request, lock, &fetcher, &store.area(Area::Packages)?)?
+    } else {
+        Vec::new()
+    };
+    let made = make_root(request, lock, root, jobs, (&packages, &files, &lists), progress);
     if let Err(failure @ (Error::Configure { .. } | Error::Hook { .. })) = &made
         && request.shell_on_error
     {
@@ -198,7 +204,7 @@ fn make_root(
     lock: &Lock,
     root: &Path,
     verified: Vec<Job>,
-    (packages, files): (&[Package], &[PathBuf]),
+    (packages, files, lists): (&[Package], &[PathBuf], &[List]),
     progress: &dyn Progress,
 ) -> Result<()> {
     let hooks = |stage| hook::run(&request.hooks, stage, root, progress);
@@ -243,6 +249,7 @@ fn make_root(
         for (pin, path) in lock.packages.iter().zip(files) {
             copy(path, &archives, &pin.file_name())?;
         }
+        lists::write(&dir, lists)?;
     }
     settle(&dir, time)
 }

@@ -29,6 +29,7 @@ mod hook;
 pub mod host;
 mod index;
 pub mod keyring;
+mod lists;
 pub mod lock;
 mod place;
 pub mod plan;

@@ -66,7 +66,7 @@ pub struct Args {
     /// Let the kernel write ext4 on a loop device, as root: another image each time
     #[arg(long = "loop", conflicts_with = "disk")]
     mounted: bool,
-    /// Leave apt's caches in the system, and the packages' files in them
+    /// Leave apt's caches in the system, with the packages' files and the indexes of the archives
     #[arg(long)]
     keep_apt: bool,
     /// The name of the filesystem [default: the suite]
@@ -261,7 +261,7 @@ impl Args {
             mounted: self.mounted,
             arch: arch.to_string(),
             label: self.label.clone().unwrap_or_else(|| label.to_string()),
-            seed: system.image.config_descriptor.digest.clone(),
+            seed: system.seed(),
             time,
             coding: crate::layer::Coding::default(),
         }
