@@ -51,7 +51,8 @@ fn suite_packages(
     cache: &Path,
 ) -> Result<(Locked, Vec<Listed>)> {
     let keyring = if repo.trusted { None } else { Some(Keyring::open(&repo.signed_by)?) };
-    let (uri, release, (sha256, bytes)) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let (uri, release, bytes) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let sha256 = Digest::of(&bytes).hex().to_string();
     lists::keep_release(cache, &sha256, &bytes);
     let flat = suite.ends_with('/');
     if !flat && release.codename != suite && release.suite != suite {
@@ -97,14 +98,14 @@ fn dist(uri: &str, suite: &str) -> String {
     }
 }
 
-/// The Release file of the first address that has one, that address, the file's SHA-256 and the file.
+/// The Release file of the first address that has one, that address, and the file as it is.
 fn release<'r>(
     fetcher: &Fetcher,
     repo: &'r Repo,
     suite: &str,
     keyring: Option<&Keyring>,
     valid_at: Option<SystemTime>,
-) -> Result<(&'r str, Release, (String, Vec<u8>))> {
+) -> Result<(&'r str, Release, Vec<u8>)> {
     let mut first = None;
     for uri in repo.addresses() {
         match release_at(fetcher, uri, suite, keyring, valid_at) {
@@ -114,7 +115,7 @@ fn release<'r>(
             }
             found => {
                 let (release, bytes) = found?;
-                return Ok((uri, release, (Digest::of(&bytes).hex().to_string(), bytes)));
+                return Ok((uri, release, bytes));
             }
         }
     }
