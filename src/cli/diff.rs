@@ -1,8 +1,8 @@
 //! `shipimg diff`: what is different between two trees of files, or what each layer of an image does.
 //!
-//! An image is unpacked into a scratch folder for it; a file with a filesystem is mounted, read-only
-//! and where nobody else sees it. Content is compared, not guessed from times. Of two files whose trees
-//! are equal the first byte is told that is not.
+//! An image is unpacked into a scratch folder for it, and so is a tar; a file with a filesystem is
+//! mounted, read-only and where nobody else sees it. Content is compared, not guessed from times. Of two
+//! files whose trees are equal the first byte is told that is not, and what lies there.
 
 use super::back::{Error, Owned, against};
 use super::commit::Files;
@@ -10,12 +10,15 @@ use super::table::Format;
 use super::target::{self, Target};
 use super::{Context, Result};
 use crate::bundle::{Origin, Unpacked};
-use crate::layer::{self, Options, Owners};
+use crate::disk::explain::{self, Spot};
+use crate::layer::{self, Options, Owner, Owners, Placing};
 use crate::oci::{Digest, Image, Platform};
 use crate::rootfs;
 use crate::store::{Scratch, Store};
+use crate::sys::dir::Dir;
 use crate::sys::mount::Mount;
 use crate::sys::sandbox::private_mounts;
+use crate::sys::userns::UserIds;
 use crate::tree::diff::{Change, changes};
 use crate::tree::mtree::Manifest;
 use crate::tree::{Kind, Node, Tree, TreePath};
@@ -30,7 +33,8 @@ use std::sync::Arc;
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An image, a folder, a bundle, a container, or a file with a filesystem (ext4, btrfs, squashfs, erofs)
+    /// An image, a folder, a bundle, a container, a tar, or a file with a filesystem (ext4, btrfs,
+    /// squashfs, erofs)
     #[arg(value_name = "A")]
     old: String,
     /// Another [default: A is compared with the image that it was made from]
@@ -105,20 +109,26 @@ impl Args {
             (unpacked(&store, &store.image(&store.by_digest(image)?, &self.platform())?)?, a)
         };
         let files = (old.file.clone(), new.file.clone());
-        let (changes, old, new) = if files == (None, None) {
-            against(new.owned(), old.owned(), self.times)?
-        } else {
-            by_content(&old, &new, self.times)?
-        };
-        let found = Found { changes, old, new };
-        if let (true, Some(a), Some(b)) = (found.changes.is_empty(), &files.0, &files.1)
-            && let Some(offset) = first_difference(a, b)?
-        {
-            say!("all files are equal, the bytes are not: from byte {offset} on");
+        let (mut changes, old, new) = against(new.owned(), old.owned(), self.times)?;
+        if files != (None, None) {
+            changes.retain(|path, _| !is_of_ext(path, &old, &new));
         }
+        let found = Found { changes, old, new };
+        let first = match &files {
+            (Some(a), Some(b)) if found.changes.is_empty() => first_difference(a, b)?.map(|at| (a, at)),
+            _ => None,
+        };
+        let bytes =
+            first.map(|(a, at)| File::open(a).map(|file| (at, explain::at(&file, at)))).transpose()?;
         match self.format {
-            Format::Table => found.print(&mut out)?,
-            Format::Json => writeln!(out, "{:#}", found.json())?,
+            Format::Table => {
+                found.print(&mut out)?;
+                if let Some((at, spot)) = bytes {
+                    let spot = spot.map_or_else(String::new, |spot| format!(": {spot}"));
+                    say!("all files are equal, the bytes are not: from byte {at} on{spot}");
+                }
+            }
+            Format::Json => writeln!(out, "{:#}", Value::from([found.json(), bytes_json(bytes)].concat()))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -189,29 +199,56 @@ fn unpacked(store: &Store, image: &Image) -> Result<Side> {
     Ok(Side { root, owners, _scratch: Some(scratch), ..Side::default() })
 }
 
-/// The files of the filesystem in `file`.
+/// The files of the filesystem in `file`, or of the tar that it is.
 fn of_file(store: &Store, word: &str, file: PathBuf) -> Result<Side> {
     let scratch = store.scratch_aside()?;
     let root = scratch.path().join("rootfs");
     std::fs::create_dir(&root)?;
     // Mounts made from here on are seen by no other process and end with this one.
     private_mounts()?;
-    let mount = rootfs::mount_file(&file, &root).map_err(|e| match e {
-        rootfs::Error::NotAnImage(_) => Error::NoTree(word.to_string()).into(),
-        other => super::Error::from(other),
-    })?;
-    Ok(Side { root, file: Some(file), _mount: Some(mount), _scratch: Some(scratch), ..Side::default() })
+    let mount = match rootfs::mount_file(&file, &root) {
+        Ok(mount) => Some(mount),
+        Err(rootfs::Error::NotAnImage(_)) => {
+            unpack_tar(store, word, &file, &root)?;
+            None
+        }
+        Err(e) => return Err(e.into()),
+    };
+    Ok(Side { root, file: Some(file), _mount: mount, _scratch: Some(scratch), ..Side::default() })
 }
 
-/// As [`against`], where inodes tell nothing: in two images files of one number and time are others.
-fn by_content(old: &Side, new: &Side, times: bool) -> Result<(BTreeMap<TreePath, Change>, Tree, Tree)> {
-    let before = layer::scan(&old.root, None, old.owners.as_deref())?;
-    let now = layer::scan(&new.root, None, new.owners.as_deref())?;
-    let found = changes(&before, &now, times, &mut |path, _, _| {
-        let [a, b] = [&old.root, &new.root].map(|root| root.join(path.as_path()));
-        first_difference(&a, &b).map(|offset| offset.is_none())
-    })?;
-    Ok((found, before, now))
+/// Unpacks a tar, compressed or not.
+fn unpack_tar(store: &Store, word: &str, file: &Path, root: &Path) -> Result<()> {
+    let limits = *store.limits();
+    let mut start = [0; 512];
+    let n = fill(&mut File::open(file)?, &mut start)?;
+    let compression = layer::compression_of(&start[..n]);
+    let mut decoder = layer::Decoder::new(File::open(file)?, compression, limits.zstd_window_log)?;
+    let read = fill(&mut decoder, &mut start).unwrap_or(0);
+    if start[..read].get(257..262) != Some(b"ustar") {
+        return Err(Error::NoTree(word.to_string()).into());
+    }
+    let placing = Placing { owner: Owner::Kept(UserIds::default()), limits };
+    layer::place(File::open(file)?, compression, &Dir::open(root)?, &placing)?;
+    Ok(())
+}
+
+/// Whether a difference is what ext2 to ext4 have for themselves.
+fn is_of_ext(path: &TreePath, old: &Tree, new: &Tree) -> bool {
+    let is_dir = |tree: &Tree| tree.get(path).is_none_or(|node| node.kind == Kind::Directory);
+    path.as_bytes() == b"lost+found" && is_dir(old) && is_dir(new)
+}
+
+/// What is different where all files are equal.
+fn bytes_json(bytes: Option<(u64, Option<Spot>)>) -> Vec<Value> {
+    let row = |(offset, spot): (u64, Option<Spot>)| {
+        let spot = spot.unwrap_or_default();
+        let partition = spot.partition.map(|(number, name)| json!({"number": number, "name": name}));
+        let what = Some(spot.what).filter(|what| !what.is_empty());
+        json!({"change": "bytes", "offset": offset, "partition": partition, "what": what,
+            "inode": spot.inode, "path": spot.path})
+    };
+    bytes.map(row).into_iter().collect()
 }
 
 /// Where two files begin to differ: at the end of the shorter one at the latest.
@@ -234,7 +271,7 @@ fn first_difference(a: &Path, b: &Path) -> Result<Option<u64>> {
 }
 
 /// Reads until `buffer` is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..])? {
@@ -278,7 +315,7 @@ impl Found {
         Ok(())
     }
 
-    fn json(&self) -> Value {
+    fn json(&self) -> Vec<Value> {
         let rows = self.changes.iter().map(|(path, change)| {
             let (old, new) = (self.old.get(path), self.new.get(path));
             let (word, what) = match change {
@@ -290,7 +327,7 @@ impl Found {
             json!({"path": path.to_string(), "change": word, "what": what,
                 "type": new.or(old).map(|n| type_name(&n.kind)), "oldSize": size(old), "size": size(new)})
         });
-        rows.collect::<Vec<_>>().into()
+        rows.collect()
     }
 }
 

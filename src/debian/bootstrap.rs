@@ -9,13 +9,14 @@ use super::filter::Filters;
 use super::finish::{finish, settle};
 use super::hook::{self, Hook, Stage};
 use super::host::Settings;
+use super::lists::{self, List};
 use super::lock::{Asked, Lock, Pin};
 use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
 use super::sources::Archive;
 use super::threads::{cores, each};
 use super::unpack::{Job, Style, Unpacked, unpack};
-use super::{Error, Progress, Result, foreign, index};
+use super::{Error, Progress, Result, foreign, index, stand_in};
 use crate::oci::{Digest, Platform};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 /// Which way roots are made: part of their keys, to be counted up when the same packages give
 /// another root than before.
-const METHOD: u32 = 1;
+const METHOD: u32 = 2;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -181,7 +182,12 @@ pub fn bootstrap(
     let jobs = verified(&lock.packages, &files, request.foreign)?;
     let packages: Vec<Package> = jobs.iter().map(|job| described(&job.control.paragraph)).collect();
     prepare(packages.iter().map(|p| p.installed_size << 10).sum())?;
-    let made = make_root(request, lock, root, jobs, (&packages, &files), progress);
+    let lists = if request.keep_apt && request.variant != Variant::Custom {
+        lists::load(request, lock, &fetcher, &store.area(Area::Packages)?)?
+    } else {
+        Vec::new()
+    };
+    let made = make_root(request, lock, root, jobs, (&packages, &files, &lists), progress);
     if let Err(failure @ (Error::Configure { .. } | Error::Hook { .. })) = &made
         && request.shell_on_error
     {
@@ -198,7 +204,7 @@ fn make_root(
     lock: &Lock,
     root: &Path,
     verified: Vec<Job>,
-    (packages, files): (&[Package], &[PathBuf]),
+    (packages, files, lists): (&[Package], &[PathBuf], &[List]),
     progress: &dyn Progress,
 ) -> Result<()> {
     let hooks = |stage| hook::run(&request.hooks, stage, root, progress);
@@ -211,6 +217,10 @@ fn make_root(
         hooks(Stage::Customize)?;
         return settle(&dir, time);
     }
+    let certificates = !verified
+        .iter()
+        .filter(|job| job.name != "ca-certificates")
+        .any(|job| job.control.files.iter().any(|(name, _, text)| stand_in::know_certificates(name, text)));
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
     for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(files)) {
         let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
@@ -225,7 +235,7 @@ fn make_root(
     }
     hooks(Stage::Extract)?;
     let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
-    let scripts = scripts(&dir, &unpacked, &base, &left, packages)?;
+    let scripts = Scripts { certificates, ..scripts(&dir, &unpacked, &base, &left, packages)? };
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
@@ -239,6 +249,7 @@ fn make_root(
         for (pin, path) in lock.packages.iter().zip(files) {
             copy(path, &archives, &pin.file_name())?;
         }
+        lists::write(&dir, lists)?;
     }
     settle(&dir, time)
 }
@@ -375,7 +386,8 @@ fn scripts(
     }
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
     let base = configure::base_first(base, &left, all);
-    Ok(Scripts { preinst, base, leftover: configure::order(&left, all) })
+    let leftover = configure::order(&left, all);
+    Ok(Scripts { preinst, base, leftover, ..Scripts::default() })
 }
 
 /// Copies a package's file to `name` in the folder `to`.

@@ -4,21 +4,20 @@
 //!    place, as they are when debootstrap runs these scripts.
 //! 2. The base is configured: other packages may use it in any script, and depend on it by no
 //!    field (policy, 3.8).
-//! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, one after
-//!    another, each after what it pre-depends on has been configured.
+//! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, as many at once as
+//!    do not pre-depend on each other, after what they pre-depend on has been configured.
 //! 4. `dpkg --configure -a`.
 //!
 //! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
-//! to undo what an older version of their package left. There is no older version here:
-//! [`HELPER`] stands before it in PATH and answers those calls itself. So does [`COMPILE`] before
-//! py3compile, which works on the second processor while dpkg goes on, and [`IS_CHROOT`] before
-//! ischroot.
+//! to undo what an older version of their package left. There is no older version here, and a program
+//! of [`stand_in`](super::stand_in) answers those calls; others do slow work beside dpkg.
 //!
 //! The scripts see no network, no terminal and no service manager (policy-rc.d says 101),
 //! and wait for no disk.
 
 use super::control::{Dependency, Package};
 use super::database::{make, put};
+use super::stand_in::{self, BIN};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
 use crate::sys::sandbox::Sandbox;
@@ -37,60 +36,8 @@ pub(super) const DEBS: &str = "var/cache/shipimg-debs";
 /// preinst runs from `tmp.ci`, by which debconf finds the package that it belongs to.
 pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
 
-/// Where programs lie that stand before the root's own.
-const BIN: &str = "var/lib/dpkg/shipimg.bin";
-
 /// The script that a root has whose packages are to be configured on another machine.
 const LATER: &str = "var/lib/dpkg/shipimg-configure";
-
-/// The last of the script's steps: dpkg, and what [`COMPILE`] has begun.
-const CONFIGURE: &str = r#"status=0
-dpkg --configure -a || status=$?
-cd '/{BIN}'
-[ ! -e busy ] || { exec 9>>busy; flock -x 9; }
-if [ -s failed ]; then
-    cat log
-    read -r package <failed
-    echo "dpkg: error processing package $package (--configure):"
-    echo " byte-compilation failed"
-    status=1
-fi
-exit $status
-"#;
-
-/// Byte-compiles Python modules while other packages are configured: nothing needs the result, and
-/// dpkg uses one processor only. One at a time; all hold `busy` until they are through.
-const COMPILE: &str = r#"#!/bin/sh
-command -v flock >/dev/null || exec /usr/bin/py3compile "$@"
-cd '/{BIN}'
-exec 9>>busy
-flock -s 9
-(
-    exec 8>>turn
-    flock -x 8
-    cd /
-    /usr/bin/py3compile "$@" 8>&- 9>&- || echo "$DPKG_MAINTSCRIPT_PACKAGE" >>'/{BIN}/failed'
-) </dev/null >>log 2>&1 3>&- &
-"#;
-
-/// Answers as in a chroot, which ischroot(1) cannot know here: the scripts are not to talk to an init,
-/// nor to wait for it (libc6's does so for a second).
-const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
-
-/// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
-/// arguments of an install for the first time, look for what an older version left.
-const HELPER: &str = r#"#!/bin/sh
-first() {
-    while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
-    [ $# -gt 1 ] && [ -z "${3-}" ]
-}
-case "$DPKG_MAINTSCRIPT_NAME:${1-}" in
-preinst:rm_conffile | preinst:mv_conffile | preinst:symlink_to_dir | preinst:dir_to_symlink | \
-postinst:rm_conffile | postinst:mv_conffile | postinst:symlink_to_dir | postinst:dir_to_symlink)
-    first "$@" && exit 0 ;;
-esac
-exec /usr/bin/dpkg-maintscript-helper "$@"
-"#;
 
 /// A package that dpkg unpacks itself.
 #[derive(Debug)]
@@ -110,6 +57,8 @@ pub(super) struct Scripts {
     pub base: Vec<String>,
     /// What dpkg unpacks, in this order.
     pub leftover: Vec<Leftover>,
+    /// Whether the scripts of one package alone know of the certificates in /etc/ssl/certs.
+    pub certificates: bool,
 }
 
 /// Configures the packages below `root_path`.
@@ -130,16 +79,13 @@ pub(super) fn configure(
     if own_policy {
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
-    let bin = make(&root, BIN)?;
-    put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
-    put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
-    put(&bin, "py3compile", 0o755, COMPILE.replace("{BIN}", BIN).as_bytes())?;
+    stand_in::place(&root, scripts.certificates)?;
     let sandbox = sandbox(root_path, hostname);
     let path = format!("/{BIN}:{PATH}");
     let time = time.to_string();
     let environment: Vec<_> =
         environment(&path).into_iter().chain([("SOURCE_DATE_EPOCH", time.as_str())]).collect();
-    let script = script(scripts, &CONFIGURE.replace("{BIN}", BIN));
+    let script = script(scripts, &stand_in::and_wait("dpkg --configure -a"));
     let mut tail = Tail::default();
     let status = sandbox.run(&["/bin/sh", "-c", &script], &environment, &mut |line| {
         if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
@@ -281,14 +227,32 @@ fn script(scripts: &Scripts, last: &str) -> String {
     if !scripts.base.is_empty() {
         let _ = writeln!(text, "dpkg --configure {}", scripts.base.join(" "));
     }
-    for leftover in &scripts.leftover {
-        if !leftover.before.is_empty() {
-            let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", leftover.before.join(" "));
+    for together in at_once(&scripts.leftover) {
+        let before: BTreeSet<&str> = together.iter().flat_map(|l| &l.before).map(String::as_str).collect();
+        if !before.is_empty() {
+            let before: Vec<_> = before.into_iter().collect();
+            let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", before.join(" "));
         }
-        let _ = writeln!(text, "dpkg --force-depends --unpack '/{DEBS}/{}.deb'", leftover.name);
+        let debs: Vec<_> = together.iter().map(|l| format!("'/{DEBS}/{}.deb'", l.name)).collect();
+        let _ = writeln!(text, "dpkg --force-depends --unpack {}", debs.join(" "));
     }
     text.push_str(last);
     text
+}
+
+/// What can be unpacked before anything more is configured: parts of the list, in its order.
+fn at_once(leftover: &[Leftover]) -> Vec<&[Leftover]> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (i, next) in leftover.iter().enumerate() {
+        if leftover[start..i].iter().any(|l| next.before.contains(&l.name)) {
+            parts.push(&leftover[start..i]);
+            start = i;
+        }
+    }
+    parts.push(&leftover[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 /// Puts packages that dpkg unpacks into an order: what one pre-depends on comes first.
@@ -407,6 +371,10 @@ mod tests {
         let names: Vec<_> = sorted.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(sorted[0].before, ["c"]);
+        let parts: Vec<_> = at_once(&sorted).into_iter().map(<[_]>::len).collect();
+        assert_eq!(parts, [1, 1], "a needs b configured");
+        let others = order(&[&all[0], &all[2]], &all[..1]);
+        assert_eq!((at_once(&others).len(), at_once(&[]).len()), (1, 0));
         let base = BTreeSet::from(["b".to_string()]);
         assert!(base_first(&base, &[], &all[1..]).is_empty(), "nothing else");
         let mut all = all;

@@ -7,12 +7,12 @@ use super::lock::Locked;
 use super::release::{Promise, Release, parse, parse_detached};
 use super::sources::{Archive, Repo};
 use super::threads::each;
-use super::{Error, Result};
+use super::{Error, Result, lists};
 use crate::error::Kind;
 use crate::oci::Digest;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -51,7 +51,9 @@ fn suite_packages(
     cache: &Path,
 ) -> Result<(Locked, Vec<Listed>)> {
     let keyring = if repo.trusted { None } else { Some(Keyring::open(&repo.signed_by)?) };
-    let (uri, release, sha256) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let (uri, release, bytes) = release(fetcher, repo, suite, keyring.as_ref(), valid_at)?;
+    let sha256 = Digest::of(&bytes).hex().to_string();
+    lists::keep_release(cache, &sha256, &bytes);
     let flat = suite.ends_with('/');
     if !flat && release.codename != suite && release.suite != suite {
         let reason = format!("it is for suite {} ({}), not {suite}", release.suite, release.codename);
@@ -96,14 +98,14 @@ fn dist(uri: &str, suite: &str) -> String {
     }
 }
 
-/// The Release file of the first address that has one, that address, and the file's SHA-256.
+/// The Release file of the first address that has one, that address, and the file as it is.
 fn release<'r>(
     fetcher: &Fetcher,
     repo: &'r Repo,
     suite: &str,
     keyring: Option<&Keyring>,
     valid_at: Option<SystemTime>,
-) -> Result<(&'r str, Release, String)> {
+) -> Result<(&'r str, Release, Vec<u8>)> {
     let mut first = None;
     for uri in repo.addresses() {
         match release_at(fetcher, uri, suite, keyring, valid_at) {
@@ -112,8 +114,8 @@ fn release<'r>(
                 first.get_or_insert(e);
             }
             found => {
-                let (release, sha256) = found?;
-                return Ok((uri, release, sha256));
+                let (release, bytes) = found?;
+                return Ok((uri, release, bytes));
             }
         }
     }
@@ -128,12 +130,11 @@ fn release_at(
     suite: &str,
     keyring: Option<&Keyring>,
     valid_at: Option<SystemTime>,
-) -> Result<(Release, String)> {
-    let sum = |bytes: &[u8]| Digest::of(bytes).hex().to_string();
+) -> Result<(Release, Vec<u8>)> {
     let dist = dist(uri, suite);
     let (url, plain) = (format!("{dist}/InRelease"), format!("{dist}/Release"));
     if let Some(bytes) = fetcher.small(&url)? {
-        return Ok((parse(&bytes, keyring, &url, valid_at)?, sum(&bytes)));
+        return Ok((parse(&bytes, keyring, &url, valid_at)?, bytes));
     }
     let no_suite = || Error::NoSuite { suite: suite.to_string(), uri: uri.to_string() };
     let text = fetcher.small(&plain)?.ok_or_else(no_suite)?;
@@ -141,7 +142,29 @@ fn release_at(
         Some(_) => fetcher.small(&format!("{plain}.gpg"))?,
         None => None,
     };
-    Ok((parse_detached(&text, signature.as_deref(), keyring, &plain, valid_at)?, sum(&text)))
+    Ok((parse_detached(&text, signature.as_deref(), keyring, &plain, valid_at)?, text))
+}
+
+/// Where the index `path` of a suite, whose folder is at any of `dists`, is kept uncompressed, and what it is to be.
+///
+/// # Errors
+/// Those of fetching it; [`Error::Release`] where nobody tells the hash of the uncompressed one.
+pub(super) fn kept(
+    fetcher: &Fetcher,
+    release: &Release,
+    dists: &[String],
+    path: &str,
+    cache: &Path,
+) -> Result<(PathBuf, Promise)> {
+    let unnamed =
+        || Error::Release { url: format!("{}/InRelease", dists[0]), reason: format!("it has no {path}") };
+    let promise = release.files.get(path).ok_or_else(unnamed)?;
+    index(fetcher, release, dists, path, &Arc::new(Origin::default()), cache)?;
+    Ok((keep(cache, promise), promise.clone()))
+}
+
+fn keep(cache: &Path, promise: &Promise) -> PathBuf {
+    cache.join(format!("{}.index", promise.sha256))
 }
 
 /// The packages of an index. It is kept uncompressed, under the hash that the Release file
@@ -158,7 +181,7 @@ fn index(
     let url = format!("{dist}/{path}");
     let missing = || Error::Release { url: format!("{dist}/InRelease"), reason: format!("it has no {path}") };
     let plain = release.files.get(path);
-    let kept = plain.map(|p| cache.join(format!("{}.index", p.sha256)));
+    let kept = plain.map(|p| keep(cache, p));
     if let Some(kept) = &kept
         && let Ok(file) = File::open(kept)
         && let Ok(found) = read(&file, plain, &url, origin)

@@ -179,6 +179,7 @@ pub fn write(
     let name = fat::Name { id, label: *b"ESP        " };
     fat::write(&image.file, target, places[0], name, items)?;
     write_root(&image.file, places[1].offset, places[1].size)?;
+    root.check().map_err(Error::Source)?;
     image.publish(target)?;
     let (kernels, warnings) = (plan.kernels, plan.warnings);
     Ok(Report { size: disk.size(), esp: places[0], root: places[1], kernels, warnings })

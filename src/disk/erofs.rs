@@ -33,7 +33,9 @@ use std::path::Path;
 /// Bytes of a block.
 const BLOCK: u64 = 4096;
 /// Where the superblock is.
-const SUPER: usize = 1024;
+pub(super) const SUPER: usize = 1024;
+/// How it begins.
+pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
 /// Bytes of the superblock.
 const SUPER_SIZE: usize = 128;
 /// How many bytes of a file are read at once.
@@ -77,6 +79,7 @@ pub fn write(source: &dyn Source, target: &Path, options: &Options) -> Result<u6
         out.put(inode.at, &[&inode.header(number), &inode.xattrs[..], &tail].concat())?;
     }
     out.superblock(&plan, options)?;
+    source.check().map_err(Error::Source)?;
     image.publish(target)?;
     Ok(plan.size())
 }
@@ -136,7 +139,7 @@ impl Writer<'_> {
         let name = &options.label.as_bytes()[..options.label.floor_char_boundary(15)];
         label[..name.len()].copy_from_slice(name);
         let mut out = Vec::with_capacity(SUPER_SIZE);
-        out.extend(0xe0f5_e1e2_u32.to_le_bytes());
+        out.extend(MAGIC.to_le_bytes());
         out.extend([0; 4]); // the checksum
         out.extend(3u32.to_le_bytes()); // has a checksum; times are those of modification
         out.extend([12, 0]); // log2 of a block, no more of the superblock

@@ -186,38 +186,6 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// Where the partitions of the disk in `file` lie, in the order of its table; none where it has no
-/// table, or where that is damaged. Empty entries are left out.
-#[must_use]
-pub fn partitions(file: &File) -> Vec<Place> {
-    let read = |at: u64, len: usize| {
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
-    };
-    let size = file.metadata().map_or(0, |m| m.len());
-    let table = || {
-        let header = read(SECTOR, 92)?;
-        let word = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-        let known = header.starts_with(b"EFI PART") && word(84)? == ENTRY && word(80)? <= ENTRIES;
-        let sector = number(&header, 72)?;
-        let entries = read(sector.checked_mul(SECTOR)?, (word(80).filter(|_| known)? * ENTRY) as usize)?;
-        (crc32(&entries) == word(88)?).then_some(entries)
-    };
-    let place = |entry: &[u8]| {
-        let (first, last) = (number(entry, 32)?, number(entry, 40)?);
-        let offset = first.checked_mul(SECTOR)?;
-        let end = last.checked_add(1)?.checked_mul(SECTOR).filter(|end| *end <= size)?;
-        let used = entry.get(..16)?.iter().any(|b| *b != 0);
-        Some(Place { offset, size: end.checked_sub(offset)? }).filter(|place| used && place.size > 0)
-    };
-    table().iter().flat_map(|entries| entries.chunks(ENTRY as usize)).filter_map(place).collect()
-}
-
-/// The number of 64 bits at this byte.
-fn number(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
@@ -250,26 +218,5 @@ mod tests {
         let entries = disk.entries();
         assert_eq!(entries.len(), 128 * 128);
         assert_eq!((&entries[126..128], entries[128]), (&b"b\0"[..], 0));
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let partition = |size| Partition { kind: Guid::ESP, id: Guid::new(1), name: "p", size };
-        let disk = Disk::new(Guid::new(2), &[partition(1), partition(3 << 20)]);
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(disk.size()).unwrap();
-        assert!(partitions(&file).is_empty());
-        disk.write(&file, Path::new("disk")).unwrap();
-        assert_eq!(partitions(&file), disk.places().collect::<Vec<_>>());
-        // Beyond the end of the file.
-        file.set_len(disk.size() - (3 << 20)).unwrap();
-        assert_eq!(partitions(&file).len(), 1);
-        // Sizes and places that cannot be.
-        for (at, bytes) in [(SECTOR + 72, [0xff; 8]), (SECTOR + 80, [0xff; 8]), (2 * SECTOR + 40, [0xff; 8])]
-        {
-            disk.write(&file, Path::new("disk")).unwrap();
-            file.write_all_at(&bytes, at).unwrap();
-            assert!(partitions(&file).is_empty(), "{at}");
-        }
     }
 }

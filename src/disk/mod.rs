@@ -3,6 +3,7 @@
 
 pub mod boot;
 pub mod erofs;
+pub mod explain;
 pub mod ext4;
 pub mod fat;
 pub mod gpt;
@@ -63,6 +64,9 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// The source is not what it promised.
+    #[error("{0}")]
+    Source(#[source] io::Error),
     /// A root has nothing that firmware could start.
     #[error("the root has no boot loader {path}")]
     NoBootLoader {
@@ -89,7 +93,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { source, .. } | Self::Content { source, .. } => Kind::of_io(source),
+            Self::Io { source, .. } | Self::Content { source, .. } | Self::Source(source) => {
+                Kind::of_io(source)
+            }
             Self::TooSmall { .. } | Self::TooLarge { .. } => Kind::Input,
             Self::Unfit { .. } => Kind::Unsupported,
             Self::NoBootLoader { .. } => Kind::Missing,

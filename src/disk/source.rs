@@ -16,6 +16,13 @@ pub trait Source {
     /// # Errors
     /// Those of opening and reading.
     fn content(&self, path: &TreePath) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Whether all that was read is what was promised. It is asked after the last file, before anything
+    /// is published.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn check(&self) -> io::Result<()>;
 }
 
 /// A tree without regular files, or with empty ones alone, is its own source.
@@ -26,5 +33,9 @@ impl Source for Tree {
 
     fn content(&self, _: &TreePath) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(io::empty()))
+    }
+
+    fn check(&self) -> io::Result<()> {
+        Ok(())
     }
 }

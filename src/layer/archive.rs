@@ -404,25 +404,22 @@ impl<'a> Archive<'a> {
     /// Passes over the padding of an entry; `umoci insert` ends its archives before that of the last.
     fn skip_padding(&mut self, mut left: u64) -> Result<()> {
         while left > 0 {
-            let n = self.tar.fill()?.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let n = self.tar.pass(left)?;
             if n == 0 {
                 break;
             }
-            self.tar.consume(n);
-            left -= n as u64;
+            left -= n;
         }
         Ok(())
     }
 
     fn skip(&mut self, mut left: u64) -> Result<()> {
         while left > 0 {
-            let n = self.tar.fill()?.len();
+            let n = self.tar.pass(left)?;
             if n == 0 {
                 return self.malformed(Malformed::Truncated);
             }
-            let n = n.min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.tar.consume(n);
-            left -= n as u64;
+            left -= n;
         }
         Ok(())
     }

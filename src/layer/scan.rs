@@ -9,7 +9,7 @@
 use super::contents::{MAX_HOLES, Sum};
 use super::node::{self, Owners};
 use super::{Error, Options, Result, signal_pending};
-use crate::sys::{Call, dir::Dir};
+use crate::sys::{Call, btrfs, dir::Dir};
 use crate::tree::mtree::Manifest;
 use crate::tree::{Kind, Node, Time, Tree, TreePath};
 use rustix::fs::{FileType, Stat};
@@ -202,19 +202,30 @@ pub fn hash_file(root: &Path, path: &TreePath) -> Result<Option<[u8; 32]>> {
     hash_below(&Dir::open(root)?, path)
 }
 
+/// Whether two files called `path` are one, or one of a subvolume and of its snapshot that has not
+/// changed since: those are the same inode, of other devices but of one btrfs. In other filesystems
+/// the number and the time of an inode tell nothing.
+fn is_same_inode(one: &File, two: &File, path: &TreePath) -> Result<bool> {
+    let stat = |file: &File| rustix::fs::fstat(file).call(|| format!("fstat({path})"));
+    let (a, b) = (stat(one)?, stat(two)?);
+    let inode = |s: &Stat| (s.st_ino, s.st_ctime, s.st_ctime_nsec, s.st_size);
+    if inode(&a) != inode(&b) {
+        return Ok(false);
+    }
+    if a.st_dev == b.st_dev {
+        return Ok(true);
+    }
+    let first = btrfs::filesystem(one)?;
+    Ok(first.is_some() && first == btrfs::filesystem(two)?)
+}
+
 /// Whether the regular file `path` has the same content in the directories `a` and `b`.
 ///
 /// # Errors
 /// The first failed call.
 pub fn same_content(a: &Path, b: &Path, path: &TreePath) -> Result<bool> {
     let (mut one, mut two) = (open(&Dir::open(a)?, path)?, open(&Dir::open(b)?, path)?);
-    // Of a subvolume and its snapshot the files that have not changed are the same inodes.
-    let inode = |file: &File| -> Result<_> {
-        let stat = rustix::fs::fstat(file).call(|| format!("fstat({path})"))?;
-        Ok(((stat.st_ino, stat.st_ctime, stat.st_ctime_nsec, stat.st_size), stat.st_dev))
-    };
-    let (first, second) = (inode(&one)?, inode(&two)?);
-    if first.0 == second.0 && first.1 != second.1 {
+    if is_same_inode(&one, &two, path)? {
         return Ok(true);
     }
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);

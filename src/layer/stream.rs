@@ -11,7 +11,10 @@ use super::{Error, Origin, Result};
 use crate::oci::{Compression, Hasher, Layer};
 use crate::store::{Exceeded, Limits, Store, VerifyError};
 use crate::sys::signal;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
@@ -22,13 +25,23 @@ const BUFFER: usize = 256 << 10;
 /// How many buffers one layer has under way.
 const BUFFERS: usize = 4;
 
+/// Size of a buffer in bytes where most of a blob is passed over: a few headers.
+const PROBE: usize = 8 << 10;
+
+/// Where the bytes come from.
+enum Bytes {
+    /// From the thread that inflates.
+    Inflated { filled: Receiver<io::Result<Vec<u8>>>, empty: Sender<Vec<u8>> },
+    /// From a plain blob, of so many bytes: what is passed over is not read.
+    InPlace(Arc<File>, u64),
+}
+
 /// The bytes of a layer's tar, in order.
 pub(super) struct Tar<'a> {
     /// None of a stream that is no layer.
     layer: Option<&'a Layer>,
     limits: Limits,
-    filled: Receiver<io::Result<Vec<u8>>>,
-    empty: Sender<Vec<u8>>,
+    bytes: Bytes,
     buffer: Vec<u8>,
     at: usize,
     seen: u64,
@@ -41,7 +54,14 @@ impl<'a> Tar<'a> {
     /// Opens the blob of `layer` and starts to inflate it on a thread of `scope`.
     pub(super) fn open<'s>(scope: &'s Scope<'s, '_>, store: &Store, layer: &'a Layer) -> Result<Self> {
         let compression = layer.descriptor.layer_compression().map_err(Error::MediaType)?;
-        Ok(Self::over(scope, store.blob(&layer.descriptor)?, compression, Some(layer), *store.limits()))
+        let blob = store.blob(&layer.descriptor)?;
+        let mut tar = Self::over(scope, blob, compression, Some(layer), *store.limits());
+        // The store's reader checks the digest, and what is declared as plain is read as such: where the
+        // tar has the same digest, that was it. What is declared as gzip may be plain, too, see `codec`.
+        if compression == Compression::None && layer.descriptor.digest == layer.diff_id {
+            tar.hasher = None;
+        }
+        Ok(tar)
     }
 
     /// Starts to inflate `blob`, which is `layer` or nothing that is known, on a thread of `scope`.
@@ -65,7 +85,16 @@ impl<'a> Tar<'a> {
             }
         });
         let hasher = layer.map(|l| Hasher::new(l.diff_id.algorithm()));
-        Self { layer, limits, filled, empty, buffer: Vec::new(), at: 0, seen: 0, holes: 0, hasher }
+        Self { hasher, ..Self::new(layer, limits, Bytes::Inflated { filled, empty }) }
+    }
+
+    /// The tar that the plain blob of `layer` is, of which nothing is verified.
+    pub(super) fn in_place(blob: Arc<File>, layer: &'a Layer, limits: Limits) -> Self {
+        Self::new(Some(layer), limits, Bytes::InPlace(blob, layer.descriptor.size))
+    }
+
+    const fn new(layer: Option<&'a Layer>, limits: Limits, bytes: Bytes) -> Self {
+        Self { layer, limits, bytes, buffer: Vec::new(), at: 0, seen: 0, holes: 0, hasher: None }
     }
 
     /// What this is, for messages.
@@ -81,20 +110,28 @@ impl<'a> Tar<'a> {
             }
             let used = std::mem::take(&mut self.buffer);
             self.at = 0;
-            if used.capacity() > 0 {
-                let _ = self.empty.send(used);
-            }
-            // The other side hangs up at the end of the stream.
-            if let Ok(next) = self.filled.recv() {
-                self.buffer = next.map_err(|e| self.read_error(e))?;
-                self.seen += self.buffer.len() as u64;
-                self.check_limits()?;
-                if let Some(hasher) = &mut self.hasher {
-                    hasher.update(&self.buffer);
-                }
+            self.buffer = self.bytes.next(used, self.seen).map_err(|e| self.read_error(e))?;
+            self.seen += self.buffer.len() as u64;
+            self.check_limits()?;
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&self.buffer);
             }
         }
         Ok(&self.buffer[self.at..])
+    }
+
+    /// Passes over at most `most` bytes, and over none only at the end; tells how many.
+    pub(super) fn pass(&mut self, most: u64) -> Result<u64> {
+        if self.at == self.buffer.len()
+            && let Bytes::InPlace(_, size) = self.bytes
+        {
+            let n = most.min(size.saturating_sub(self.seen));
+            self.seen += n;
+            return Ok(n);
+        }
+        let n = self.fill()?.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        self.consume(n);
+        Ok(n as u64)
     }
 
     /// Marks `n` of the bytes that [`Tar::fill`] gave as used.
@@ -109,13 +146,7 @@ impl<'a> Tar<'a> {
 
     /// Reads the rest and checks the diff id.
     pub(super) fn finish(mut self) -> Result<u64> {
-        loop {
-            let n = self.fill()?.len();
-            if n == 0 {
-                break;
-            }
-            self.consume(n);
-        }
+        while self.pass(u64::MAX)? > 0 {}
         let (Some(layer), Some(hasher)) = (self.layer, self.hasher) else { return Ok(self.seen) };
         let got = hasher.finish();
         if got == layer.diff_id {
@@ -154,6 +185,27 @@ impl<'a> Tar<'a> {
         match e.downcast::<Exceeded>() {
             Ok(source) => Error::Limit { layer, source },
             Err(source) => Error::Read { layer, source },
+        }
+    }
+}
+
+impl Bytes {
+    /// The bytes from `at` on, in `used` or another buffer; empty at the end.
+    fn next(&self, mut used: Vec<u8>, at: u64) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Inflated { filled, empty } => {
+                if used.capacity() > 0 {
+                    let _ = empty.send(used);
+                }
+                // The other side hangs up at the end of the stream.
+                filled.recv().unwrap_or_else(|_| Ok(Vec::new()))
+            }
+            Self::InPlace(blob, _) => {
+                used.resize(PROBE, 0);
+                let n = blob.read_at(&mut used, at)?;
+                used.truncate(n);
+                Ok(used)
+            }
         }
     }
 }

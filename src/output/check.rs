@@ -40,12 +40,28 @@ pub fn check(outputs: &[Output], size: Size, mounted: bool) -> Result<Vec<Output
     Ok(checked)
 }
 
+/// Whether writing the outputs, ext4 among them `mounted` or not, mounts anything: then the process is
+/// to have [private mounts](crate::sys::sandbox::private_mounts), so that nothing is left of them.
+#[must_use]
+pub fn mounts(outputs: &[Output], mounted: bool) -> bool {
+    let by_kernel = |o: &Output| match o {
+        Output::File(Kind::Btrfs, _) => userns::ids().is_host(),
+        o => mounted && o.is_ext(),
+    };
+    outputs.iter().any(by_kernel)
+}
+
 /// Checks that filesystems of `size` can hold files of `least` bytes.
 ///
 /// # Errors
 /// [`disk::Error::TooSmall`], [`disk::Error::TooLarge`].
 pub fn check_size(outputs: &[Output], size: Size, least: u64) -> Result<()> {
     let Size::Fixed(bytes) = size else { return Ok(()) };
+    if outputs.iter().any(|o| matches!(o, Output::File(Kind::Btrfs, _)))
+        && bytes < least.max(super::btrfs::LEAST)
+    {
+        return Err(disk::Error::TooSmall { size: bytes, needed: least.max(super::btrfs::LEAST) }.into());
+    }
     for output in outputs.iter().filter(|o| o.is_ext()) {
         let ext2 = matches!(output, Output::File(Kind::Ext2, _));
         let kind = if ext2 { ext4::Kind::Ext2 } else { ext4::Kind::Ext4 };

@@ -19,7 +19,7 @@ pub enum Files {
     /// In a folder.
     Folder(Tree, Dir),
     /// In a layer of the store.
-    Layer(Indexed),
+    Layer(Box<Indexed>),
 }
 
 impl Files {
@@ -37,7 +37,7 @@ impl Files {
     /// Those of [`layer::indexed`].
     pub fn of_image(store: &Store, image: &Image) -> Result<Option<Self>> {
         match image.layers.as_slice() {
-            [only] => Ok(layer::indexed(store, only)?.map(Self::Layer)),
+            [only] => Ok(layer::indexed(store, only)?.map(|i| Self::Layer(Box::new(i)))),
             _ => Ok(None),
         }
     }
@@ -60,7 +60,7 @@ impl Files {
     /// Writes all as a tar, in the order of their names: the same bytes for the same files.
     ///
     /// # Errors
-    /// Those of reading and of `out`; [`Error::Stopped`].
+    /// Those of reading and of `out`, of [`Indexed::check`]; [`Error::Stopped`].
     pub fn write_tar(&self, out: &mut dyn Write) -> Result<()> {
         let mut tar = TarWriter::new(out);
         let mut buffer = vec![0; CHUNK];
@@ -76,7 +76,16 @@ impl Files {
                 self.copy(path, size, &mut tar, &mut buffer)?;
             }
         }
-        tar.finish().map(drop).map_err(Error::Output)
+        tar.finish().map(drop).map_err(Error::Output)?;
+        self.whole()
+    }
+
+    /// Waits until a layer is known to be what its digest says.
+    pub(super) fn whole(&self) -> Result<()> {
+        match self {
+            Self::Folder(..) => Ok(()),
+            Self::Layer(indexed) => Ok(indexed.check()?),
+        }
     }
 
     fn copy(&self, path: &TreePath, size: u64, out: &mut impl Write, buffer: &mut [u8]) -> Result<()> {
@@ -110,6 +119,13 @@ impl Source for Files {
             Self::Layer(indexed) => indexed.content(path),
         }
     }
+
+    fn check(&self) -> io::Result<()> {
+        match self {
+            Self::Folder(..) => Ok(()),
+            Self::Layer(indexed) => indexed.check().map_err(io::Error::other),
+        }
+    }
 }
 
 /// Files of which one has another content.
@@ -140,5 +156,9 @@ impl Source for Edited<'_> {
 
     fn content(&self, path: &TreePath) -> io::Result<Box<dyn Read + '_>> {
         if *path == self.path { Ok(Box::new(&self.bytes[..])) } else { self.files.content(path) }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.files.check()
     }
 }

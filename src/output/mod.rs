@@ -11,11 +11,13 @@
 //! all kinds but btrfs, whose tools put times of their own into it. [`check`] looks at targets first. Nothing has its name
 //! before it is whole, and what had the name before is replaced then; a folder must be new.
 
+mod btrfs;
 mod check;
 mod files;
 mod kind;
+mod squashfs;
 
-pub use check::{check, check_size};
+pub use check::{check, check_size, mounts};
 use files::Edited;
 pub use files::Files;
 pub use kind::{Kind, Output};
@@ -29,12 +31,11 @@ use crate::layer::{self, Encoder};
 use crate::oci::{Descriptor, Digest, Edit, Image, Platform, Reference, Step, media_type, rfc3339};
 use crate::store::{self, Lease, Store};
 use crate::sys::workspace::Workspace;
-use crate::sys::{self, Call, btrfs, program};
-use crate::tree::{Kind as FileKind, TreePath};
+use crate::sys::{self, Call, signal};
+use crate::tree::TreePath;
 use crate::{archive, transfer};
 use serde_json::json;
 use std::cell::OnceCell;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -202,15 +203,25 @@ impl Output {
     /// # Errors
     /// Any [`Error`]; what was in the output's place is as it was.
     pub fn write(&self, root: &Root, settings: &Settings) -> Result<Written> {
+        self.made(root, settings).or_else(|e| {
+            // What cannot be written may be a damaged layer: then that is the error.
+            if signal::pending().is_none() {
+                root.files.whole()?;
+            }
+            Err(e)
+        })
+    }
+
+    fn made(&self, root: &Root, settings: &Settings) -> Result<Written> {
         let size = match self {
             Self::File(kind, path) => match kind {
                 Kind::Tar(coding) => tar(root.files, path, *coding)?,
-                Kind::Squashfs => squashfs(root.files, path)?,
+                Kind::Squashfs => squashfs::write(root.files, path)?,
                 Kind::Dir | Kind::Subvolume => return folder(root, *kind, path),
                 Kind::Ext4 | Kind::Ext2 => ext(root, *kind, path, settings)?,
                 Kind::Disk => disk(root, path, settings)?,
                 Kind::Erofs => erofs(root, path, settings)?,
-                Kind::Btrfs => btrfs(root, path, settings)?,
+                Kind::Btrfs => btrfs::write(root, path, settings)?,
             },
             Self::Image(name) => return image(root, name, settings),
             Self::Archive { kind, path, name } => {
@@ -257,38 +268,6 @@ fn tar(files: &Files, path: &Path, coding: layer::Coding) -> Result<u64> {
     Ok(size)
 }
 
-/// sqfstar reads the tar: from a folder it could not be told of device nodes that are not there. The
-/// root itself it takes from its options; before version 4.6 its time is that of the filesystem. No
-/// file is newer than the filesystem, whose time is therefore that of the newest.
-fn squashfs(files: &Files, path: &Path) -> Result<u64> {
-    if let Some((path, _)) = files.tree().iter().find(|(_, node)| cut(&node.kind)) {
-        let reason = "sqfstar would cut the beginning of a link of more than 100 bytes";
-        return Err(disk::Error::Unfit { path: path.clone(), reason }.into());
-    }
-    let work = Workspace::beside(path)?;
-    let new = work.path().join("image");
-    let root = files.root();
-    let time = files.tree().values().map(|node| node.meta.mtime.seconds).max().unwrap_or(0).max(0);
-    let (mode, root_time) = (format!("{:o}", root.mode), root.mtime.seconds.max(0).to_string());
-    let args = ["-comp", "zstd", "-quiet", "-no-progress", "-exit-on-error", "-root-mode", &mode];
-    let args = args.into_iter().chain(["-root-time", &root_time]).collect::<Vec<_>>();
-    let args: Vec<_> = args.iter().map(OsStr::new).chain([new.as_os_str()]).collect();
-    let mut failed = None;
-    let fill = |out: &mut dyn Write| files.write_tar(out).or_else(|e| stash(e, &mut failed));
-    let done = program::piped("sqfstar", &args, time, fill);
-    done.map_err(|e| failed.unwrap_or_else(|| e.into()))?;
-    let size = fs::metadata(&new).map_err(write_error(path))?.len();
-    fs::rename(&new, path).map_err(write_error(path))?;
-    Ok(size)
-}
-
-/// Whether sqfstar makes another link of it: of what is too long for a tar's header it skips what
-/// leads out of a folder.
-fn cut(kind: &FileKind) -> bool {
-    let FileKind::Symlink(to) = kind else { return false };
-    to.len() > 100 && ["/", "./", "../"].iter().any(|begin| to.starts_with(begin.as_bytes()))
-}
-
 fn folder(root: &Root, kind: Kind, path: &Path) -> Result<Written> {
     if path.symlink_metadata().is_ok() {
         return Err(Error::Exists(path.to_path_buf()));
@@ -296,7 +275,7 @@ fn folder(root: &Root, kind: Kind, path: &Path) -> Result<Written> {
     let work = Workspace::beside(path)?;
     let new = inside(&work)?.join("root");
     if kind == Kind::Subvolume {
-        btrfs::create(&new)?;
+        sys::btrfs::create(&new)?;
         fill(root, &new)?;
     } else {
         unpack(root, &new)?;
@@ -377,29 +356,6 @@ fn disk(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
         tracing::warn!("{}: {warning}", path.display());
     }
     Ok(report.size)
-}
-
-/// `mkfs.btrfs --rootdir` writes the tree without a mount. It has times and keys of its own in it:
-/// no two are the same. It knows no parts of seconds, and no numbers of devices.
-fn btrfs(root: &Root, path: &Path, settings: &Settings) -> Result<u64> {
-    if root.files.tree().values().any(|n| matches!(n.kind, FileKind::Char(..) | FileKind::Block(..))) {
-        tracing::warn!("{}: mkfs.btrfs gives devices no numbers", path.display());
-    }
-    let work = Workspace::beside(path)?;
-    let (dir, new) = (inside(&work)?.join("root"), work.path().join("image"));
-    unpack(root, &dir)?;
-    let file = fs::File::create_new(&new).map_err(write_error(path))?;
-    // What is there already is the size; else mkfs.btrfs takes what it needs.
-    let size = if let Size::Fixed(size) = settings.size { size } else { 0 };
-    file.set_len(size).map_err(write_error(path))?;
-    let uuid = guid(&settings.seed, "btrfs").to_string();
-    let label: String = settings.label.chars().take(64).collect();
-    let args = ["-q", "-L", &label, "-U", &uuid, "--rootdir"].map(OsStr::new);
-    let args: Vec<_> = args.into_iter().chain([dir.as_os_str(), new.as_os_str()]).collect();
-    program::output("mkfs.btrfs", &args)?;
-    let size = fs::metadata(&new).map_err(write_error(path))?.len();
-    fs::rename(&new, path).map_err(write_error(path))?;
-    Ok(size)
 }
 
 /// A UUID that is always the same for the same `seed` and `purpose` (RFC 9562, version 8).

@@ -7,7 +7,7 @@
 //! the unmount.
 
 use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source, area, overlay};
-use crate::disk::gpt::{Place, partitions};
+use crate::disk::explain;
 use crate::store::Store;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::{self, Mount};
@@ -55,20 +55,20 @@ impl Driver for ImageFile {
     }
 }
 
-/// Mounts the image `file` read-only at `target`.
+/// Mounts the image `file` read-only at `target`; of a disk the first partition with a filesystem that
+/// is known.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::RootMounts`], the failed call.
 pub fn mount_file(file: &Path, target: &Path) -> Result<Mount> {
-    let Found { fstype, options, place } = detect(file)?;
+    let Detected { fstype, options, part } = detect(file)?;
     if fstype == "erofs"
-        && place == WHOLE
+        && part.is_none()
         && let Ok(mounted) = Mount::new(file, target, fstype, MountFlags::RDONLY, options)
     {
         return Ok(mounted);
     }
-    let device =
-        LoopDevice::attach_part(file, true, place.offset, place.size).map_err(|e| refused(file, e))?;
+    let device = LoopDevice::attach_part(file, true, part).map_err(|e| refused(file, e))?;
     let mounted = Mount::new(device.path(), target, fstype, MountFlags::RDONLY, options);
     mounted.map_err(|e| refused(file, e))
 }
@@ -78,18 +78,16 @@ fn refused(file: &Path, source: sys::Error) -> Error {
     if userns::ids().is_host() { source.into() } else { Error::RootMounts { file: file.into(), source } }
 }
 
-/// All of a file.
-const WHOLE: Place = Place { offset: 0, size: 0 };
-
-/// A filesystem in a file: its type, its mount options, where it lies.
-struct Found {
+/// A filesystem that was found.
+struct Detected {
     fstype: &'static str,
     options: &'static str,
-    place: Place,
+    /// Of a disk: offset and size in bytes.
+    part: Option<(u64, u64)>,
 }
 
-/// The filesystem in the file `path`, or on the disk in it.
-fn detect(path: &Path) -> Result<Found> {
+/// The filesystem in `file`.
+fn detect(path: &Path) -> Result<Detected> {
     let open = || -> sys::Result<File> {
         let file = File::open(path).call(|| format!("open({})", path.display()))?;
         let meta = file.metadata().call(|| format!("fstat({})", path.display()))?;
@@ -103,11 +101,12 @@ fn detect(path: &Path) -> Result<Found> {
         let mut bytes = vec![0; magic.len()];
         file.read_exact_at(&mut bytes, at).is_ok() && bytes == magic
     };
-    let at = |place: Place| {
-        let found = MAGICS.iter().find(|(at, magic, ..)| has(place.offset.saturating_add(*at), magic));
-        found.map(|(.., fstype, options)| Found { fstype, options, place })
-    };
-    at(WHOLE)
-        .or_else(|| partitions(&file).into_iter().find_map(at))
+    let within = |base: u64| MAGICS.iter().find(move |(at, magic, ..)| has(base.saturating_add(*at), magic));
+    let parts = explain::partitions(&file);
+    let mut parts = parts.iter().flatten();
+    let in_part = || parts.find_map(|p| Some((within(p.offset)?, Some((p.offset, p.size)))));
+    let found = within(0).map(|found| (found, None)).or_else(in_part);
+    found
+        .map(|((.., fstype, options), part)| Detected { fstype, options, part })
         .ok_or_else(|| Error::NotAnImage(PathBuf::from(path)))
 }

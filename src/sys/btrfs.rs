@@ -1,8 +1,12 @@
 //! Subvolumes of btrfs, by libbtrfsutil.
 
+#![allow(unsafe_code, reason = "an ioctl that no crate has")]
+
 use super::{Error, Result, dir};
 use btrfsutil::subvolume::{DeleteFlags, Subvolume};
 use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// `BTRFS_SUPER_MAGIC` of statfs(2).
@@ -27,6 +31,29 @@ pub fn is_btrfs(path: &Path) -> Result<bool> {
     use super::Call;
     let stat = rustix::fs::statfs(path).call(|| format!("statfs({})", path.display()))?;
     Ok(u64::try_from(stat.f_type) == Ok(MAGIC))
+}
+
+/// The identifier of the btrfs filesystem that a file is of, the same in all of its subvolumes; none
+/// of another filesystem.
+///
+/// # Errors
+/// The failed call.
+pub fn filesystem(file: &File) -> Result<Option<[u8; 16]>> {
+    use super::Call;
+    /// `BTRFS_IOC_FS_INFO`, and the bytes of its argument (`linux/btrfs.h`).
+    const FS_INFO: libc::c_ulong = 0x8400_941f;
+    const SIZE: usize = 1024;
+    let stat = rustix::fs::fstatfs(file).call(|| "fstatfs".to_string())?;
+    if u64::try_from(stat.f_type) != Ok(MAGIC) {
+        return Ok(None);
+    }
+    let mut info = [0u8; SIZE];
+    // SAFETY: the kernel writes a structure of this size there, and keeps nothing of it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_INFO as _, info.as_mut_ptr()) };
+    let done = if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
+    done.call(|| "ioctl(BTRFS_IOC_FS_INFO)".to_string())?;
+    // After the highest number of a device, and how many there are.
+    Ok(info[16..].first_chunk().copied())
 }
 
 /// Whether `path` is a subvolume's root.

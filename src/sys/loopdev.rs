@@ -18,14 +18,14 @@ impl LoopDevice {
     /// # Errors
     /// [`Error::NoLoopDevice`] where there is none to have; the failed call.
     pub fn attach(file: &Path, read_only: bool) -> Result<Self> {
-        Self::attach_part(file, read_only, 0, 0)
+        Self::attach_part(file, read_only, None)
     }
 
-    /// As [`Self::attach`], of the `size` bytes of `file` from the byte `offset` on; 0 for all that follow.
+    /// Attaches a part of `file`, by offset and size in bytes, or all of it.
     ///
     /// # Errors
-    /// As [`Self::attach`].
-    pub fn attach_part(file: &Path, read_only: bool, offset: u64, size: u64) -> Result<Self> {
+    /// Those of [`LoopDevice::attach`].
+    pub fn attach_part(file: &Path, read_only: bool, part: Option<(u64, u64)>) -> Result<Self> {
         let name = || format!("loop attach({})", file.display());
         let none = |call: &'static str| {
             move |e: std::io::Error| Error::NoLoopDevice {
@@ -33,12 +33,19 @@ impl LoopDevice {
                 errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
             }
         };
+        let (offset, size) = part.unwrap_or((0, 0));
         let control = loopdev::LoopControl::open().map_err(none("open(/dev/loop-control)"))?;
         // Another process may take the free device between the question and the attach.
         for _ in 0..64 {
             let device = control.next_free().map_err(none("ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)"))?;
-            let part = device.with().read_only(read_only).autoclear(true).offset(offset).size_limit(size);
-            match part.attach(file) {
+            match device
+                .with()
+                .read_only(read_only)
+                .autoclear(true)
+                .offset(offset)
+                .size_limit(size)
+                .attach(file)
+            {
                 Ok(()) => {
                     let path = device.path().unwrap_or_default();
                     return Ok(Self { device, path });

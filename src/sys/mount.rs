@@ -5,6 +5,7 @@
 //! paths that shipimg made itself.
 
 use super::{Call, Error, Result};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,16 @@ impl Mount {
     #[must_use]
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Writes all of its filesystem that is still in memory.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn sync(&self) -> Result<()> {
+        let (at, flags) = (&self.target, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC);
+        let dir = openat(CWD, at, flags, Mode::empty()).call(|| format!("open({})", at.display()))?;
+        rustix::fs::syncfs(&dir).call(|| format!("syncfs({})", at.display()))
     }
 
     /// Leaves the mount in place when this value goes; the caller has recorded it elsewhere.

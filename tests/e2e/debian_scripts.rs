@@ -52,6 +52,44 @@ fn a_failing_script_is_shown() {
     assert!(stderr.contains("it hurts") && stderr.contains("exit status 3"), "{stderr}");
 }
 
+/// What `later`, configured after ca-certificates, finds done by a program that sleeps first.
+fn found_by_later(program: &str, more: &str) -> Result<String, String> {
+    let mut archive = noble();
+    archive.add_script("ca-certificates", "update-ca-certificates one");
+    let file = ("usr/sbin/update-ca-certificates", &*format!("#!/bin/sh\nsleep 1\n{program}\n"));
+    archive.add_files("tool", "1", "", &[file]);
+    archive.add_script_with("zbase", "Essential: yes\n", "busybox chmod 755 /usr/sbin/update-ca-*");
+    archive.add_script_with(
+        "later",
+        "Depends: ca-certificates, tool\n",
+        &format!("{more}\n[ ! -e /made ] || echo made >/found\np=update-ca; $p-certificates two"),
+    );
+    archive.publish("", Some("good"));
+    let out = archive.store.output(&archive.args("later"));
+    if !out.status.success() {
+        return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+    }
+    let image = archive.store.path().join("x.img").to_str().unwrap().to_string();
+    let read = |path: &str| ok("debugfs", &["-R", &format!("cat {path}"), &image]);
+    assert_eq!(read("/made"), "one\ntwo\n", "one after the other");
+    let left = ok("debugfs", &["-R", "ls -p /var/lib/dpkg", &image]);
+    assert!(left.contains("/status/") && !left.contains("shipimg"), "{left}");
+    Ok(ok("debugfs", &["-R", "cat /found", &image]))
+}
+
+#[test]
+fn certificates_are_made_beside_dpkg() {
+    assert_eq!(found_by_later("echo $1 >>/made", "").unwrap(), "");
+    // Where another script may look for them, they are there.
+    assert_eq!(found_by_later("echo $1 >>/made", ": /etc/ssl/certs").unwrap(), "made\n");
+    let said = found_by_later("echo no luck; exit 4", "").unwrap_err();
+    assert!(
+        said.contains("configuring package ca-certificates failed") && said.contains("no luck"),
+        "{said}"
+    );
+    assert!(said.contains("its update-ca-certificates failed"), "{said}");
+}
+
 /// Starts the command and waits until its scripts run.
 fn configuring(archive: &Archive) -> Child {
     let mut child = Command::new(bin())

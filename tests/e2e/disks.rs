@@ -172,9 +172,9 @@ fn mkimg_makes_disks_of_images() {
     let (store, user) = (TestStore::new(), User::new());
     let kernel = [("boot/vmlinuz-6.1", &b"kernel"[..]), ("boot/initrd.img-6.1", b"initrd")];
     let whole = [&kernel[..], &[(LOADER, b"loader"), ("etc/fstab", b"none of this\n")]].concat();
-    // The same image for both: its identifiers are made from it.
-    let import = |mut command: Command, tar: &Path, name: &str| {
-        let command = command.env("SOURCE_DATE_EPOCH", "1700000000").arg("import").arg(tar).arg(name);
+    // The same files for both: identifiers are made from them, not from when they were imported.
+    let import = |mut command: Command, tar: &Path, name: &str, time: &str| {
+        let command = command.env("SOURCE_DATE_EPOCH", time).arg("import").arg(tar).arg(name);
         succeeded(&["import", name], &collect(command));
     };
     for (name, files) in
@@ -183,8 +183,8 @@ fn mkimg_makes_disks_of_images() {
         let tar = user.home().join(format!("{name}.tar"));
         fs::write(&tar, tarred(files)).unwrap();
         user.give(&tar);
-        import(store.command(), &tar, name);
-        import(user.shipimg(), &tar, name);
+        import(store.command(), &tar, name, "1700000000");
+        import(user.shipimg(), &tar, name, "1600000000");
     }
     let at = |name: &str| user.home().join(name).to_str().unwrap().to_string();
     let made = |more: &[&str]| {

@@ -1,39 +1,18 @@
 //! Filesystems that shipimg writes, as the kernel sees them: read, written to, filled.
 
 use crate::attributes::{MAKE, assert_same};
+use crate::common::images::Folder;
 use crate::common::{need_root, ok, output};
 use crate::unpack::describe;
-use shipimg::disk::{Error, Source, ext4};
+use shipimg::disk::{Error, ext4};
 use shipimg::sys::sandbox::private_mounts;
 use shipimg::tree::{Kind, Meta, Node, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// The files of a folder.
-struct Folder {
-    root: PathBuf,
-    tree: Tree,
-}
-
-impl Folder {
-    fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), tree: shipimg::layer::scan(root, None, None).unwrap() }
-    }
-}
-
-impl Source for Folder {
-    fn tree(&self) -> &Tree {
-        &self.tree
-    }
-
-    fn content(&self, path: &TreePath) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(File::open(self.root.join(path.as_path()))?))
-    }
-}
 
 fn options(kind: ext4::Kind, size: ext4::Size) -> ext4::Options {
     ext4::Options { kind, size, label: "test".into(), uuid: [5; 16], hash_seed: [6; 16], time: 1_700_000_000 }

@@ -79,12 +79,12 @@ fn pipeline(job: &Job, registry: &Registry, base: &str, first: bool) -> String {
         "--format",
         "json",
     ];
-    let built = job.json(&build);
-    assert_eq!(built["checks"]["verdicts"].as_array().unwrap().len(), 2);
+    let made = job.json(&build);
+    assert_eq!(made["checks"]["verdicts"].as_array().unwrap().len(), 2);
     assert_eq!(
-        built["done"],
+        made["done"],
         if first { 4 } else { 0 },
-        "the second machine takes what the first one has done: {built}"
+        "the second machine takes what the first one has done: {made}"
     );
     let junit = fs::read_to_string(job.dir.join("checks.xml")).unwrap();
     assert!(junit.contains("tests=\"2\"") && junit.contains("failures=\"0\""), "{junit}");
@@ -96,7 +96,7 @@ fn pipeline(job: &Job, registry: &Registry, base: &str, first: bool) -> String {
             job.dir.join("checks.xml").to_str().unwrap(),
         ],
     );
-    let digest = built["digest"].as_str().unwrap().to_string();
+    let digest = made["digest"].as_str().unwrap().to_string();
     job.ok(&["push", "--quiet", &digest, &format!("{host}/web@{digest}")]);
     job.ok(&[
         "copy",

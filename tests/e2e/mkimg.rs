@@ -195,6 +195,38 @@ fn includes_and_updates_work_inside() {
 }
 
 #[test]
+fn apt_works_offline_from_what_is_kept() {
+    need_root();
+    let store = TestStore::new();
+    let place = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_string();
+    let (lock, tar) = (at("x.lock"), at("x.tar"));
+    let args = ["mkimg", "--suite", "bookworm", "--include", "tini", "--keep-apt", "--lock", &lock];
+    store.ok(&[&args[..], &[&at("root"), &tar]].concat());
+    let inside = |args: &[&str]| ok("unshare", &[&["-n", "chroot", &at("root")], args].concat());
+    let again = inside(&["apt-get", "-y", "--reinstall", "install", "tini"]);
+    assert!(again.contains("Setting up tini") && !again.contains("WARNING"), "{again}");
+    // Of a package that is not there apt knows where it would be.
+    let more = inside(&["apt-get", "-y", "--print-uris", "install", "jq"]);
+    assert!(more.contains("/jq_") && more.contains(".deb"), "{more}");
+    assert!(inside(&["apt-cache", "policy", "bash"]).contains("bookworm/main"));
+    // The same lock gives the same, from the store and in another one.
+    let other = TestStore::new();
+    for (store, more) in [(&store, &[][..]), (&store, &["--no-base-cache"]), (&other, &[])] {
+        store.ok(&[&args[..], &[&at("again.tar")], more].concat());
+        assert!(fs::read(at("again.tar")).unwrap() == fs::read(&tar).unwrap());
+    }
+    // One whose Release file is gone cannot.
+    let text = fs::read_to_string(&lock).unwrap();
+    let at_sum =
+        text.find("[[release]]").and_then(|i| Some(i + text[i..].find("sha256 = \"")? + 10)).unwrap();
+    let gone = format!("{}{}{}", &text[..at_sum], "0".repeat(64), &text[at_sum + 64..]);
+    fs::write(&lock, gone).unwrap();
+    let said = store.fails(9, &[&args[..], &["--frozen", "--no-base-cache", &at("never.tar")]].concat());
+    assert!(said.contains("it is another one than the lock's, of which apt was to have the lists"), "{said}");
+}
+
+#[test]
 fn names_and_options_are_checked() {
     let store = TestStore::new();
     let image = |name: &str| store.path().join(name).display().to_string();

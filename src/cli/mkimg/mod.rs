@@ -20,6 +20,7 @@ use crate::oci::{Name, Platform};
 use crate::output::{self, Kind as OutputKind, Output, Root, Settings};
 use crate::recipe::System;
 use crate::store::{Lease, Store};
+use crate::sys::sandbox::private_mounts;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,7 +66,7 @@ pub struct Args {
     /// Let the kernel write ext4 on a loop device, as root: another image each time
     #[arg(long = "loop", conflicts_with = "disk")]
     mounted: bool,
-    /// Leave apt's caches in the system, and the packages' files in them
+    /// Leave apt's caches in the system, with the packages' files and the indexes of the archives
     #[arg(long)]
     keep_apt: bool,
     /// The name of the filesystem [default: the suite]
@@ -161,7 +162,12 @@ impl Args {
         let lease = store.lease()?;
         let phases = Phases::new();
         let made = match &self.from {
-            Some(name) => self.image(name, &store, &lease)?,
+            Some(name) => {
+                if output::mounts(&outputs, self.mounted) {
+                    private_mounts()?;
+                }
+                self.image(name, &store, &lease)?
+            }
             None => self.system(&outputs, &store, &lease, &phases)?,
         };
         let root = Root::new(&store, &lease, &made.system.image, &made.system.files);
@@ -255,7 +261,7 @@ impl Args {
             mounted: self.mounted,
             arch: arch.to_string(),
             label: self.label.clone().unwrap_or_else(|| label.to_string()),
-            seed: system.image.config_descriptor.digest.clone(),
+            seed: system.seed(),
             time,
             coding: crate::layer::Coding::default(),
         }

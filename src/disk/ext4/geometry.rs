@@ -83,26 +83,14 @@ impl Geometry {
         self.per_group * self.groups
     }
 
-    /// Whether a group has a superblock and descriptors (`sparse_super`).
-    pub(super) fn has_backup(group: u64) -> bool {
-        let is_power = |base: u64| {
-            let mut n = group;
-            while n > 1 && n.is_multiple_of(base) {
-                n /= base;
-            }
-            n == 1
-        };
-        group <= 1 || [3, 5, 7].into_iter().any(is_power)
-    }
-
     /// The groups that have them, the first one too.
     pub(super) fn backups(&self) -> impl Iterator<Item = u64> + use<> {
-        (0..self.groups).filter(|g| Self::has_backup(*g))
+        (0..self.groups).filter(|g| has_backup(*g))
     }
 
     /// Blocks of the superblock and descriptors in a group.
     fn backup(&self, group: u64) -> u64 {
-        if Self::has_backup(group) { 1 + self.descriptors + self.reserved } else { 0 }
+        if has_backup(group) { 1 + self.descriptors + self.reserved } else { 0 }
     }
 
     /// How many groups have their tables in the first group of `group`'s company, and that one.
@@ -151,6 +139,18 @@ impl Geometry {
         }
         (start, (next * GROUP).min(self.blocks))
     }
+}
+
+/// Whether a group has a superblock and descriptors (`sparse_super`).
+pub(in crate::disk) fn has_backup(group: u64) -> bool {
+    let is_power = |base: u64| {
+        let mut n = group;
+        while n > 1 && n.is_multiple_of(base) {
+            n /= base;
+        }
+        n == 1
+    };
+    group <= 1 || [3, 5, 7].into_iter().any(is_power)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod tables;
 mod write;
 mod xattr;
 
+pub(super) use geometry::has_backup;
 pub use layout::Layout;
 pub use mounted::write_through_loop;
 

@@ -4,7 +4,6 @@ use super::{Error, Kind, Layout, Options, Result, Unpublished, layout, write_at}
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::{Call, mount::Mount};
 use crate::tree::Tree;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -57,10 +56,7 @@ fn mount(file: &File, at: &Path, kind: Kind) -> Result<Mount> {
 /// Unmounts; all is in the file then, or something else has the filesystem.
 fn unmount(mount: Mount, file: &File) -> Result<()> {
     let at = mount.target().to_path_buf();
-    let dir = openat(CWD, &at, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let dir = dir.call(|| format!("open({})", at.display()))?;
-    rustix::fs::syncfs(&dir).call(|| format!("syncfs({})", at.display()))?;
-    drop(dir);
+    mount.sync()?;
     mount.close()?;
     // A clean state, and, with a journal, nothing to be recovered from it.
     let (mut state, mut features) = ([0; 2], [0; 4]);

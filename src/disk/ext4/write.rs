@@ -56,6 +56,7 @@ pub(super) fn fill<'a>(
     }
     fill.inodes.flush()?;
     fill.space.out.flush()?;
+    source.check().map_err(Error::Source)?;
     let tables = Tables {
         geometry,
         options,

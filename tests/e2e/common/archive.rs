@@ -89,14 +89,14 @@ impl Archive {
     }
 
     /// Adds an essential package that can configure packages: the host's sh and dpkg with their
-    /// libraries, and busybox in place of all other programs.
+    /// libraries, and busybox in place of other programs.
     pub fn add_system(&mut self) {
         self.add_tree("system", "1", "Essential: yes\n", |tree| {
             let script = "cd \"$0\" && mkdir -p usr/bin usr/sbin usr/lib64 etc && cp \"$(which busybox)\" usr/bin/busybox
-                for p in rm mv tar diff head sed rmdir sleep sync; do ln -s busybox usr/bin/$p; done
+                for p in cat rm mv tar diff head sed rmdir sleep sync; do ln -s busybox usr/bin/$p; done
                 for p in ldconfig start-stop-daemon; do ln -s /usr/bin/busybox usr/sbin/$p; done
                 echo root:x:0:0:root:/root:/bin/sh >etc/passwd; echo root:x:0: >etc/group
-                for p in sh dpkg dpkg-query dpkg-deb; do
+                for p in sh dpkg dpkg-query dpkg-deb flock nice; do
                     cp /usr/bin/$p usr/bin
                     for l in $(ldd /usr/bin/$p | grep -o '/[^ ]*'); do
                         mkdir -p \"usr/${l%/*}\"; cp -L $l \"usr/$l\"

@@ -1,0 +1,112 @@
+//! Programs that stand before the root's own in PATH while its packages are configured.
+//!
+//! [`HELPER`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] lets a program work beside dpkg,
+//! which uses one processor only, where nothing needs its result before the end: py3compile, and
+//! update-ca-certificates where the scripts of no other package know of certificates. Two at a time
+//! do so, after dpkg; all hold `busy` until they are through, and the end of all is waited for.
+
+use super::Result;
+use super::database::{make, put};
+use crate::sys::dir::Dir;
+
+/// Where they lie.
+pub(super) const BIN: &str = "var/lib/dpkg/shipimg.bin";
+
+/// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
+/// arguments of an install for the first time, look for what an older version left.
+const HELPER: &str = r#"#!/bin/sh
+first() {
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+    [ $# -gt 1 ] && [ -z "${3-}" ]
+}
+case "$DPKG_MAINTSCRIPT_NAME:${1-}" in
+preinst:rm_conffile | preinst:mv_conffile | preinst:symlink_to_dir | preinst:dir_to_symlink | \
+postinst:rm_conffile | postinst:mv_conffile | postinst:symlink_to_dir | postinst:dir_to_symlink)
+    first "$@" && exit 0 ;;
+esac
+exec /usr/bin/dpkg-maintscript-helper "$@"
+"#;
+
+/// Answers as in a chroot, which ischroot(1) cannot know here: the scripts are not to talk to an init,
+/// nor to wait for it (libc6's does so for a second).
+const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
+
+/// Runs a program of its own name beside dpkg; all but py3compile one after the other, in order. One
+/// waits for a slot, the others for their turn to wait.
+const BESIDE: &str = r#"#!/bin/sh
+program=${0##*/}
+PATH=${PATH#/{BIN}:}
+command -v flock >/dev/null || exec "$program" "$@"
+cd '/{BIN}'
+exec 9>>busy
+flock -s 9
+[ "$program" = py3compile ] || { exec 6>>alone; flock -x 6; }
+(
+    exec 7>>turn
+    flock -x 7
+    exec 8>>slot
+    flock -nx 8 || { exec 8>>second-slot; flock -x 8; }
+    exec 7>&-
+    cd /
+    nice -n 10 "$program" "$@" 6>&- 8>&- 9>&- ||
+        echo "$DPKG_MAINTSCRIPT_PACKAGE $program" >>'/{BIN}/failed'
+) </dev/null >>log 2>&1 3>&- &
+"#;
+
+/// What is waited for: a command, and what [`BESIDE`] has begun.
+const WAIT: &str = r#"status=0
+{COMMAND} || status=$?
+cd '/{BIN}'
+[ ! -e busy ] || { exec 9>>busy; flock -x 9; }
+if [ -s failed ]; then
+    cat log
+    read -r package program <failed
+    echo "dpkg: error processing package $package (--configure):"
+    echo " its $program failed"
+    status=1
+fi
+exit $status
+"#;
+
+/// Puts them into `root`; with `certificates`, update-ca-certificates may take its time.
+pub(super) fn place(root: &Dir, certificates: bool) -> Result<()> {
+    let bin = make(root, BIN)?;
+    let beside = BESIDE.replace("{BIN}", BIN);
+    put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
+    put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
+    put(&bin, "py3compile", 0o755, beside.as_bytes())?;
+    if certificates {
+        put(&bin, "update-ca-certificates", 0o755, beside.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The end of a shell script: the command, and the end of all that works beside.
+pub(super) fn and_wait(command: &str) -> String {
+    WAIT.replace("{BIN}", BIN).replace("{COMMAND}", command)
+}
+
+/// Whether the scripts of a package, by the name of its control file, know of certificates that
+/// update-ca-certificates makes.
+pub(super) fn know_certificates(name: &str, text: &[u8]) -> bool {
+    let is_script = ["preinst", "postinst", "config", "triggers"].contains(&name);
+    let says = |word: &[u8]| text.windows(word.len()).any(|w| w == word);
+    is_script && (says(b"ssl/certs") || says(b"ca-certificates"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_know_certificates() {
+        for (name, text, want) in [
+            ("postinst", "ls /etc/ssl/certs/*.pem", true),
+            ("triggers", "interest /etc/ca-certificates/update.d", true),
+            ("postinst", "ls /etc/ssl", false),
+            ("md5sums", "0123 usr/share/ca-certificates/x.crt", false),
+        ] {
+            assert_eq!(know_certificates(name, text.as_bytes()), want, "{name}: {text}");
+        }
+    }
+}
