@@ -196,6 +196,7 @@ impl Program {
 #[derive(Debug)]
 pub(super) struct Running<'a> {
     pub(super) inside: &'a ThrowAway,
+    begun: Instant,
     program: Mutex<Program>,
     /// What it prints, both streams as they come.
     pub(super) log: Printed,
@@ -206,8 +207,8 @@ impl<'a> Running<'a> {
     pub(super) fn start(inside: &'a ThrowAway) -> Result<Self> {
         let program = inside.start(&[], true)?;
         let log = program.stdout.clone();
-        let running = Self { inside, program: Mutex::new(program), log };
         let begun = Instant::now();
+        let running = Self { inside, begun, program: Mutex::new(program), log };
         while running.state().is_none() && running.ended()?.is_none() {
             if begun.elapsed() > START || signal::pending().is_some() {
                 break;
@@ -230,6 +231,14 @@ impl<'a> Running<'a> {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let code = program.ended()?;
         Ok(code.filter(|_| program.readers.iter().all(JoinHandle::is_finished)))
+    }
+
+    /// Waits until it has run for so long, or has ended.
+    pub(super) fn has_run(&self, time: Duration) -> Result<()> {
+        while self.begun.elapsed() < time && self.ended()?.is_none() && signal::pending().is_none() {
+            std::thread::sleep(TICK);
+        }
+        Ok(())
     }
 
     /// Its state, while it runs.

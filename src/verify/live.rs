@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long is waited where nothing is said.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long a program has run before it is looked at what it has written and what is not there, or
+/// before it is stopped.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The pause between two tries that are counted.
 const PAUSE: Duration = Duration::from_secs(1);
 /// So many containers run at once.
@@ -162,6 +165,7 @@ impl Work<'_> {
             ended.into_iter().collect::<Result<Vec<_>>>()
         })?;
         for i in last {
+            running.has_run(self.checks[i].check.within.as_ref().map_or(SETTLED, |w| w.0))?;
             done.push(self.live(i, running)?);
         }
         Ok(done)
@@ -169,6 +173,10 @@ impl Work<'_> {
 
     fn live(&self, i: usize, running: &Running) -> Result<(usize, Verdict)> {
         let (check, kind, begun) = (&self.checks[i].check, self.kinds[i], Instant::now());
+        if check.absent == Some(true) {
+            // What is to stay away may be late.
+            running.has_run(SETTLED)?;
+        }
         let run = |words: &Words| running.exec(words, check, within(check));
         let until = |once: &dyn Fn() -> Result<Vec<Finding>>| tries(check, None, Some(running), once);
         let found = around(check, &run, &|| match kind.key {

@@ -114,7 +114,14 @@ fn programs_that_end_or_do_not() {
             ("command = ['/busybox', 'yes']\nwithin = '500ms'", "an end within 500ms"),
         ],
     );
-    add_scratch(&store, "none:1", &["sh", "-c", "exit 0"]);
+    // It writes late, and listens to its signal late.
+    add_scratch(
+        &store,
+        "late:1",
+        &["sh", "-c", "/busybox sleep 0.3; >/late; trap 'exit 0' TERM; while :; do :; done"],
+    );
+    let written = "/late only the declared paths written | it is written";
+    holds(&store, "late:1", &[("writes-only = []", written), ("stops-within = '5s'", "")]);
     let broken = Tar::new().dir("./").entry(T::Regular, "broken", 0o755, "", b"no program");
     add(&store, "broken:1", &[Blob::gzip(&broken.finish())], &json!({"Entrypoint": ["/broken"]}));
     let want = "error: the container did not start: ";
