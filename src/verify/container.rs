@@ -120,11 +120,12 @@ impl ThrowAway {
         Ok(Runtime::open(&self.store)?.get(&self.id)?)
     }
 
-    /// Ends the container, where its program has begun; before that it is another process's to make.
+    /// Ends the container with its first process, where that has begun; before that it is another
+    /// process's to make.
     fn stop(&self) {
         let Ok(container) = self.container() else { return };
         if matches!(container.status(), Ok((_, Status::Running | Status::Paused)))
-            && let Err(e) = container.kill(libc::SIGKILL, true)
+            && let Err(e) = container.kill(libc::SIGKILL, false)
         {
             tracing::debug!("{e}");
         }
