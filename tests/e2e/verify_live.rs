@@ -101,8 +101,9 @@ fn programs_that_end_or_do_not() {
             ("http = { port = 80 }\nwithin = '1m'", "the container does not run"),
         ],
     );
-    // It does not listen to its stop signal, prints without an end, and answers nothing.
-    let stubborn = "trap '' TERM; /busybox nc -l -p 80 -e /busybox sleep 1000 & /busybox yes";
+    // It does not listen to its stop signal, prints without an end, and answers a byte now and then.
+    let stubborn = "trap '' TERM; /busybox nc -l -p 80 -e /busybox sh -c \
+        'while :; do /busybox echo -n x; /busybox sleep 0.1; done' & /busybox yes";
     add_scratch(&store, "stubborn:1", &["sh", "-c", stubborn]);
     holds(
         &store,
