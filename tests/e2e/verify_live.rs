@@ -39,7 +39,7 @@ fn every_live_check_holds_and_does_not() {
         (fails("log = 'ready'\nlacks = 'ready'"), "no match of ready in the log | one"),
         ("writes-only = ['/var/log/**']".into(), ""),
         ("writes-only = ['/tmp/**']".into(), "/var/log/x only the declared paths written | it is written"),
-        ("stops-within = '5s'".into(), ""),
+        ("stops-within = '9s'".into(), ""),
         ("run = true\ncommand = ['cat', '/var/log/x']".into(), ""),
         ("run = true\ncommand = ['id', '-un']\nas = 'web'\nstdout-is = 'web'".into(), ""),
         // Nothing of the host's network is there.
@@ -122,7 +122,11 @@ fn programs_that_end_or_do_not() {
         &["sh", "-c", "/busybox sleep 0.3; >/late; trap 'exit 0' TERM; while :; do :; done"],
     );
     let written = "/late only the declared paths written | it is written";
-    holds(&store, "late:1", &[("writes-only = []", written), ("stops-within = '5s'", "")]);
+    holds(
+        &store,
+        "late:1",
+        &[("writes-only = []\nwithin = '3s'", written), ("stops-within = '9s'\nwithin = '3s'", "")],
+    );
     let broken = Tar::new().dir("./").entry(T::Regular, "broken", 0o755, "", b"no program");
     add(&store, "broken:1", &[Blob::gzip(&broken.finish())], &json!({"Entrypoint": ["/broken"]}));
     let want = "error: the container did not start: ";
