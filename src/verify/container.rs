@@ -7,14 +7,14 @@
 
 use super::check::{Check, Run, Words};
 use super::{Error, Result};
-use crate::bundle::{Bundle, Net, Origin, Settings};
+use crate::bundle::{self, Bundle, Net, Origin, Settings};
 use crate::rootfs;
 use crate::run::{Container, Runtime, State, Status};
 use crate::store::Store;
 use crate::sys::{Call, process, signal};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -79,14 +79,16 @@ pub(super) struct Ended {
 }
 
 impl ThrowAway {
-    /// Makes a bundle of `origin`. To be called while this process has one thread.
-    pub(super) fn new(store: &Store, origin: &Origin, run: &Run) -> Result<Self> {
+    /// Makes a bundle of `origin`, with the program of `base` where `run` has none. To be called while this process has one thread.
+    pub(super) fn new(store: &Store, origin: &Origin, base: &Settings, run: &Run) -> Result<Self> {
         let random = RandomState::new().hash_one(std::process::id());
         let id = format!("verify-{random:016x}");
+        let env = run.env.iter().map(|(name, value)| format!("{name}={value}"));
         let settings = Settings {
-            args: run.args.clone(),
-            env: run.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-            user: run.user.clone(),
+            args: if run.args.is_empty() { base.args.clone() } else { run.args.clone() },
+            env: base.env.iter().cloned().chain(env).collect(),
+            user: run.user.clone().or_else(|| base.user.clone()),
+            workdir: base.workdir.clone(),
             read_only: run.read_only,
             no_new_privileges: true,
             net: Net::None,
@@ -138,6 +140,19 @@ impl ThrowAway {
         }
         Ok(self.bundle.remove()?)
     }
+}
+
+/// What the `config.json` of the bundle in `folder` says of its process.
+pub(super) fn process_of(folder: &Path) -> Result<Settings> {
+    let spec = oci_spec::runtime::Spec::load(folder.join("config.json")).map_err(bundle::Error::Spec)?;
+    let Some(process) = spec.process() else { return Ok(Settings::default()) };
+    Ok(Settings {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        user: Some(format!("{}:{}", process.user().uid(), process.user().gid())),
+        workdir: Some(process.cwd().clone()),
+        ..Settings::default()
+    })
 }
 
 impl Program {

@@ -8,7 +8,7 @@ use super::subject::Subject;
 use super::value::{Pattern, Several, Text};
 use super::written::Placed;
 use super::{Error, Result, outside};
-use crate::bundle::Origin;
+use crate::bundle::{Origin, Settings};
 use crate::store::Store;
 use crate::sys::signal;
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub(super) struct Work<'a> {
 pub(super) fn jobs(
     store: &Store,
     origin: &Origin,
+    base: &Settings,
     checks: &[Placed],
     kinds: &[&'static Kind],
     verdicts: &[Option<Verdict>],
@@ -59,7 +60,11 @@ pub(super) fn jobs(
             (Phase::Command, None) => {
                 let Check { env, as_: user, .. } = checks[i].check.clone();
                 let run = Run { env: env.unwrap_or_default(), user, ..Run::default() };
-                jobs.push(Job { checks: vec![i], place: ThrowAway::new(store, origin, &run), own: false });
+                jobs.push(Job {
+                    checks: vec![i],
+                    place: ThrowAway::new(store, origin, base, &run),
+                    own: false,
+                });
             }
             (Phase::Command | Phase::Container | Phase::Last, _) => {
                 groups.entry(run.unwrap_or(&default)).or_default().push(i);
@@ -68,7 +73,7 @@ pub(super) fn jobs(
         }
     }
     for (run, checks) in groups {
-        jobs.push(Job { checks, place: ThrowAway::new(store, origin, run), own: true });
+        jobs.push(Job { checks, place: ThrowAway::new(store, origin, base, run), own: true });
     }
     jobs
 }
