@@ -40,15 +40,6 @@ pub struct Args {
     format: super::table::Format,
 }
 
-/// What is checked.
-#[derive(Debug)]
-enum Subject {
-    /// What a bundle can be made from.
-    Origin(Origin),
-    /// The bundle in this folder.
-    Bundle(PathBuf),
-}
-
 /// A report that is asked for.
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -65,6 +56,15 @@ impl FromStr for Wanted {
         let file = if file == "-" { None } else { Some(PathBuf::from(file)) };
         Ok(Self { format: form.parse()?, file })
     }
+}
+
+/// What is checked.
+#[derive(Debug)]
+enum Subject {
+    /// What a bundle can be made from.
+    Origin(Origin),
+    /// The bundle in this folder.
+    Bundle(PathBuf),
 }
 
 impl Args {

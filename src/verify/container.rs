@@ -45,6 +45,13 @@ impl Printed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The error, where it is one of this program's.
+    fn refusal(&self) -> Option<Error> {
+        let bytes = self.bytes();
+        let text = bytes.strip_prefix(b"error: ")?;
+        Some(Error::Start(String::from_utf8_lossy(text).trim().to_string()))
+    }
+
     /// Takes what comes out of `pipe`, on a thread of its own.
     fn take(&self, pipe: Option<impl Read + Send + 'static>) -> JoinHandle<()> {
         let kept = self.clone();
@@ -184,12 +191,10 @@ impl Program {
         if signal::pending().is_some() {
             return Err(Error::Interrupted);
         }
-        let (stdout, stderr) = (self.stdout.bytes(), self.stderr.bytes());
-        if code == Some(125) && stderr.starts_with(b"error: ") {
-            let text = String::from_utf8_lossy(&stderr["error: ".len()..]).trim().to_string();
-            return Err(Error::Start(text));
+        match self.stderr.refusal().filter(|_| code == Some(125)) {
+            Some(e) => Err(e),
+            None => Ok(Ended { code, stdout: self.stdout.bytes(), stderr: self.stderr.bytes() }),
         }
-        Ok(Ended { code, stdout, stderr })
     }
 
     /// Ends it and its container, and sees that they have ended.
@@ -225,36 +230,36 @@ impl<'a> Running<'a> {
         let log = program.stdout.clone();
         let begun = Instant::now();
         let running = Self { inside, begun, program: Mutex::new(program), log };
-        while running.state().is_none() && running.ended()?.is_none() {
+        while running.state().is_none() && matches!(running.ended(), Ok(None)) {
             if begun.elapsed() > START || signal::pending().is_some() {
                 break;
             }
             std::thread::sleep(TICK);
         }
-        let text = running.log.bytes();
-        match running.ended()? {
-            Some(125..=127) if text.starts_with(b"error: ") => {
-                let text = String::from_utf8_lossy(&text["error: ".len()..]).trim().to_string();
-                running.stop();
-                Err(Error::Start(text))
-            }
-            _ => Ok(running),
+        if let Err(e) = running.ended() {
+            running.stop();
+            return Err(e);
         }
+        Ok(running)
     }
 
-    /// Its exit code, where it has ended and all is read that it has printed.
+    /// Its exit code, where it has ended and all is read that it has printed; why it could not be
+    /// started, where that is so.
     pub(super) fn ended(&self) -> Result<Option<u8>> {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let code = program.ended()?;
-        Ok(code.filter(|_| program.readers.iter().all(JoinHandle::is_finished)))
+        let code = code.filter(|_| program.readers.iter().all(JoinHandle::is_finished));
+        match code {
+            Some(125..=127) => self.log.refusal().map_or(Ok(code), Err),
+            _ => Ok(code),
+        }
     }
 
     /// Waits until it has run for so long, or has ended.
-    pub(super) fn has_run(&self, time: Duration) -> Result<()> {
-        while self.begun.elapsed() < time && self.ended()?.is_none() && signal::pending().is_none() {
+    pub(super) fn has_run(&self, time: Duration) {
+        while self.begun.elapsed() < time && matches!(self.ended(), Ok(None)) && signal::pending().is_none() {
             std::thread::sleep(TICK);
         }
-        Ok(())
     }
 
     /// Its state, while it runs.

@@ -170,7 +170,7 @@ impl Work<'_> {
             ended.into_iter().collect::<Result<Vec<_>>>()
         })?;
         for i in last {
-            running.has_run(self.checks[i].check.within.as_ref().map_or(SETTLED, |w| w.0))?;
+            running.has_run(self.checks[i].check.within.as_ref().map_or(SETTLED, |w| w.0));
             done.push(self.live(i, running)?);
         }
         Ok(done)
@@ -180,7 +180,7 @@ impl Work<'_> {
         let (check, kind, begun) = (&self.checks[i].check, self.kinds[i], Instant::now());
         if check.absent == Some(true) {
             // What is to stay away may be late.
-            running.has_run(SETTLED)?;
+            running.has_run(SETTLED);
         }
         let run = |words: &Words| running.exec(words, check, within(check));
         let until = |once: &dyn Fn() -> Result<Vec<Finding>>| tries(check, None, Some(running), once);
@@ -192,6 +192,7 @@ impl Work<'_> {
             "port" => until(&|| Ok(outside::port(check, running))),
             "process" => until(&|| Ok(outside::process(check, running))),
             "log" => until(&|| Ok(outside::log(check, running))),
+            _ if kind.phase == Phase::Last && running.ended().is_err() => running.ended().map(|_| Vec::new()),
             "writes-only" => outside::writes_only(check, running, self.subject.files()?),
             _ => outside::stops_within(check, running),
         });
