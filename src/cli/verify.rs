@@ -65,6 +65,15 @@ impl FromStr for Wanted {
     }
 }
 
+/// What is checked.
+#[derive(Debug)]
+enum Subject {
+    /// What a bundle can be made from.
+    Origin(Origin),
+    /// The bundle in this folder.
+    Bundle(PathBuf),
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let store = context.store()?;
@@ -74,18 +83,21 @@ impl Args {
         }
         // An image from an archive has no name; it is held as long as this is.
         let unnamed = ToStore::nameless(&store);
-        let origin = self.origin(&store, &unnamed)?;
+        let target = self.target(&store, &unnamed)?;
         let options = Options { again: self.again, ..Options::default() };
         // Containers are taken away first.
         signal::put_off();
-        let checked = verify::verify(&store, &origin, &checks, &options);
+        let checked = match &target {
+            Subject::Origin(origin) => verify::verify(&store, origin, &checks, &options),
+            Subject::Bundle(folder) => verify::verify_bundle(&store, folder, &checks, &options),
+        };
         if checked.is_err() {
             signal::give_in();
         }
         let mut report = checked?;
         report.target.clone_from(&self.target);
         if self.attach {
-            let Origin::Image(Some(name), image) = &origin else {
+            let Subject::Origin(Origin::Image(Some(name), image)) = &target else {
                 return Err(verify::Error::Nameless(self.target.clone()).into());
             };
             let attached = verify::attach(&store, name, image, &report)?;
@@ -104,7 +116,7 @@ impl Args {
     }
 
     /// What is checked.
-    fn origin(&self, store: &Store, unnamed: &ToStore) -> Result<Origin> {
+    fn target(&self, store: &Store, unnamed: &ToStore) -> Result<Subject> {
         if let Ok(Location::Archive { kind, path, name }) = self.target.parse() {
             let scratch = store.scratch()?;
             let options =
@@ -113,14 +125,14 @@ impl Args {
             let from = FromArchive::new(&reader, reader.image(name.as_deref())?);
             let copied = transfer::copy(&from, unnamed, &transfer::Options::default(), store, &|_| ())?;
             let image = store.image(&copied.root, &Platform::host())?;
-            return Ok(Origin::Image(None, Box::new(image)));
+            return Ok(Subject::Origin(Origin::Image(None, Box::new(image))));
         }
         Ok(match target::find(store, self.target.strip_prefix("store:").unwrap_or(&self.target))? {
-            Target::Origin(origin) => origin,
-            Target::Folder(folder) => Origin::Directory(folder.join("rootfs")),
+            Target::Origin(origin) => Subject::Origin(origin),
+            Target::Folder(folder) => Subject::Bundle(folder),
             Target::Named(bundle) => {
                 bundle.mount(Access::Read)?;
-                Origin::Directory(bundle.rootfs())
+                Subject::Bundle(bundle.path().to_path_buf())
             }
         })
     }

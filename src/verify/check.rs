@@ -133,7 +133,8 @@ pub struct Check {
     /// How soon it ends after its stop signal.
     pub stops_within: Option<Text<Span>>,
 
-    /// How long it is waited for [default: 10s].
+    /// How long it is waited for [default: 10s]; of what is looked at last, how long the program has run
+    /// by then [default: 1s].
     pub within: Option<Text<Span>>,
     /// How many more times it is tried [default: of a command 0, else until the time is over].
     pub retry: Option<u32>,

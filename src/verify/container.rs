@@ -7,14 +7,14 @@
 
 use super::check::{Check, Run, Words};
 use super::{Error, Result};
-use crate::bundle::{Bundle, Net, Origin, Settings};
+use crate::bundle::{self, Bundle, Net, Origin, Settings};
 use crate::rootfs;
 use crate::run::{Container, Runtime, State, Status};
 use crate::store::Store;
 use crate::sys::{Call, process, signal};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -43,6 +43,13 @@ impl Printed {
     /// All of it.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The error, where it is one of this program's.
+    fn refusal(&self) -> Option<Error> {
+        let bytes = self.bytes();
+        let text = bytes.strip_prefix(b"error: ")?;
+        Some(Error::Start(String::from_utf8_lossy(text).trim().to_string()))
     }
 
     /// Takes what comes out of `pipe`, on a thread of its own.
@@ -79,14 +86,16 @@ pub(super) struct Ended {
 }
 
 impl ThrowAway {
-    /// Makes a bundle of `origin`. To be called while this process has one thread.
-    pub(super) fn new(store: &Store, origin: &Origin, run: &Run) -> Result<Self> {
+    /// Makes a bundle of `origin`, with the program of `base` where `run` has none. To be called while this process has one thread.
+    pub(super) fn new(store: &Store, origin: &Origin, base: &Settings, run: &Run) -> Result<Self> {
         let random = RandomState::new().hash_one(std::process::id());
         let id = format!("verify-{random:016x}");
+        let env = run.env.iter().map(|(name, value)| format!("{name}={value}"));
         let settings = Settings {
-            args: run.args.clone(),
-            env: run.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-            user: run.user.clone(),
+            args: if run.args.is_empty() { base.args.clone() } else { run.args.clone() },
+            env: base.env.iter().cloned().chain(env).collect(),
+            user: run.user.clone().or_else(|| base.user.clone()),
+            workdir: base.workdir.clone(),
             read_only: run.read_only,
             no_new_privileges: true,
             net: Net::None,
@@ -120,7 +129,8 @@ impl ThrowAway {
         Ok(Runtime::open(&self.store)?.get(&self.id)?)
     }
 
-    /// Ends the container, where its program has begun; before that it is another process's to make.
+    /// Ends the container with its first process, where that has begun; before that it is another
+    /// process's to make.
     fn stop(&self) {
         let Ok(container) = self.container() else { return };
         if matches!(container.status(), Ok((_, Status::Running | Status::Paused)))
@@ -137,6 +147,19 @@ impl ThrowAway {
         }
         Ok(self.bundle.remove()?)
     }
+}
+
+/// What the `config.json` of the bundle in `folder` says of its process.
+pub(super) fn process_of(folder: &Path) -> Result<Settings> {
+    let spec = oci_spec::runtime::Spec::load(folder.join("config.json")).map_err(bundle::Error::Spec)?;
+    let Some(process) = spec.process() else { return Ok(Settings::default()) };
+    Ok(Settings {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        user: Some(format!("{}:{}", process.user().uid(), process.user().gid())),
+        workdir: Some(process.cwd().clone()),
+        ..Settings::default()
+    })
 }
 
 impl Program {
@@ -168,12 +191,10 @@ impl Program {
         if signal::pending().is_some() {
             return Err(Error::Interrupted);
         }
-        let (stdout, stderr) = (self.stdout.bytes(), self.stderr.bytes());
-        if code == Some(125) && stderr.starts_with(b"error: ") {
-            let text = String::from_utf8_lossy(&stderr["error: ".len()..]).trim().to_string();
-            return Err(Error::Start(text));
+        match self.stderr.refusal().filter(|_| code == Some(125)) {
+            Some(e) => Err(e),
+            None => Ok(Ended { code, stdout: self.stdout.bytes(), stderr: self.stderr.bytes() }),
         }
-        Ok(Ended { code, stdout, stderr })
     }
 
     /// Ends it and its container, and sees that they have ended.
@@ -196,6 +217,7 @@ impl Program {
 #[derive(Debug)]
 pub(super) struct Running<'a> {
     pub(super) inside: &'a ThrowAway,
+    begun: Instant,
     program: Mutex<Program>,
     /// What it prints, both streams as they come.
     pub(super) log: Printed,
@@ -206,30 +228,38 @@ impl<'a> Running<'a> {
     pub(super) fn start(inside: &'a ThrowAway) -> Result<Self> {
         let program = inside.start(&[], true)?;
         let log = program.stdout.clone();
-        let running = Self { inside, program: Mutex::new(program), log };
         let begun = Instant::now();
-        while running.state().is_none() && running.ended()?.is_none() {
+        let running = Self { inside, begun, program: Mutex::new(program), log };
+        while running.state().is_none() && matches!(running.ended(), Ok(None)) {
             if begun.elapsed() > START || signal::pending().is_some() {
                 break;
             }
             std::thread::sleep(TICK);
         }
-        let text = running.log.bytes();
-        match running.ended()? {
-            Some(125..=127) if text.starts_with(b"error: ") => {
-                let text = String::from_utf8_lossy(&text["error: ".len()..]).trim().to_string();
-                running.stop();
-                Err(Error::Start(text))
-            }
-            _ => Ok(running),
+        if let Err(e) = running.ended() {
+            running.stop();
+            return Err(e);
         }
+        Ok(running)
     }
 
-    /// Its exit code, where it has ended and all is read that it has printed.
+    /// Its exit code, where it has ended and all is read that it has printed; why it could not be
+    /// started, where that is so.
     pub(super) fn ended(&self) -> Result<Option<u8>> {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let code = program.ended()?;
-        Ok(code.filter(|_| program.readers.iter().all(JoinHandle::is_finished)))
+        let code = code.filter(|_| program.readers.iter().all(JoinHandle::is_finished));
+        match code {
+            Some(125..=127) => self.log.refusal().map_or(Ok(code), Err),
+            _ => Ok(code),
+        }
+    }
+
+    /// Waits until it has run for so long, or has ended.
+    pub(super) fn has_run(&self, time: Duration) {
+        while self.begun.elapsed() < time && matches!(self.ended(), Ok(None)) && signal::pending().is_none() {
+            std::thread::sleep(TICK);
+        }
     }
 
     /// Its state, while it runs.

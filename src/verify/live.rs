@@ -8,7 +8,7 @@ use super::subject::Subject;
 use super::value::{Pattern, Several, Text};
 use super::written::Placed;
 use super::{Error, Result, outside};
-use crate::bundle::Origin;
+use crate::bundle::{Origin, Settings};
 use crate::store::Store;
 use crate::sys::signal;
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long is waited where nothing is said.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long a program has run before it is looked at what it has written and what is not there, or
+/// before it is stopped.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The pause between two tries that are counted.
 const PAUSE: Duration = Duration::from_secs(1);
 /// So many containers run at once.
@@ -43,6 +46,7 @@ pub(super) struct Work<'a> {
 pub(super) fn jobs(
     store: &Store,
     origin: &Origin,
+    base: &Settings,
     checks: &[Placed],
     kinds: &[&'static Kind],
     verdicts: &[Option<Verdict>],
@@ -56,7 +60,11 @@ pub(super) fn jobs(
             (Phase::Command, None) => {
                 let Check { env, as_: user, .. } = checks[i].check.clone();
                 let run = Run { env: env.unwrap_or_default(), user, ..Run::default() };
-                jobs.push(Job { checks: vec![i], place: ThrowAway::new(store, origin, &run), own: false });
+                jobs.push(Job {
+                    checks: vec![i],
+                    place: ThrowAway::new(store, origin, base, &run),
+                    own: false,
+                });
             }
             (Phase::Command | Phase::Container | Phase::Last, _) => {
                 groups.entry(run.unwrap_or(&default)).or_default().push(i);
@@ -65,7 +73,7 @@ pub(super) fn jobs(
         }
     }
     for (run, checks) in groups {
-        jobs.push(Job { checks, place: ThrowAway::new(store, origin, run), own: true });
+        jobs.push(Job { checks, place: ThrowAway::new(store, origin, base, run), own: true });
     }
     jobs
 }
@@ -162,6 +170,7 @@ impl Work<'_> {
             ended.into_iter().collect::<Result<Vec<_>>>()
         })?;
         for i in last {
+            running.has_run(self.checks[i].check.within.as_ref().map_or(SETTLED, |w| w.0));
             done.push(self.live(i, running)?);
         }
         Ok(done)
@@ -169,6 +178,10 @@ impl Work<'_> {
 
     fn live(&self, i: usize, running: &Running) -> Result<(usize, Verdict)> {
         let (check, kind, begun) = (&self.checks[i].check, self.kinds[i], Instant::now());
+        if check.absent == Some(true) {
+            // What is to stay away may be late.
+            running.has_run(SETTLED);
+        }
         let run = |words: &Words| running.exec(words, check, within(check));
         let until = |once: &dyn Fn() -> Result<Vec<Finding>>| tries(check, None, Some(running), once);
         let found = around(check, &run, &|| match kind.key {
@@ -179,6 +192,7 @@ impl Work<'_> {
             "port" => until(&|| Ok(outside::port(check, running))),
             "process" => until(&|| Ok(outside::process(check, running))),
             "log" => until(&|| Ok(outside::log(check, running))),
+            _ if kind.phase == Phase::Last && running.ended().is_err() => running.ended().map(|_| Vec::new()),
             "writes-only" => outside::writes_only(check, running, self.subject.files()?),
             _ => outside::stops_within(check, running),
         });

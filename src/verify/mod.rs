@@ -57,14 +57,14 @@ pub use report::{Finding, Outcome, Report, Source, Verdict};
 pub use writers::Format;
 pub use written::{Place, Placed, parse, read};
 
-use crate::bundle::Origin;
+use crate::bundle::{Origin, Settings};
 use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::signal;
 use crate::{bundle, error, layer, oci, rootfs, run, store, sys};
 use kept::Kept;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use subject::Subject;
@@ -223,6 +223,26 @@ pub struct Options<'a> {
 /// [`Error::Check`] or [`Error::Syntax`] for one whose keys do not go together, [`Error::Interrupted`], and
 /// what keeps the target from being read. What keeps a single check from its end is its verdict.
 pub fn verify(store: &Store, target: &Origin, checks: &[Placed], options: &Options) -> Result<Report> {
+    verify_with(store, target, &Settings::default(), checks, options)
+}
+
+/// As [`verify`], of the bundle in `folder`, whose `config.json` says what runs.
+///
+/// # Errors
+/// Those of [`verify`]; a `config.json` that is none.
+pub fn verify_bundle(store: &Store, folder: &Path, checks: &[Placed], options: &Options) -> Result<Report> {
+    let target = Origin::Directory(folder.join("rootfs"));
+    verify_with(store, &target, &container::process_of(folder)?, checks, options)
+}
+
+/// `base` says what runs where neither the image nor a check does.
+fn verify_with(
+    store: &Store,
+    target: &Origin,
+    base: &Settings,
+    checks: &[Placed],
+    options: &Options,
+) -> Result<Report> {
     let kinds = checks.iter().map(Placed::kind).collect::<Result<Vec<_>>>()?;
     let mut verdicts: Vec<Option<Verdict>> = vec![None; checks.len()];
     let manifest = match target {
@@ -239,7 +259,7 @@ pub fn verify(store: &Store, target: &Origin, checks: &[Placed], options: &Optio
     let with_files = kinds.iter().zip(&verdicts).any(needs_files);
     let subject = Subject::prepare(store, target, with_files)?;
     // What mounts comes before any thread.
-    let jobs = live::jobs(store, target, checks, &kinds, &verdicts);
+    let jobs = live::jobs(store, target, base, checks, &kinds, &verdicts);
     static_checks(&subject, checks, &kinds, options, &mut verdicts)?;
     live::run(jobs, &live::Work { checks, kinds: &kinds, subject: &subject }, &mut verdicts)?;
     for finding in verdicts.iter_mut().flatten().flat_map(|v| &mut v.findings) {

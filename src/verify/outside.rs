@@ -14,16 +14,44 @@ use crate::sys::process::setns;
 use crate::sys::userns::UserIds;
 use crate::tree::{Kind, TreePath};
 use rustix::fd::AsFd;
+use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a request may wait for each step of its answer.
+/// How long an answer may take.
 const REQUEST: Duration = Duration::from_secs(5);
 /// So many written paths are told of.
 const MOST_TOLD: usize = 20;
+
+/// A connection that is read from until a point in time: one that says a byte now and then ends, too.
+struct Until {
+    stream: TcpStream,
+    end: Instant,
+}
+
+impl Read for Until {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Until {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
 
 /// Something that only a container that runs has.
 fn stopped(wanted: String) -> Vec<Finding> {
@@ -67,8 +95,11 @@ fn in_network<T: Send>(state: &State, work: impl FnOnce() -> T + Send) -> Result
     let Some(process) = state.pidfd() else { return Ok(None) };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            setns(process.as_fd(), libc::CLONE_NEWNET, "net")?;
-            Ok(Some(work()))
+            match setns(process.as_fd(), libc::CLONE_NEWNET, "net") {
+                // It has ended since.
+                Err(e) if e.errno() == Some(Errno::SRCH) => Ok(None),
+                joined => Ok(joined.map(|()| Some(work()))?),
+            }
         });
         thread.join().map_err(|_| Error::Panic)?
     })
@@ -86,9 +117,8 @@ pub(super) fn http(request: &Http, running: &Running, within: Duration) -> Resul
         // The first error says more: there may be no IPv6.
         let stream =
             tried.reduce(std::result::Result::or).unwrap_or_else(|| Err(ErrorKind::NotFound.into()))?;
-        stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        ask(&stream, request)
+        ask(Until { stream, end: Instant::now() + limit }, request)
     })?;
     Ok(match answered {
         None => stopped(wanted),
@@ -220,7 +250,7 @@ pub(super) fn stops_within(check: &Check, running: &Running) -> Result<Vec<Findi
     if running.state().is_none() {
         return Ok(stopped(wanted));
     }
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     running.container()?.stop(None, limit.0)?;
     let late = begun.elapsed() >= limit.0;
     Ok(if late { vec![Finding::new(wanted, "it had to be killed")] } else { Vec::new() })

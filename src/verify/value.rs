@@ -14,6 +14,9 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::time::Duration;
 
+/// The most bytes of a compiled pattern.
+const MOST_COMPILED: usize = 10 << 20;
+
 /// A value that is written as text, and what it says. A whole number counts as its digits.
 #[derive(Debug, Clone)]
 pub struct Text<T> {
@@ -264,7 +267,7 @@ impl Pattern {
 
 impl Written for Pattern {
     fn read(text: &str) -> Result<Self, String> {
-        let built = regex::bytes::RegexBuilder::new(text).multi_line(true).size_limit(1 << 20).build();
+        let built = regex::bytes::RegexBuilder::new(text).multi_line(true).size_limit(MOST_COMPILED).build();
         built.map(Self).map_err(|e| {
             let text = e.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string()
@@ -306,7 +309,7 @@ impl Written for Glob {
             rest = &rest[len..];
         }
         pattern.push('$');
-        let built = regex::bytes::RegexBuilder::new(&pattern).size_limit(1 << 20).build();
+        let built = regex::bytes::RegexBuilder::new(&pattern).size_limit(MOST_COMPILED).build();
         built.map(Self).map_err(|e| e.to_string())
     }
 }

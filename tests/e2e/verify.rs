@@ -91,7 +91,10 @@ fn disk(image: &str, target: &str) {
 
 #[test]
 fn every_sort_of_target() {
-    let store = system();
+    need_root();
+    let store = TestStore::in_memory();
+    let script = "echo hi $(id -un)";
+    add_system(&store, &json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": [script], "User": "web"}));
     let at = |name: &str| store.path().join(name).to_str().unwrap().to_string();
     store.ok(&["copy", "-q", "img:1", &format!("docker-archive:{}", at("docker.tar"))]);
     store.ok(&["copy", "-q", "img:1", &format!("oci:{}", at("layout"))]);
@@ -121,6 +124,9 @@ fn every_sort_of_target() {
         ("store:img:1".to_string(), image),
         ("named".to_string(), no_image),
         (at("bundle"), no_image),
+        (at("bundle"), ("log = '^hi web$'", "")),
+        ("named".to_string(), ("log = '^hi web$'", "")),
+        ("img:1".to_string(), ("log = '^hi web$'", "")),
         (rootfs, no_image),
         (at("ext4.img"), no_image),
         (at("squashfs.img"), no_image),

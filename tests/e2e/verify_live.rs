@@ -39,7 +39,7 @@ fn every_live_check_holds_and_does_not() {
         (fails("log = 'ready'\nlacks = 'ready'"), "no match of ready in the log | one"),
         ("writes-only = ['/var/log/**']".into(), ""),
         ("writes-only = ['/tmp/**']".into(), "/var/log/x only the declared paths written | it is written"),
-        ("stops-within = '5s'".into(), ""),
+        ("stops-within = '9s'".into(), ""),
         ("run = true\ncommand = ['cat', '/var/log/x']".into(), ""),
         ("run = true\ncommand = ['id', '-un']\nas = 'web'\nstdout-is = 'web'".into(), ""),
         // Nothing of the host's network is there.
@@ -101,8 +101,9 @@ fn programs_that_end_or_do_not() {
             ("http = { port = 80 }\nwithin = '1m'", "the container does not run"),
         ],
     );
-    // It does not listen to its stop signal, prints without an end, and answers nothing.
-    let stubborn = "trap '' TERM; /busybox nc -l -p 80 -e /busybox sleep 1000 & /busybox yes";
+    // It does not listen to its stop signal, prints without an end, and answers a byte now and then.
+    let stubborn = "trap '' TERM; /busybox nc -l -p 80 -e /busybox sh -c \
+        'while :; do /busybox echo -n x; /busybox sleep 0.1; done' & /busybox yes";
     add_scratch(&store, "stubborn:1", &["sh", "-c", stubborn]);
     holds(
         &store,
@@ -114,7 +115,18 @@ fn programs_that_end_or_do_not() {
             ("command = ['/busybox', 'yes']\nwithin = '500ms'", "an end within 500ms"),
         ],
     );
-    add_scratch(&store, "none:1", &["sh", "-c", "exit 0"]);
+    // It writes late, and listens to its signal late.
+    add_scratch(
+        &store,
+        "late:1",
+        &["sh", "-c", "/busybox sleep 0.3; >/late; trap 'exit 0' TERM; while :; do :; done"],
+    );
+    let written = "/late only the declared paths written | it is written";
+    holds(
+        &store,
+        "late:1",
+        &[("writes-only = []\nwithin = '3s'", written), ("stops-within = '9s'\nwithin = '3s'", "")],
+    );
     let broken = Tar::new().dir("./").entry(T::Regular, "broken", 0o755, "", b"no program");
     add(&store, "broken:1", &[Blob::gzip(&broken.finish())], &json!({"Entrypoint": ["/broken"]}));
     let want = "error: the container did not start: ";
