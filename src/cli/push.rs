@@ -4,7 +4,7 @@ use super::transfer::{Network, Report, Selection, interrupted};
 use super::{Context, Result};
 use crate::layer::Coding;
 use crate::oci::{Name, Reference};
-use crate::transfer::{FromStore, Options, Platforms, ToRegistry};
+use crate::transfer::{FromStore, Options, Platforms, ToRegistry, push_referrers};
 use std::process::ExitCode;
 
 /// Arguments of `push`.
@@ -21,6 +21,9 @@ pub struct Args {
     /// Compress layers otherwise where they are not so yet: gzip, zstd or none, as in zstd:19
     #[arg(long, value_name = "FORMAT[:LEVEL]")]
     compression: Option<Coding>,
+    /// Push what refers to the image, too: reports of verify, signatures, lists of packages
+    #[arg(long)]
+    referrers: bool,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
@@ -48,6 +51,11 @@ impl Args {
         interrupted("\nerror: interrupted; the same push leaves out what is there already\n");
         let copied = self.report.copy(&store, &source, &sink, &options)?;
         self.report.print(&to.to_string(), &copied, false)?;
+        if self.referrers {
+            for referrer in push_referrers(&store, &copied.root.digest, &to, &options)? {
+                say!("referrer {}", referrer.digest);
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

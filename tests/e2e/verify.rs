@@ -2,6 +2,7 @@
 
 use crate::common::checks::{add, add_system, file, holds, nothing_left, verify};
 use crate::common::layout::{Blob, Tar};
+use crate::common::registry::Registry;
 use crate::common::serve::Served;
 use crate::common::user::User;
 use crate::common::{TestStore, need_root, ok};
@@ -300,6 +301,15 @@ fn verdicts_are_kept_and_attached() {
     let all = found["referrers"].as_array().unwrap();
     assert_eq!(all.len(), 1, "an earlier report gives way: {found:#}");
     assert_eq!(all[0]["artifactType"], "application/vnd.shipimg.verify.report.v1+json");
+    // It goes along to a registry, also to one without the referrers API.
+    let registry = Registry::start();
+    let there = format!("{}/img:1", registry.host());
+    for _ in 0..2 {
+        store.ok(&["push", "--quiet", "--referrers", "img:1", &there]);
+    }
+    let pushed = store.ok(&["referrers", "--format", "json", &there]);
+    let pushed: Value = serde_json::from_str(&pushed).unwrap();
+    assert_eq!(pushed["referrers"], found["referrers"]);
     // The report stays as long as its image; what is kept about that goes with it.
     store.ok(&["prune", "-y"]);
     assert!(store.path().join("blobs/sha256").join(&all[0]["digest"].as_str().unwrap()[7..]).exists());
