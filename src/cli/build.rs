@@ -1,16 +1,17 @@
-//! `shipimg build`: from a recipe to what it says.
+//! `shipimg build`: from a recipe to what it says, from a Dockerfile to an image.
 
+use super::dockerfile::Docker;
 use super::import::source_date;
 use super::phases::{Phases, spelled};
 use super::settings::variable;
 use super::transfer::Network;
 use super::{Context, Result, tidily};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::output::Written;
 use crate::recipe::{
     self, Access, Builder, Built, Choices, Lock, Options, Plan, Recipe, Shell, Target, Wish,
 };
-use crate::store::{Lease, Store};
+use crate::store::Store;
 use crate::sys::sandbox::private_mounts;
 use crate::sys::selfexe;
 use indicatif::HumanBytes;
@@ -21,10 +22,20 @@ use std::process::ExitCode;
 
 /// Arguments of `build`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  shipimg build web.toml
+  shipimg build --tag localhost/web .                         # the Dockerfile of this folder
+  shipimg build -f web.dockerfile --target test --build-arg VERSION=2 .")]
 #[allow(clippy::struct_excessive_bools, reason = "options on a command line")]
 pub struct Args {
-    /// The recipe's file
+    /// The recipe's file; or a Dockerfile, or the folder of one
+    #[arg(value_name = "RECIPE|FOLDER")]
     recipe: PathBuf,
+    #[command(flatten)]
+    docker: Docker,
+    /// The name of the image in the store, besides what a recipe writes
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<Reference>,
     #[command(flatten)]
     reading: Reading,
     /// Print the steps with their keys and do nothing
@@ -43,7 +54,7 @@ pub struct Args {
 
 /// How a recipe and its lock are read.
 #[derive(Debug, clap::Args)]
-pub(super) struct Reading {
+struct Reading {
     /// Set a variable of the recipe
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     set: Vec<String>,
@@ -76,33 +87,27 @@ pub enum Error {
     /// A graph of something else than a plan.
     #[error("--format dot is for --dry-run")]
     NoPlan,
+    /// A folder without a Dockerfile.
+    #[error("no Dockerfile and no Containerfile in {}", .0.display())]
+    NoDockerfile(PathBuf),
+    /// A folder to copy from that is none.
+    #[error("{} is no folder for a Dockerfile to copy from", .0.display())]
+    NoContext(PathBuf),
+    /// An option that recipes do not have.
+    #[error("{0} is for Dockerfiles")]
+    OfDockerfiles(&'static str),
 }
 
 impl Reading {
-    /// The recipe in a file.
-    pub(super) fn recipe(&self, path: &std::path::Path) -> Result<Recipe> {
+    fn choices(&self) -> Choices {
         let set =
             self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        Ok(Recipe::read(path, &Choices { set: set.collect(), platform, epoch: source_date() })?)
+        Choices { set: set.collect(), platform, epoch: source_date() }
     }
 
-    pub(super) fn access(&self, store: &Store) -> Access {
+    fn access(&self, store: &Store) -> Access {
         Access { registry: self.network.options(store.limits()), offline: self.offline }
-    }
-
-    /// The lock of a recipe, and whether it is another than the one beside it.
-    pub(super) fn lock(
-        &self,
-        recipe: &Recipe,
-        (store, lease): (&Store, &Lease),
-        phases: &Phases,
-    ) -> Result<(Lock, bool)> {
-        let old = Lock::read(&Lock::beside(&recipe.file))?;
-        let wish = if self.frozen { Wish::Frozen } else { Wish::Keep };
-        let lock = Lock::of(recipe, old.as_ref(), &wish, &self.access(store), (store, lease), phases)?;
-        let changed = old.as_ref() != Some(&lock);
-        Ok((lock, changed))
     }
 }
 
@@ -115,25 +120,41 @@ impl Args {
             return Err(Error::NoPlan.into());
         }
         selfexe::protect()?;
-        let recipe = self.reading.recipe(&self.recipe)?;
-        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
+        let dockerfile = self.docker.of(&self.recipe)?;
+        let mut choices = self.reading.choices();
+        let beside = Lock::beside(dockerfile.as_ref().map_or(&self.recipe, |d| &d.file));
+        let (wish, old) = (if self.reading.frozen { Wish::Frozen } else { Wish::Keep }, Lock::read(&beside)?);
         let store = context.store()?;
         let lease = store.lease()?;
+        let (access, place) = (self.reading.access(&store), (&store, &lease));
         let phases = Phases::new();
-        let (lock, changed) = self.reading.lock(&recipe, (&store, &lease), &phases)?;
+        let mut known = old.clone().unwrap_or_default();
+        let mut recipe = match &dockerfile {
+            None => Recipe::read(&self.recipe, &choices)?,
+            Some(dockerfile) => {
+                choices.set.extend(self.docker.arguments());
+                let platform = choices.platform.clone();
+                Recipe::of_dockerfile(dockerfile, &choices, &mut |name| {
+                    known.inherited((name, &dockerfile.file), &wish, &platform, &access, place)
+                })?
+            }
+        };
+        recipe.add_tags(&self.tag);
+        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
+        let lock = Lock::of(&recipe, Some(&known), &wish, &access, place, &phases)?;
         let plan = Plan::of(&recipe, &lock)?;
         if self.dry_run {
             return self.print(&plan);
         }
-        if changed {
-            lock.write(&Lock::beside(&recipe.file))?;
+        // A Dockerfile has a lock where somebody has made one.
+        if old.as_ref() != Some(&lock) && (dockerfile.is_none() || old.is_some()) {
+            lock.write(&beside)?;
         }
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
         let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
-        let options = Options { access: self.reading.access(&store), no_cache: self.no_cache, shell };
-        let built = Builder::new(&plan, &lock, (&store, &lease), &options, &phases).build()?;
-        let place = (&store, &lease);
+        let options = Options { access, no_cache: self.no_cache, shell };
+        let built = Builder::new(&plan, &lock, place, &options, &phases).build()?;
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
             let written = recipe::write(&targets, &built.image, &plan, place, &phases)?;

@@ -26,6 +26,7 @@ mod create;
 mod delete;
 mod df;
 mod diff;
+mod dockerfile;
 mod doctor;
 mod error;
 mod events;
@@ -177,7 +178,7 @@ enum Command {
     Config(config::Args),
     /// Make one layer of all layers of an image
     Squash(squash::Args),
-    /// Build what a recipe says
+    /// Build what a recipe or a Dockerfile says
     Build(build::Args),
     /// Print the JSON Schema of recipes
     Recipe(recipe::Args),

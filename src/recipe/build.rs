@@ -6,6 +6,7 @@
 
 use super::accounts;
 use super::command::{self, Shell};
+use super::context;
 use super::files;
 use super::inputs::plain;
 use super::lock::{self, Access, Lock};
@@ -218,7 +219,7 @@ impl<'a> Builder<'a> {
     fn act(&self, step: &Planned, action: &Action, below: &Image, more: &[Image]) -> Result<Descriptor> {
         let (mut settings, secrets) = match action {
             Action::Run(run) => {
-                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, self.store)?)
+                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, step, self.store)?)
             }
             _ => (Settings::default(), None),
         };
@@ -242,6 +243,7 @@ impl<'a> Builder<'a> {
             Action::Run(run) => command::run(run, step, bundle, self.store, self.options.shell),
             Action::Group(group) => accounts::group(&root, group, step),
             Action::User(user) => accounts::user(&root, user, step),
+            Action::Directory(directory) => files::make_directory(directory, &root, step.time),
             Action::Copy(copy) => {
                 if let Some(name) = &copy.image {
                     let access = &self.options.access;
@@ -252,7 +254,9 @@ impl<'a> Builder<'a> {
                 if let (Some(_), [image]) = (&copy.stage, more) {
                     return self.copy_of(step, copy, image, &root);
                 }
-                files::copy(copy, step, None, &root, &plain(&copy.exclude))
+                let options =
+                    if copy.docker.is_some() { context::kept() } else { plain(&copy.exclude) };
+                files::copy(copy, step, None, &root, &options)
             }
         }
     }

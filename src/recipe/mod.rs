@@ -23,6 +23,8 @@
 //! tag = "localhost/web:latest"
 //! ```
 //!
+//! A Dockerfile becomes the same values (`dockerfile.rs`), and from there on all is the same.
+//!
 //! A file is parsed once: unknown keys are refused with their line. [`Lock`] pins what comes from
 //! elsewhere, [`Plan`] gives each step a key, [`Builder`] does those whose results are not kept in the
 //! store. The recipes of the suites are embedded in the binary ([`archive`]): they are the data behind
@@ -34,6 +36,8 @@ mod base;
 mod build;
 mod check;
 mod command;
+mod context;
+mod dockerfile;
 mod files;
 mod inputs;
 mod lock;
@@ -47,11 +51,14 @@ pub use archives::archive;
 pub use base::System;
 pub use build::{Builder, Built, Options};
 pub use command::Shell;
+pub use dockerfile::{Dockerfile, Ignore, Inherited, NAMES as DOCKERFILES};
 pub use lock::{Access, Lock, Pinned, Wish, request};
 pub use output::{Target, output_text, write};
 pub use plan::{FORMAT, Plan, Step, Work};
 pub use read::{Action, Choices, Place, Placed, Recipe, Stage};
-pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, User};
+pub use types::{
+    Base, Copy, Directory, DockerCopy, File, Group, Image, Output, OutputKind, Run, Secret, User,
+};
 
 use crate::error::Kind;
 use crate::{bundle, debian, disk, layer, oci, registry, run, store, sys, transfer};
