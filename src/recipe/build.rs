@@ -254,8 +254,7 @@ impl<'a> Builder<'a> {
                 if let (Some(_), [image]) = (&copy.stage, more) {
                     return self.copy_of(step, copy, image, &root);
                 }
-                let options =
-                    if copy.docker.is_some() { context::kept() } else { plain(&copy.exclude) };
+                let options = if copy.docker.is_some() { context::kept() } else { plain(&copy.exclude) };
                 files::copy(copy, step, None, &root, &options)
             }
         }

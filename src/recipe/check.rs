@@ -82,8 +82,7 @@ fn copy_of(copy: &Copy) -> Option<&'static str> {
 }
 
 fn run_of(run: &Run) -> Option<&'static str> {
-    let given =
-        [!run.command.is_empty(), run.shell.is_some(), run.script.is_some(), run.program.is_some()];
+    let given = [!run.command.is_empty(), run.shell.is_some(), run.script.is_some(), run.program.is_some()];
     let mut files = run.script.iter().chain(&run.inputs);
     if given.iter().filter(|g| **g).count() != 1 {
         Some("a run has one of command, shell, script")

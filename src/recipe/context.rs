@@ -110,8 +110,11 @@ fn one(root: &Dir, path: &Path, ignore: &Ignore) -> layer::Result<Option<Found>>
     }
     let dir = root.in_root(&at)?;
     let stat = dir.stat_self()?;
-    let (left_out, any) =
-        if *ignore == Ignore::default() { Default::default() } else { hidden(&dir, path, &TreePath::root(), ignore)? };
+    let (left_out, any) = if *ignore == Ignore::default() {
+        Default::default()
+    } else {
+        hidden(&dir, path, &TreePath::root(), ignore)?
+    };
     if !any && !path.as_os_str().is_empty() && ignore.skips(&path.to_string_lossy()) {
         return Ok(None);
     }
@@ -120,7 +123,12 @@ fn one(root: &Dir, path: &Path, ignore: &Ignore) -> layer::Result<Option<Found>>
 }
 
 /// What is left out of the directory `below` of `top`, which is `path` of the context; whether anything is not.
-fn hidden(top: &Dir, path: &Path, below: &TreePath, ignore: &Ignore) -> layer::Result<(BTreeSet<TreePath>, bool)> {
+fn hidden(
+    top: &Dir,
+    path: &Path,
+    below: &TreePath,
+    ignore: &Ignore,
+) -> layer::Result<(BTreeSet<TreePath>, bool)> {
     let (mut left_out, mut any) = (BTreeSet::new(), false);
     let listed = top.below(below.as_path())?.list()?;
     for (name, kind) in listed {
@@ -182,7 +190,10 @@ pub(super) fn tar_in(file: &File) -> io::Result<Option<(Box<dyn Read + Send>, Co
         [0x28, 0xb5, 0x2f, 0xfd, ..] => (Compression::Zstd, false),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => (Compression::None, true),
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "a bzip2 file: ADD unpacks gzip, xz, zstd"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a bzip2 file: ADD unpacks gzip, xz, zstd",
+            ));
         }
         _ => (Compression::None, false),
     };

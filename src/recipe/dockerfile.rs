@@ -149,7 +149,8 @@ fn translate(
     let target = target(&stages, dockerfile.target.as_deref(), &at)?;
     let needed = needed(&stages, target);
     for name in choices.set.keys() {
-        let declared = lines.iter().any(|l| l.name == "ARG" && stage::arguments(l, escape).any(|n| n == *name));
+        let declared =
+            lines.iter().any(|l| l.name == "ARG" && stage::arguments(l, escape).any(|n| n == *name));
         if !declared && !PROXIES.contains(&name.to_ascii_uppercase().as_str()) {
             tracing::warn!("no ARG {name} in {}", file.display());
         }
@@ -262,7 +263,8 @@ fn written<'a>(
             _ => return Err(wrong("wanted FROM IMAGE [AS NAME]".into())),
         };
         let fit = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-        if words.len() == 3 && !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(fit)) {
+        if words.len() == 3 && !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(fit))
+        {
             return Err(wrong(format!("{name:?} is no name of a stage")));
         }
         if stages.iter().any(|s| s.name == name) {
@@ -275,7 +277,8 @@ fn written<'a>(
         for (flag, value) in &from.flags {
             let value = expander.expand(value.as_deref().unwrap_or_default()).map_err(wrong)?;
             let platform = value.parse::<Platform>();
-            let same = platform.is_ok_and(|p| Some(p.to_string().as_str()) == globals.value("TARGETPLATFORM"));
+            let same =
+                platform.is_ok_and(|p| Some(p.to_string().as_str()) == globals.value("TARGETPLATFORM"));
             if flag != "platform" {
                 return Err(wrong(format!("FROM --{flag} is not known")));
             } else if !same {

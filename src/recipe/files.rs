@@ -53,8 +53,7 @@ pub(super) fn copy(
         let path = Path::new(&copy.to);
         let dir = made(&target, path.parent().unwrap_or(Path::new("/")), &options, step.time)?;
         let (uid, gid) = options.shape.owner.unwrap_or((0, 0));
-        let mode =
-            if let Modes::Files(mode) | Modes::All(mode) = options.shape.modes { mode } else { 0o644 };
+        let mode = if let Modes::Files(mode) | Modes::All(mode) = options.shape.modes { mode } else { 0o644 };
         let meta = Meta { mode, uid, gid, mtime: at(step.time), ..Meta::default() };
         return place(&dir, path.file_name().unwrap_or_default(), &Kind::File, &meta, text.as_bytes());
     }
@@ -99,8 +98,12 @@ fn as_docker(
     let folder = copy.to.ends_with('/') || sources.len() > 1;
     for found in sources {
         let options = found.options(options);
-        if docker.unpack && !found.is_dir() && unpacked(&found, to, target, &options, time)? {
-            continue;
+        if docker.unpack && !found.is_dir() {
+            // What is in a tar keeps its owners.
+            let owner = options.shape.owner.filter(|_| copy.owner.is_some());
+            if unpacked(&found, to, target, owner, time)? {
+                continue;
+            }
         }
         let (into, name) = if found.is_dir() {
             (to, None)
@@ -116,12 +119,13 @@ fn as_docker(
 }
 
 /// Unpacks a tar into the folder `to`; whether it is one.
-fn unpacked(found: &Found, to: &Path, target: &Dir, options: &WriteOptions, time: i64) -> Result<bool> {
+fn unpacked(found: &Found, to: &Path, target: &Dir, owner: Option<(u32, u32)>, time: i64) -> Result<bool> {
     let Some((file, _)) = found.dir.regular(&found.name)? else { return Ok(false) };
     let tar = context::tar_in(&file).call(|| format!("read({})", found.called.display()))?;
     let Some((tar, compression)) = tar else { return Ok(false) };
-    let dir = made(target, to, options, time)?;
-    let owner = options.shape.owner;
+    let mut options = WriteOptions::default();
+    options.shape.owner = owner;
+    let dir = made(target, to, &options, time)?;
     let placing = owner.map_or_else(placing, |(u, g)| Placing { owner: Owner::One(u, g), ..placing() });
     layer::place(tar, compression, &dir, &placing)?;
     Ok(true)

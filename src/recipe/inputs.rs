@@ -26,7 +26,8 @@ pub type Inputs = BTreeMap<String, Digest>;
 /// How files from beside a recipe are written.
 pub(super) fn plain(exclude: &[String]) -> WriteOptions {
     let exclude = exclude.to_vec();
-    let shape = Shape { time: Some(0), owner: Some((0, 0)), modes: Modes::Plain, exclude, ..Shape::default() };
+    let shape =
+        Shape { time: Some(0), owner: Some((0, 0)), modes: Modes::Plain, exclude, ..Shape::default() };
     WriteOptions { shape, ..WriteOptions::default() }
 }
 

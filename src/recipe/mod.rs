@@ -215,8 +215,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Read { source, .. } => Kind::of_io(source),
-            Self::Syntax { .. }
+            Self::Read { source, .. } if source.kind() != std::io::ErrorKind::InvalidData => {
+                Kind::of_io(source)
+            }
+            Self::Read { .. }
+            | Self::Syntax { .. }
             | Self::NoVariable { .. }
             | Self::UnknownSuite { .. }
             | Self::Name { .. }

@@ -27,6 +27,7 @@ mod debian_scripts;
 mod delegated;
 mod detached;
 mod disks;
+mod dockerfiles;
 mod doctor;
 mod drivers;
 mod erofs;

@@ -94,7 +94,10 @@ impl<'a> Builder<'a> {
     /// The words of a line, a JSON array or between spaces, with their variables replaced.
     fn words(&self, line: &Line) -> Checked<Vec<String>> {
         let words = array(&line.rest).unwrap_or_else(|| split(&line.rest, self.escape));
-        words.iter().map(|word| if is_document(word) { Ok(word.clone()) } else { self.expand(word) }).collect()
+        words
+            .iter()
+            .map(|word| if is_document(word) { Ok(word.clone()) } else { self.expand(word) })
+            .collect()
     }
 
     /// `NAME=VALUE …`, or in the old form `NAME VALUE`.
@@ -232,7 +235,9 @@ impl<'a> Builder<'a> {
         }
         match line.documents.as_slice() {
             [] => run.command = self.command(&line.rest),
-            [only] if is_document(&line.rest) && only.raw.starts_with("#!") => run.program = Some(only.text()),
+            [only] if is_document(&line.rest) && only.raw.starts_with("#!") => {
+                run.program = Some(only.text())
+            }
             [only] if is_document(&line.rest) => run.command = self.by_shell(&only.text()),
             all => {
                 let documents = all.iter().map(|d| format!("\n{}{}", d.raw, d.name));
@@ -364,11 +369,9 @@ fn known_flags(line: &Line) -> Checked<()> {
         !known.contains(&name.as_str()) || value.as_deref().unwrap_or_default().is_empty() && name != "link"
     }) {
         Some((name, _)) if known.contains(&name.as_str()) => Err(format!("--{name} wants a value")),
-        Some((name, _)) => Err(format!(
-            "{} --{name} is not done here{}",
-            line.name,
-            crate::recipe::suggest(name, known)
-        )),
+        Some((name, _)) => {
+            Err(format!("{} --{name} is not done here{}", line.name, crate::recipe::suggest(name, known)))
+        }
         None => Ok(()),
     }
 }
