@@ -145,7 +145,7 @@ impl<'a> Builder<'a> {
             "WORKDIR" => {
                 let path = absolute(&self.scope.workdir, &self.expand(&line.rest)?);
                 let path = if path == "/" { path } else { path.trim_end_matches('/').to_string() };
-                let owner = Some(self.scope.user.clone()).filter(|user| !user.is_empty());
+                let owner = Some(owner(&self.scope.user)).filter(|user| !user.is_empty());
                 self.step(line, Action::Directory(Directory { path: path.clone(), owner }));
                 self.scope.workdir.clone_from(&path);
                 self.image.workdir = Some(path);
@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
         for (flag, value) in &line.flags {
             let value = self.expand(value.as_deref().unwrap_or_default())?;
             match flag.as_str() {
-                "chown" => copy.owner = Some(value),
+                "chown" => copy.owner = Some(owner(&value)),
                 "chmod" => copy.mode = Some(value),
                 "from" => match source_of(self.before, &value) {
                     Some(index) => copy.stage = Some(self.before[index].name.clone()),
@@ -348,6 +348,12 @@ impl<'a> Builder<'a> {
         self.step(line, Action::Copy(copy));
         Ok(())
     }
+}
+
+/// Whose files become: of a number alone the group is the same number, whatever the user's group is.
+fn owner(user: &str) -> String {
+    let number = !user.is_empty() && user.bytes().all(|b| b.is_ascii_digit());
+    if number { format!("{user}:{user}") } else { user.to_string() }
 }
 
 /// The names that an ARG declares.

@@ -98,6 +98,7 @@ fn copies() {
             "ARG U=app\nCOPY --chown=$U:web --chmod=0640 --link a /b",
             Copy { owner: Some("app:web".into()), mode: Some("0640".into()), ..copy(&["a"], "/b") },
         ),
+        ("COPY --chown=7 a /b", Copy { owner: Some("7:7".into()), ..copy(&["a"], "/b") }),
         ("ADD a /b", Copy { docker: docker(true), ..copy(&["a"], "/b") }),
         (
             "COPY --from=img:1 /a /b",
