@@ -25,7 +25,7 @@
 //! | 4 | [`transfer`] | images between registries, archives and the store |
 //! | 5 | [`output`] | root filesystems as images, archives, folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
-//! | 7 | [`recipe`] | TOML to a plan, and its execution |
+//! | 7 | [`recipe`] | TOML or a Dockerfile to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.

@@ -224,7 +224,7 @@ impl<'a> Builder<'a> {
             _ => (Settings::default(), None),
         };
         settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
-        let origin = Origin::Image(None, Box::new(below.clone()));
+        let origin = Origin::Image(None, Box::new(without_volumes(below)));
         let name = format!("build-{}", std::process::id());
         let bundle = Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &settings)?;
         let done = self.change(step, action, &bundle, more);
@@ -305,6 +305,17 @@ impl<'a> Builder<'a> {
         let descriptor = self.put(edit)?;
         Ok(self.store.image(&descriptor, &self.plan.recipe.platform)?)
     }
+}
+
+/// The image as a step sees it: what is written where it has a volume is the step's as all else.
+fn without_volumes(image: &Image) -> Image {
+    let mut image = image.clone();
+    let mut config = image.config.config().clone();
+    if let Some(config) = &mut config {
+        config.set_volumes(None);
+    }
+    image.config.set_config(config);
+    image
 }
 
 fn created(time: i64) -> String {

@@ -126,7 +126,8 @@ pub(super) fn secrets(recipe: &Recipe, run: &Run, step: &Step, store: &Store) ->
         let mode = if run.user.is_some() { 0o444 } else { 0o400 };
         fs::write(&path, value).call(|| format!("write({})", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).call(|| "chmod".to_string())?;
-        mounts.push(bind(&path, &Path::new(SECRETS).join(name)).map_err(|_| missing())?);
+        let usual = Path::new(SECRETS).join(name);
+        mounts.push(bind(&path, run.targets.get(name).unwrap_or(&usual)).map_err(|_| missing())?);
     }
     if let Some(text) = &run.program {
         let path = scratch.path().join(".program");

@@ -4,7 +4,6 @@
 //! outside is ever opened. Below a source links are what they are.
 
 use super::dockerfile::Ignore;
-use super::types::DockerCopy;
 use crate::layer::{self, Shape, TarWriter, WriteOptions};
 use crate::oci::{Compression, Digest};
 use crate::store::{Hashed, Limits};
@@ -13,6 +12,7 @@ use crate::sys::dir::Dir;
 use crate::tree::{TreePath, fnmatch};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -26,6 +26,29 @@ use std::sync::Arc;
 const MAX_LINKS: usize = 40;
 /// The most bytes of memory that an xz stream may want.
 const XZ_MEMORY: u64 = 128 << 20;
+
+/// What is different in a Dockerfile's COPY and ADD: `from` are patterns below a folder that no link leads out of, of
+/// folders is copied what is in them, and modes stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct DockerCopy {
+    /// The folder; of a stage or an image its root.
+    #[serde(skip)]
+    pub context: PathBuf,
+    /// What of that folder is not seen. The digest of what is copied tells it too.
+    #[serde(skip)]
+    pub ignore: Ignore,
+    /// Whether tars are unpacked.
+    pub unpack: bool,
+}
+
+/// A directory that is made where it is missing, as WORKDIR does. No recipe has it: there what needs one makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Directory {
+    /// Where.
+    pub path: String,
+    /// Whose it becomes, `USER[:GROUP]`.
+    pub owner: Option<String>,
+}
 
 /// A source.
 pub(super) struct Found {
@@ -165,7 +188,7 @@ pub(super) fn digest(pattern: &str, docker: &DockerCopy) -> layer::Result<Digest
         let mut tar = TarWriter::new(Hashed::new(io::sink()));
         layer::write_at(&found.dir, &found.name, &name, &mut tar, &found.options(&options))?;
         let (_, digest, _) = tar.finish().map_err(layer::Error::Output)?.finish();
-        let _ = writeln!(text, "{:?} {digest}", found.called);
+        let _ = writeln!(text, "{} {digest}", found.called.as_bytes().escape_ascii());
     }
     Ok(Digest::of(text.as_bytes()))
 }

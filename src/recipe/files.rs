@@ -1,9 +1,9 @@
 //! Copy steps: files put into a root, which is another's and not trusted.
 
-use super::context::{self, Found};
+use super::context::{self, Directory, DockerCopy, Found};
 use super::inputs::{split, with_libraries};
 use super::plan::Step;
-use super::types::{Copy, Directory, DockerCopy};
+use super::types::Copy;
 use super::{Error, Result};
 use crate::bundle::users;
 use crate::layer::{self, Modes, Owner, Placing, TarWriter, WriteOptions};

@@ -51,14 +51,13 @@ pub use archives::archive;
 pub use base::System;
 pub use build::{Builder, Built, Options};
 pub use command::Shell;
+pub use context::{Directory, DockerCopy};
 pub use dockerfile::{Dockerfile, Ignore, Inherited, NAMES as DOCKERFILES};
 pub use lock::{Access, Lock, Pinned, Wish, request};
 pub use output::{Target, output_text, write};
 pub use plan::{FORMAT, Plan, Step, Work};
 pub use read::{Action, Choices, Place, Placed, Recipe, Stage};
-pub use types::{
-    Base, Copy, Directory, DockerCopy, File, Group, Image, Output, OutputKind, Run, Secret, User,
-};
+pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, Secret, User};
 
 use crate::error::Kind;
 use crate::{bundle, debian, disk, layer, oci, registry, run, store, sys, transfer};

@@ -1,8 +1,9 @@
 //! A recipe's file read: variables put in, parts told apart, what it extends put before it.
 
+use super::context::Directory;
 use super::types::{
-    At, Base, Copy, Directory, Group, HEAD, Head, Image, Output, OutputKind, Packages, Repo, Run, Secret,
-    Stage as Body, User, When,
+    At, Base, Copy, Group, HEAD, Head, Image, Output, OutputKind, Packages, Repo, Run, Secret, Stage as Body,
+    User, When,
 };
 use super::{Error, Result, suggest};
 use crate::debian;

@@ -3,7 +3,7 @@
 //! A file is its head (name, variables, outputs…) and its main stage, side by side at the top; other
 //! stages are `[[stage]]`s. What stands in lists knows where it stands ([`At`]).
 
-use super::dockerfile::Ignore;
+use super::context::DockerCopy;
 use crate::debian::Variant;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -326,29 +326,6 @@ pub struct Copy {
     pub when: When,
 }
 
-/// What is different in a Dockerfile's COPY and ADD: `from` are patterns below a folder that no link leads out of, of
-/// folders is copied what is in them, and modes stay as they are.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct DockerCopy {
-    /// The folder; of a stage or an image its root.
-    #[serde(skip)]
-    pub context: PathBuf,
-    /// What of that folder is not seen. The digest of what is copied tells it too.
-    #[serde(skip)]
-    pub ignore: Ignore,
-    /// Whether tars are unpacked.
-    pub unpack: bool,
-}
-
-/// A directory that is made where it is missing, as WORKDIR does. No recipe has it: there what needs one makes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Directory {
-    /// Where.
-    pub path: String,
-    /// Whose it becomes, `USER[:GROUP]`.
-    pub owner: Option<String>,
-}
-
 fn root() -> String {
     "/".to_string()
 }
@@ -383,6 +360,10 @@ pub struct Run {
     /// Secrets of the recipe, as files `/run/secrets/NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Where secrets lie elsewhere, as a Dockerfile may say.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(skip)]
+    pub targets: BTreeMap<String, PathBuf>,
     /// Who runs it, `USER[:GROUP]`, instead of root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

@@ -254,7 +254,10 @@ fn what_buildah_does_not_know() {
     work.fill();
     work.write("secret", "from a file").write(
         "Dockerfile",
-        "FROM localhost/base:1
+        "FROM localhost/base:1 AS volume
+VOLUME /v
+FROM volume
+RUN echo kept > /v/f
 ARG WHO=nobody
 RUN <<END
 echo \"$WHO\" > /here
@@ -274,7 +277,7 @@ base=${BASE} who=$WHO
 conf
 base=${BASE}
 raw
-RUN --mount=type=secret,id=a --mount=type=secret,id=b cat /run/secrets/a /run/secrets/b > /secret
+RUN --mount=type=secret,id=a --mount=type=secret,id=b,target=/x/y cat /run/secrets/a /x/y > /secret
 RUN --mount=type=secret,id=c ls /run/secrets > /none 2>&1 || true
 RUN --network=none grep -c : /proc/net/dev > /net
 ADD t.tzst /un/
@@ -285,6 +288,7 @@ EXPOSE 7000-7002
     work.build(&["--build-arg", "WHO=me", "--secret", &file, "--secret", "id=b,env=TOKEN"]);
     let files = work.files("localhost/made:1");
     for wanted in [
+        "v/f f 644 0:0  kept\n",
         "here f 644 0:0  me\nsecond\n",
         "two f 644 0:0  one me\ntwo $WHO\n",
         "awk f 644 0:0  awk\n",
@@ -297,6 +301,7 @@ EXPOSE 7000-7002
     ] {
         assert!(files.contains(&wanted.to_string()), "{wanted:?} is not in {files:#?}");
     }
+    assert!(!files.iter().any(|f| f.starts_with("x ")), "what a mount needed is taken away");
     let ports = work.config("localhost/made:1")["ExposedPorts"].clone();
     assert_eq!(ports, json!({"7000/tcp": {}, "7001/tcp": {}, "7002/tcp": {}}));
 }

@@ -4,9 +4,10 @@ use super::lines::{Document, Line, is_document};
 use super::words::{Expander, Values, Wrong, split};
 use super::{Dockerfile, Globals, Ignore, Inherited, Written, source_of};
 use crate::recipe::Result;
+use crate::recipe::context::{Directory, DockerCopy};
 use crate::recipe::read::{Action, Choices, Place, Placed};
 use crate::recipe::settings::{nanoseconds, with_protocol};
-use crate::recipe::types::{Copy, Directory, DockerCopy, Healthcheck, Image, Run};
+use crate::recipe::types::{Copy, Healthcheck, Image, Run};
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
@@ -229,14 +230,19 @@ impl<'a> Builder<'a> {
             match (flag.as_str(), value.as_str()) {
                 ("network", "none") => run.network = false,
                 ("network", "default" | "host") => {}
-                ("mount", mount) => run.secrets.extend(self.secret(mount)?),
+                ("mount", mount) => {
+                    if let Some((id, target)) = self.secret(mount)? {
+                        run.targets.extend(target.map(|target| (id.clone(), target.into())));
+                        run.secrets.push(id);
+                    }
+                }
                 (flag, value) => return Err(format!("RUN --{flag}={value} is not done here")),
             }
         }
         match line.documents.as_slice() {
             [] => run.command = self.command(&line.rest),
             [only] if is_document(&line.rest) && only.raw.starts_with("#!") => {
-                run.program = Some(only.text())
+                run.program = Some(only.text());
             }
             [only] if is_document(&line.rest) => run.command = self.by_shell(&only.text()),
             all => {
@@ -256,34 +262,33 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The secret that `--mount` asks for; none where it is not given and need not be.
-    fn secret(&self, mount: &str) -> Checked<Option<String>> {
+    /// The secret that `--mount` asks for, and where it is to lie; none where it is not given and need not be.
+    fn secret(&self, mount: &str) -> Checked<Option<(String, Option<String>)>> {
         let options: BTreeMap<&str, &str> =
             mount.split(',').map(|option| option.split_once('=').unwrap_or((option, "true"))).collect();
         if options.get("type") != Some(&"secret") {
             return Err(format!("RUN --mount={mount} is not done here, but for type=secret"));
         }
         let id = *options.get("id").ok_or_else(|| format!("--mount={mount}: no id"))?;
-        let place = format!("/run/secrets/{id}");
         if id.is_empty() || id.contains('/') || id.starts_with('.') {
             return Err(format!("--mount={mount}: this cannot be an id"));
         }
+        let mut target = None;
         for (key, value) in &options {
-            let fit = match *key {
-                "type" | "id" => true,
-                "required" => ["true", "false"].contains(value),
-                "target" | "dst" | "destination" => **value == *place,
-                _ => false,
-            };
-            if !fit {
-                return Err(format!("--mount={mount}: {key}={value} is not done here: it lies at {place}"));
+            match *key {
+                "type" | "id" => {}
+                "required" if ["true", "false"].contains(value) => {}
+                "target" | "dst" | "destination" if value.starts_with('/') => {
+                    target = Some(absolute("/", value));
+                }
+                _ => return Err(format!("--mount={mount}: {key}={value} is not done here")),
             }
         }
         let given = self.dockerfile.secrets.contains_key(id);
         if !given && options.get("required") == Some(&"true") {
             return Err(format!("no secret {id} is given: --secret id={id},src=FILE"));
         }
-        Ok(given.then(|| id.to_string()))
+        Ok(given.then(|| (id.to_string(), target)))
     }
 
     fn copy(&mut self, line: &Line) -> Checked<()> {

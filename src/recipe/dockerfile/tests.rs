@@ -1,7 +1,8 @@
 //! Instructions and what they become.
 
 use super::*;
-use crate::recipe::types::{Copy, Directory, DockerCopy, Healthcheck, Image, Run};
+use crate::recipe::context::{Directory, DockerCopy};
+use crate::recipe::types::{Copy, Healthcheck, Image, Run};
 use crate::recipe::{Action, Error};
 
 /// What the image `base` says.
@@ -74,6 +75,8 @@ fn runs_stand_in_what_was_said_before() {
     assert_eq!((inside.user.as_deref(), inside.workdir.as_deref()), (Some("app:web"), Some("/srv/sub")));
     assert!(!inside.network);
     assert_eq!(run("RUN --mount=type=secret,id=token x").secrets, ["token"]);
+    let elsewhere = run("RUN --mount=type=secret,id=token,target=/a/../b x").targets;
+    assert_eq!(elsewhere, [("token".to_string(), PathBuf::from("/b"))].into());
     assert!(run("RUN --mount=type=secret,id=other x").secrets.is_empty(), "one that need not be there");
 }
 
@@ -228,7 +231,8 @@ fn what_is_not_known_is_said_with_its_line() {
         ("FROM base\nRUN a \\\n b\nRUN", 4, "RUN wants more words"),
         ("FROM base\nRUN <<E\nx\n", 2, "here-document E has no end"),
         (&format!("FROM base\n{mounts}"), 2, "--mount=type=cache,target=/x is not done here"),
-        ("FROM base\nRUN --mount=type=secret,id=token,target=/t x", 2, "it lies at /run/secrets/token"),
+        ("FROM base\nRUN --mount=type=secret,id=token,target=t x", 2, "target=t is not done here"),
+        ("FROM base\nRUN --mount=type=secret,id=token,env=T x", 2, "env=T is not done here"),
         ("FROM base\nRUN --mount=type=secret,id=a/b x", 2, "cannot be an id"),
         ("FROM base\nRUN --mount=type=secret,id=q,required=true x", 2, "--secret id=q,src=FILE"),
         ("FROM base\nRUN --security=insecure x", 2, "RUN --security is not done here"),
@@ -244,7 +248,7 @@ fn what_is_not_known_is_said_with_its_line() {
         ("FROM base\nADD git@x:y.git /z", 2, "takes nothing from elsewhere"),
         ("FROM base\nENV a=1 b", 2, "b: wanted NAME=VALUE"),
         ("FROM base\nENV a=\"1", 2, "without an end"),
-        ("FROM base\nENV a=${b:?is needed}", 2, "b: is needed"),
+        ("FROM base\nENV a=${b:?\"is needed\"}", 2, "b: is needed"),
         ("FROM base\nEXPOSE 80-70", 2, "ends before it begins"),
         ("FROM base\nEXPOSE http", 2, "wanted PORT"),
         ("FROM base\nHEALTHCHECK x", 2, "wanted HEALTHCHECK"),
@@ -275,4 +279,32 @@ fn long_lines_are_read_once() {
     let text = format!("FROM base\nRUN true{}\n", " \\\n  && true".repeat(300_000));
     let Action::Run(run) = &read(&text).unwrap().stages[0].steps[0].value else { panic!() };
     assert_eq!(run.command[2].matches("true").count(), 300_001);
+}
+
+/// Texts that are nearly right: whatever comes, an answer or an error with its line.
+#[test]
+fn no_text_breaks_the_reader() {
+    let good = "# escape=\\\nARG a=1\nFROM base AS x\nENV b=\"${a:-$c}\" \\\n d='e'\nRUN --mount=type=secret,id=token <<E cat\n$x\nE\n\
+                COPY --from=x --chown=1 <<F a*/b [\"c\", \"d\"] ./e/\nf\nF\nEXPOSE 1-3/udp\nHEALTHCHECK --retries=1 CMD x\nLABEL é=\u{2003}ü\n";
+    let pieces = [
+        "$", "{", "}", "\"", "'", "\\", "\n", "<<", "-", "=", "[", "]", " ", "\t", "\r", ":", "é", "#", "\0",
+        "/..", "*",
+    ];
+    let mut seed = 1_usize;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for _ in 0..20_000 {
+        let mut chars: Vec<char> = good.chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(chars.len());
+            let end = (at + next(8)).min(chars.len());
+            chars.splice(at..end, pieces[next(pieces.len())].chars());
+        }
+        let text: String = chars.into_iter().collect();
+        if let Err(e) = read(&text) {
+            assert!(e.to_string().starts_with("d/Dockerfile:"), "{text}: {e}");
+        }
+    }
 }
