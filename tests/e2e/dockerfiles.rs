@@ -245,7 +245,7 @@ fn as_buildah_does() {
     let only = |a: &[String], b: &[String]| a.iter().filter(|f| !b.contains(f)).cloned().collect::<Vec<_>>();
     assert_eq!((only(&mine, &theirs), only(&theirs, &mine)), (Vec::new(), Vec::new()));
     assert!(mine.contains(&"all/skip/keep f 644 0:0  keep".to_string()));
-    assert!(!mine.iter().any(|f| f.split(" f ").next().unwrap().ends_with(".log")));
+    assert!(!mine.iter().any(|f| f.contains(".log f ")), "they are left out");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn what_buildah_does_not_know() {
         "FROM localhost/base:1 AS volume
 VOLUME /v
 FROM volume
-RUN echo kept > /v/f
+RUN mkdir -p /v && echo kept > /v/f
 ARG WHO=nobody
 RUN <<END
 echo \"$WHO\" > /here
