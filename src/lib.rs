@@ -27,7 +27,7 @@
 //! | 5 | [`output`] | root filesystems as images, archives, folders |
 //! | 5 | [`run`] | containers: create, start, exec, kill, delete |
 //! | 6 | [`verify`] | checks of images, folders and running containers, and reports |
-//! | 7 | [`recipe`] | TOML to a plan, and its execution |
+//! | 7 | [`recipe`] | TOML or a Dockerfile to a plan, and its execution |
 //! | 8 | [`cli`] | one file per command |
 //!
 //! A room imports rooms of lower rank only; `tests/rooms.rs` holds that.

@@ -1,5 +1,6 @@
-//! `shipimg build`: from a recipe to what it says.
+//! `shipimg build`: from a recipe to what it says, from a Dockerfile to an image.
 
+use super::dockerfile::Docker;
 use super::import::source_date;
 use super::phases::{Phases, spelled};
 use super::settings::variable;
@@ -27,10 +28,20 @@ use std::process::ExitCode;
 
 /// Arguments of `build`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  shipimg build web.toml
+  shipimg build --tag localhost/web .                         # the Dockerfile of this folder
+  shipimg build -f web.dockerfile --target test --build-arg VERSION=2 .")]
 #[allow(clippy::struct_excessive_bools, reason = "options on a command line")]
 pub struct Args {
-    /// The recipe's file
+    /// The recipe's file; or a Dockerfile, or the folder of one
+    #[arg(value_name = "RECIPE|FOLDER")]
     recipe: PathBuf,
+    #[command(flatten)]
+    docker: Docker,
+    /// The name of the image in the store, besides what a recipe writes
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<Reference>,
     #[command(flatten)]
     reading: Reading,
     /// Print the steps with their keys and do nothing
@@ -99,6 +110,15 @@ pub enum Error {
     /// A graph of something else than a plan.
     #[error("--format dot is for --dry-run")]
     NoPlan,
+    /// A folder without a Dockerfile.
+    #[error("no Dockerfile and no Containerfile in {}", .0.display())]
+    NoDockerfile(PathBuf),
+    /// A folder to copy from that is none.
+    #[error("{} is no folder for a Dockerfile to copy from", .0.display())]
+    NoContext(PathBuf),
+    /// An option that recipes do not have.
+    #[error("{0} is for Dockerfiles")]
+    OfDockerfiles(&'static str),
 }
 
 /// The exit code of checks that do not all hold: of its own where it is the second build alone that came out
@@ -111,37 +131,51 @@ fn failed(report: &Report) -> Option<ExitCode> {
 }
 
 impl Reading {
+    fn choices(&self, platform: &Platform) -> Choices {
+        let set =
+            self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
+        Choices { set: set.collect(), platform: platform.clone(), epoch: source_date() }
+    }
+
+    /// For which platform is built.
+    fn platform(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+
     /// The recipe in a file.
     pub(super) fn recipe(&self, path: &Path) -> Result<Recipe> {
-        let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        self.recipe_for(path, &platform)
+        self.recipe_for(path, &self.platform())
     }
 
     /// The recipe in a file, for a platform.
     pub(super) fn recipe_for(&self, path: &Path, platform: &Platform) -> Result<Recipe> {
-        let set =
-            self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
-        let platform = platform.clone();
-        Ok(Recipe::read(path, &Choices { set: set.collect(), platform, epoch: source_date() })?)
+        Ok(Recipe::read(path, &self.choices(platform))?)
     }
 
     pub(super) fn access(&self, store: &Store) -> Access {
         Access { registry: self.network.options(store.limits()), offline: self.offline }
     }
 
-    /// The lock of a recipe, and whether it is another than the one beside it.
-    pub(super) fn lock(
-        &self,
-        recipe: &Recipe,
-        (store, lease): (&Store, &Lease),
-        phases: &Phases,
-    ) -> Result<(Lock, bool)> {
-        let old = Lock::read(&Lock::beside(&recipe.file))?;
-        let wish = if self.frozen { Wish::Frozen } else { Wish::Keep };
-        let lock = Lock::of(recipe, old.as_ref(), &wish, &self.access(store), (store, lease), phases)?;
-        let changed = old.as_ref() != Some(&lock);
-        Ok((lock, changed))
+    /// How the lock comes about.
+    fn wish(&self) -> Wish {
+        if self.frozen { Wish::Frozen } else { Wish::Keep }
     }
+
+    /// The lock of a recipe.
+    pub(super) fn lock(&self, recipe: &Recipe, place: (&Store, &Lease)) -> Result<Lock> {
+        let old = Lock::read(&Lock::beside(&recipe.file))?;
+        let (wish, access) = (self.wish(), self.access(place.0));
+        Ok(Lock::of(recipe, old.as_ref(), &wish, &access, place, &Phases::new())?)
+    }
+}
+
+/// What a build begins with.
+struct Read {
+    recipe: Recipe,
+    targets: Vec<Target>,
+    lock: Lock,
+    /// Where the lock is to be written, if it is another one than is there.
+    changed: Option<PathBuf>,
 }
 
 impl Args {
@@ -153,37 +187,27 @@ impl Args {
             return Err(Error::NoPlan.into());
         }
         selfexe::protect()?;
-        let recipe = self.reading.recipe(&self.recipe)?;
-        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
         let store = context.store()?;
+        // Steps of a build that was killed are taken away, also where this one runs none.
+        context.runtime()?.sweep()?;
         let lease = store.lease()?;
-        let phases = Phases::new();
-        let (lock, changed) = self.reading.lock(&recipe, (&store, &lease), &phases)?;
+        let (access, place, phases) = (self.reading.access(&store), (&store, &lease), Phases::new());
+        let Read { recipe, targets, lock, changed } = self.read(&access, place, &phases)?;
         let plan = Plan::of(&recipe, &lock)?;
         if self.dry_run {
             return self.print(&plan);
         }
-        if changed {
-            lock.write(&Lock::beside(&recipe.file))?;
+        if let Some(beside) = changed {
+            lock.write(&beside)?;
         }
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
-        let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
-        let access = self.reading.access(&store);
-        let (from, to) = if access.offline {
-            (Vec::new(), None)
-        } else {
-            (self.cache_from.clone(), self.cache_to.clone())
-        };
-        let cache = Cache::new(from, to, self.cache_required, access.registry.clone());
-        let options = Options { access, cache, no_cache: self.no_cache, shell };
-        let place = (&store, &lease);
+        let options = self.options(access);
         let built = Builder::new(&plan, &lock, place, &options, &phases).build()?;
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
-            let options =
-                Options { access: self.reading.access(&store), no_cache: true, shell, ..Options::default() };
-            Some(Builder::new(&plan, &lock, place, &options, &phases).build()?.image)
+            let anew = Options { access: options.access.clone(), no_cache: true, ..Options::default() };
+            Some(Builder::new(&plan, &lock, place, &anew, &phases).build()?.image)
         } else {
             None
         };
@@ -199,6 +223,44 @@ impl Args {
             let written: Vec<_> = targets.iter().zip(written).collect();
             self.report(&plan, made, checked, &written, &phases)
         })
+    }
+
+    /// Reads the recipe or the Dockerfile, and what it is locked to.
+    fn read(&self, access: &Access, place: (&Store, &Lease), phases: &Phases) -> Result<Read> {
+        let dockerfile = self.docker.of(&self.recipe)?;
+        let mut choices = self.reading.choices(&self.reading.platform());
+        let beside = Lock::beside(dockerfile.as_ref().map_or(&self.recipe, |d| &d.file));
+        let (wish, old) = (self.reading.wish(), Lock::read(&beside)?);
+        let mut known = old.clone().unwrap_or_default();
+        let mut recipe = match &dockerfile {
+            None => Recipe::read(&self.recipe, &choices)?,
+            Some(dockerfile) => {
+                choices.set.extend(self.docker.arguments());
+                let platform = choices.platform.clone();
+                Recipe::of_dockerfile(dockerfile, &choices, &mut |name| {
+                    known.inherited((name, &dockerfile.file), &wish, &platform, access, place)
+                })?
+            }
+        };
+        recipe.add_tags(&self.tag);
+        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
+        let lock = Lock::of(&recipe, Some(&known), &wish, access, place, phases)?;
+        // A Dockerfile has a lock where somebody has made one.
+        let own = dockerfile.is_none() || old.is_some();
+        let changed = Some(beside).filter(|_| own && old.as_ref() != Some(&lock));
+        Ok(Read { recipe, targets, lock, changed })
+    }
+
+    /// How the build is done.
+    fn options(&self, access: Access) -> Options {
+        let (from, to) = if access.offline {
+            (Vec::new(), None)
+        } else {
+            (self.cache_from.clone(), self.cache_to.clone())
+        };
+        let cache = Cache::new(from, to, self.cache_required, access.registry.clone());
+        let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
+        Options { access, cache, no_cache: self.no_cache, shell }
     }
 
     /// What came out of the recipe's checks, told; none where there are none.

@@ -1,7 +1,6 @@
 //! `shipimg cache`: results of steps that are kept in registries.
 
 use super::build::Reading;
-use super::phases::Phases;
 use super::{Context, Result};
 use crate::oci::Reference;
 use crate::recipe::{self, Plan};
@@ -45,7 +44,7 @@ impl Args {
         let mut keys = BTreeSet::new();
         for path in &prune.recipes {
             let recipe = prune.reading.recipe(path)?;
-            let (lock, _) = prune.reading.lock(&recipe, (&store, &lease), &Phases::new())?;
+            let lock = prune.reading.lock(&recipe, (&store, &lease))?;
             keys.extend(Plan::of(&recipe, &lock)?.steps.into_iter().map(|step| step.key));
         }
         let registry = prune.reading.access(&store).registry;

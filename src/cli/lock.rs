@@ -1,5 +1,6 @@
 //! `shipimg lock`: makes a lock, tells whether it is what the archives have, brings it up to date.
 
+use super::dockerfile::{Docker, is_dockerfile};
 use super::import::source_date;
 use super::mkimg::Wanted;
 use super::phases::Phases;
@@ -21,8 +22,8 @@ With --suite, a lock of what is asked for is made in a new FILE, or an old one i
 FILE is compared with what the archives give today for what it was made for; the exit code is 4 where that
 is something else. Nothing that is there is written without --update.
 
-With a recipe as FILE, its name ends in .toml, all the same is said of the lock beside it, which has images and inputs
-besides packages.
+With a recipe as FILE, its name ends in .toml, or a Dockerfile, all the same is said of the lock beside it, which has
+images and inputs besides packages.
 
   shipimg lock bookworm.lock --suite bookworm --include tini
   shipimg lock bookworm.lock
@@ -118,7 +119,7 @@ impl Error {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
         let path = self.file()?;
-        if path.extension().is_some_and(|e| e == "toml") {
+        if path.extension().is_some_and(|e| e == "toml") || is_dockerfile(&path) {
             return self.of_recipe(&path, context);
         }
         let old = Lock::read(&path)?;
@@ -144,12 +145,12 @@ impl Args {
         Ok(ExitCode::from(if current || written { 0 } else { Kind::Stale.exit_code() }))
     }
 
-    /// The lock of the recipe in the file `path`.
+    /// The lock of the recipe or Dockerfile in the file `path`.
     fn of_recipe(&self, path: &Path, context: &Context) -> Result<ExitCode> {
         if let Some(option) = self.wanted.chooses() {
             return Err(Error::Asked { option, path: path.to_path_buf() }.into());
         }
-        let recipe = Recipe::read(path, &Choices { epoch: source_date(), ..Choices::default() })?;
+        let choices = Choices { epoch: source_date(), ..Choices::default() };
         let (store, phases, file) = (context.store()?, Phases::new(), recipe::Lock::beside(path));
         let lease = store.lease()?;
         let access = Access {
@@ -159,6 +160,16 @@ impl Args {
         let old = recipe::Lock::read(&file)?;
         let anew = self.update.clone().or_else(|| old.is_none().then(Vec::new));
         let wish = Wish::Update(anew.unwrap_or_default());
+        let recipe = match Docker::default().of(path)? {
+            None => Recipe::read(path, &choices)?,
+            Some(dockerfile) => {
+                let mut known = old.clone().unwrap_or_default();
+                let platform = choices.platform.clone();
+                Recipe::of_dockerfile(&dockerfile, &choices, &mut |name| {
+                    known.inherited((name, path), &wish, &platform, &access, (&store, &lease))
+                })?
+            }
+        };
         let new = recipe::Lock::of(&recipe, old.as_ref(), &wish, &access, (&store, &lease), &phases)?;
         phases.finish();
         let changes = new.changes(old.as_ref());

@@ -28,6 +28,7 @@ mod create;
 mod delete;
 mod df;
 mod diff;
+mod dockerfile;
 mod doctor;
 mod error;
 mod events;
@@ -185,7 +186,7 @@ enum Command {
     Config(config::Args),
     /// Make one layer of all layers of an image
     Squash(squash::Args),
-    /// Build what a recipe says
+    /// Build what a recipe or a Dockerfile says
     Build(build::Args),
     /// Spread builds of several recipes over workers
     Plan(plan::Args),

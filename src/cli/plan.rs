@@ -1,7 +1,6 @@
 //! `shipimg plan`: builds of several recipes, spread over workers.
 
 use super::build::Reading;
-use super::phases::Phases;
 use super::{Context, Result};
 use crate::oci::Platform;
 use crate::recipe::{self, Job, Plan, Shard};
@@ -46,7 +45,7 @@ impl Args {
         for platform in if self.platforms.is_empty() { &here[..] } else { &self.platforms } {
             for path in &self.recipes {
                 let recipe = self.reading.recipe_for(path, platform)?;
-                let (lock, _) = self.reading.lock(&recipe, (&store, &lease), &Phases::new())?;
+                let lock = self.reading.lock(&recipe, (&store, &lease))?;
                 jobs.push(Job::of(&Plan::of(&recipe, &lock)?, path.display().to_string()));
             }
         }

@@ -16,7 +16,7 @@ use crate::sys::dir::{Dir, is_kernels};
 use crate::sys::{Call, signal, userns::UserIds, xattr};
 use crate::tree::{Entry, Kind, MAX_NAME, Meta, Name, Time, TreePath, fnmatch};
 use rustix::fs::{FileType, Stat};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -210,6 +210,8 @@ pub struct Shape {
     /// Those whose path below what is written matches one of these patterns are left out, with all
     /// that is below them (fnmatch(3) without flags).
     pub exclude: Vec<String>,
+    /// These paths below what is written are left out, too, with all that is below them.
+    pub left_out: Arc<BTreeSet<TreePath>>,
     /// What is in a directory is written, not that directory itself.
     pub bare: bool,
 }
@@ -224,11 +226,14 @@ pub enum Modes {
     Plain,
     /// These for files; directories may be searched where they may be read.
     Files(u32),
+    /// These for files and directories.
+    All(u32),
 }
 
 impl Shape {
     fn skips(&self, path: &TreePath) -> bool {
-        self.exclude.iter().any(|pattern| fnmatch(pattern.as_bytes(), path.as_bytes()))
+        self.left_out.contains(path)
+            || self.exclude.iter().any(|pattern| fnmatch(pattern.as_bytes(), path.as_bytes()))
     }
 
     fn apply(&self, kind: &Kind, meta: &mut Meta) {
@@ -245,7 +250,7 @@ impl Shape {
             Modes::Plain if directory || meta.mode & 0o111 != 0 => 0o755,
             Modes::Plain => 0o644,
             Modes::Files(mode) if directory => mode | (mode & 0o444) >> 2,
-            Modes::Files(mode) => mode,
+            Modes::Files(mode) | Modes::All(mode) => mode,
         };
         if self.modes == Modes::Plain {
             meta.xattrs.clear();

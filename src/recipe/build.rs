@@ -7,6 +7,7 @@
 use super::accounts;
 use super::cache::{Cache, Found};
 use super::command::{self, Shell};
+use super::context;
 use super::files;
 use super::inputs::plain;
 use super::lock::{self, Access, Lock};
@@ -295,12 +296,12 @@ impl<'a> Builder<'a> {
     fn act(&self, step: &Planned, action: &Action, below: &Image, more: &[Image]) -> Result<Descriptor> {
         let (mut settings, secrets) = match action {
             Action::Run(run) => {
-                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, self.store)?)
+                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, step, self.store)?)
             }
             _ => (Settings::default(), None),
         };
         settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
-        let origin = Origin::Image(None, Box::new(below.clone()));
+        let origin = Origin::Image(None, Box::new(without_volumes(below)));
         let name = format!("build-{}", std::process::id());
         let bundle = Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &settings)?;
         let done = self.change(step, action, &bundle, more);
@@ -319,6 +320,7 @@ impl<'a> Builder<'a> {
             Action::Run(run) => command::run(run, step, bundle, self.store, self.options.shell),
             Action::Group(group) => accounts::group(&root, group, step),
             Action::User(user) => accounts::user(&root, user, step),
+            Action::Directory(directory) => files::make_directory(directory, &root, step.time),
             Action::Copy(copy) => {
                 if let Some(name) = &copy.image {
                     let access = &self.options.access;
@@ -329,7 +331,8 @@ impl<'a> Builder<'a> {
                 if let (Some(_), [image]) = (&copy.stage, more) {
                     return self.copy_of(step, copy, image, &root);
                 }
-                files::copy(copy, step, None, &root, &plain(&copy.exclude))
+                let options = if copy.docker.is_some() { context::kept() } else { plain(&copy.exclude) };
+                files::copy(copy, step, None, &root, &options)
             }
         }
     }
@@ -379,6 +382,17 @@ impl<'a> Builder<'a> {
         let descriptor = self.put(edit)?;
         Ok(self.store.image(&descriptor, &self.plan.recipe.platform)?)
     }
+}
+
+/// The image as a step sees it: what is written where it has a volume is the step's as all else.
+fn without_volumes(image: &Image) -> Image {
+    let mut image = image.clone();
+    let mut config = image.config.config().clone();
+    if let Some(config) = &mut config {
+        config.set_volumes(None);
+    }
+    image.config.set_config(config);
+    image
 }
 
 fn created(time: i64) -> String {

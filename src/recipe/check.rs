@@ -46,6 +46,7 @@ pub(super) fn stage(stage: &Stage, recipe: &Recipe) -> Result<()> {
             }
             Action::Group(group) => name_of(&group.name),
             Action::User(user) => name_of(&user.name),
+            Action::Directory(_) => None,
         };
         wrong.map_or(Ok(()), |reason| Err(step.place.error(reason)))?;
     }
@@ -82,7 +83,7 @@ fn copy_of(copy: &Copy) -> Option<&'static str> {
 }
 
 fn run_of(run: &Run) -> Option<&'static str> {
-    let given = [!run.command.is_empty(), run.shell.is_some(), run.script.is_some()];
+    let given = [!run.command.is_empty(), run.shell.is_some(), run.script.is_some(), run.program.is_some()];
     let mut files = run.script.iter().chain(&run.inputs);
     if given.iter().filter(|g| **g).count() != 1 {
         Some("a run has one of command, shell, script")

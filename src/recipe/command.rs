@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 const RECIPE: &str = "/run/recipe";
 /// Where a step sees its secrets.
 const SECRETS: &str = "/run/secrets";
+/// Where a step sees a program of which its recipe has the text.
+const PROGRAM: &str = "/dev/pipes/program";
 /// The most of a failed step's output that is shown, in bytes: its end.
 const SHOWN: u64 = 1 << 20;
 
@@ -52,7 +54,10 @@ pub(super) fn settings(run: &Run, step: &Step) -> Result<Settings> {
     if run.network {
         mounts.extend(bind(Path::new("/etc/resolv.conf"), Path::new("/etc/resolv.conf")).ok());
     }
-    let mut env = vec![format!("SOURCE_DATE_EPOCH={}", step.time), format!("RECIPE={RECIPE}")];
+    let mut env = vec![format!("SOURCE_DATE_EPOCH={}", step.time)];
+    if run.script.is_some() || !run.inputs.is_empty() {
+        env.push(format!("RECIPE={RECIPE}"));
+    }
     env.extend(run.env.iter().map(|(name, value)| format!("{name}={value}")));
     Ok(Settings {
         args: args(run, step)?,
@@ -70,6 +75,9 @@ fn args(run: &Run, step: &Step) -> Result<Vec<String>> {
     let shell = |more: &[&str]| ["/bin/sh", "-e"].iter().chain(more).map(ToString::to_string).collect();
     if let Some(text) = &run.shell {
         return Ok(shell(&["-c", text]));
+    }
+    if run.program.is_some() {
+        return Ok(vec![PROGRAM.to_string()]);
     }
     let Some(script) = &run.script else { return Ok(run.command.clone()) };
     let path = step.place.beside(script);
@@ -95,9 +103,9 @@ pub(super) struct Secrets {
     _scratch: Scratch,
 }
 
-/// Puts the secrets of a step into memory.
-pub(super) fn secrets(recipe: &Recipe, run: &Run, store: &Store) -> Result<Option<Secrets>> {
-    if run.secrets.is_empty() {
+/// Puts the secrets of a step into memory, and its program.
+pub(super) fn secrets(recipe: &Recipe, run: &Run, step: &Step, store: &Store) -> Result<Option<Secrets>> {
+    if run.secrets.is_empty() && run.program.is_none() {
         return Ok(None);
     }
     let scratch = store.scratch()?;
@@ -118,7 +126,14 @@ pub(super) fn secrets(recipe: &Recipe, run: &Run, store: &Store) -> Result<Optio
         let mode = if run.user.is_some() { 0o444 } else { 0o400 };
         fs::write(&path, value).call(|| format!("write({})", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).call(|| "chmod".to_string())?;
-        mounts.push(bind(&path, &Path::new(SECRETS).join(name)).map_err(|_| missing())?);
+        let usual = Path::new(SECRETS).join(name);
+        mounts.push(bind(&path, run.targets.get(name).unwrap_or(&usual)).map_err(|_| missing())?);
+    }
+    if let Some(text) = &run.program {
+        let path = scratch.path().join(".program");
+        fs::write(&path, text).call(|| format!("write({})", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).call(|| "chmod".to_string())?;
+        mounts.push(bind(&path, Path::new(PROGRAM)).map_err(|e| step.place.error(e))?);
     }
     Ok(Some(Secrets { mounts, _memory: memory, _scratch: scratch }))
 }

@@ -1,5 +1,6 @@
 //! Copy steps: files put into a root, which is another's and not trusted.
 
+use super::context::{self, Directory, DockerCopy, Found};
 use super::inputs::{split, with_libraries};
 use super::plan::Step;
 use super::types::Copy;
@@ -44,16 +45,21 @@ pub(super) fn copy(
         shape.owner = Some((ids.uid, ids.gid));
     }
     if let Some(mode) = &copy.mode {
-        shape.modes = Modes::Files(u32::from_str_radix(mode.trim_start_matches("0o"), 8).unwrap_or(0o644));
+        let mode = u32::from_str_radix(mode.trim_start_matches("0o"), 8).unwrap_or(0o644);
+        shape.modes = if copy.docker.is_some() { Modes::All(mode) } else { Modes::Files(mode) };
     }
     let target = Dir::open(root)?;
     if let Some(text) = &copy.content {
         let path = Path::new(&copy.to);
         let dir = made(&target, path.parent().unwrap_or(Path::new("/")), &options, step.time)?;
         let (uid, gid) = options.shape.owner.unwrap_or((0, 0));
-        let mode = if let Modes::Files(mode) = options.shape.modes { mode } else { 0o644 };
+        let mode = if let Modes::Files(mode) | Modes::All(mode) = options.shape.modes { mode } else { 0o644 };
         let meta = Meta { mode, uid, gid, mtime: at(step.time), ..Meta::default() };
         return place(&dir, path.file_name().unwrap_or_default(), &Kind::File, &meta, text.as_bytes());
+    }
+    if let Some(docker) = &copy.docker {
+        let other = Dir::open(from.unwrap_or(&docker.context))?;
+        return as_docker(copy, docker, &other, &target, &options, step.time);
     }
     if !copy.program.is_empty() {
         return programs(copy, &target, &options, step.time);
@@ -75,6 +81,62 @@ pub(super) fn copy(
         put(&source, &options, (&target, into), name.as_deref(), step.time)?;
     }
     Ok(())
+}
+
+/// Does COPY or ADD of a Dockerfile: of folders goes what is in them, files go into the folder `to` where it is one.
+fn as_docker(
+    copy: &Copy,
+    docker: &DockerCopy,
+    from: &Dir,
+    target: &Dir,
+    options: &WriteOptions,
+    time: i64,
+) -> Result<()> {
+    let to = Path::new(&copy.to);
+    let sources = copy.from.iter().map(|pattern| context::find(from, pattern, docker));
+    let sources: Vec<_> = sources.collect::<layer::Result<Vec<_>>>()?.into_iter().flatten().collect();
+    let folder = copy.to.ends_with('/') || sources.len() > 1;
+    for found in sources {
+        let options = found.options(options);
+        if docker.unpack && !found.is_dir() {
+            // What is in a tar keeps its owners.
+            let owner = options.shape.owner.filter(|_| copy.owner.is_some());
+            if unpacked(&found, to, target, owner, time)? {
+                continue;
+            }
+        }
+        let (into, name) = if found.is_dir() {
+            (to, None)
+        } else if folder || is_dir_in(target, to) {
+            (to, Some(found.called.clone()))
+        } else {
+            (to.parent().unwrap_or(Path::new("/")), to.file_name().map(OsStr::to_os_string))
+        };
+        let source = Source { dir: found.dir, name: found.name, stat: found.stat };
+        put(&source, &options, (target, into), name.as_deref(), time)?;
+    }
+    Ok(())
+}
+
+/// Unpacks a tar into the folder `to`; whether it is one.
+fn unpacked(found: &Found, to: &Path, target: &Dir, owner: Option<(u32, u32)>, time: i64) -> Result<bool> {
+    let Some((file, _)) = found.dir.regular(&found.name)? else { return Ok(false) };
+    let tar = context::tar_in(&file).call(|| format!("read({})", found.called.display()))?;
+    let Some((tar, compression)) = tar else { return Ok(false) };
+    let mut options = WriteOptions::default();
+    options.shape.owner = owner;
+    let dir = made(target, to, &options, time)?;
+    let placing = owner.map_or_else(placing, |(u, g)| Placing { owner: Owner::One(u, g), ..placing() });
+    layer::place(tar, compression, &dir, &placing)?;
+    Ok(true)
+}
+
+/// Makes a directory where it is missing.
+pub(super) fn make_directory(directory: &Directory, root: &Path, time: i64) -> Result<()> {
+    let owner = directory.owner.as_ref().map(|owner| users::of_root(root, owner)).transpose()?;
+    let mut options = WriteOptions::default();
+    options.shape.owner = owner.map(|ids| (ids.uid, ids.gid));
+    made(&Dir::open(root)?, Path::new(&directory.path), &options, time).map(drop)
 }
 
 /// Finds what is copied: beside the recipe, or in the root `other`.

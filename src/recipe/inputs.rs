@@ -5,7 +5,7 @@
 
 use super::read::{Action, Placed, Recipe};
 use super::types::{Base, Copy, Run};
-use super::{Error, Result};
+use super::{Error, Result, context};
 use crate::layer::{self, Modes, Shape, TarWriter, WriteOptions};
 use crate::oci::Digest;
 use crate::store::Hashed;
@@ -26,7 +26,8 @@ pub type Inputs = BTreeMap<String, Digest>;
 /// How files from beside a recipe are written.
 pub(super) fn plain(exclude: &[String]) -> WriteOptions {
     let exclude = exclude.to_vec();
-    let shape = Shape { time: Some(0), owner: Some((0, 0)), modes: Modes::Plain, exclude, bare: false };
+    let shape =
+        Shape { time: Some(0), owner: Some((0, 0)), modes: Modes::Plain, exclude, ..Shape::default() };
     WriteOptions { shape, ..WriteOptions::default() }
 }
 
@@ -70,6 +71,11 @@ fn of_step(recipe: &Recipe, step: &Placed<Action>) -> Result<Vec<(String, Digest
     let place = &step.place;
     let mut found = Vec::new();
     match &step.value {
+        Action::Copy(Copy { from, stage: None, image: None, docker: Some(docker), .. }) => {
+            for from in from {
+                found.push((from.clone(), place.input(context::digest(from, docker))?));
+            }
+        }
         Action::Copy(Copy { from, stage: None, image: None, program, exclude, .. }) => {
             for from in from {
                 let path = place.beside(from);
@@ -100,6 +106,7 @@ fn of_step(recipe: &Recipe, step: &Placed<Action>) -> Result<Vec<(String, Digest
 pub(super) fn names(recipe: &Recipe, step: &Placed<Action>) -> Vec<String> {
     let beside = |path: &Path| name(recipe, &step.place.beside(path));
     match &step.value {
+        Action::Copy(Copy { from, stage: None, image: None, docker: Some(_), .. }) => from.clone(),
         Action::Copy(Copy { from, stage: None, image: None, program, .. }) => {
             let programs = program.iter().map(|p| format!("program {p}"));
             from.iter().map(|f| beside(Path::new(f))).chain(programs).collect()

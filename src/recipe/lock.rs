@@ -15,6 +15,7 @@
 //! same bytes. What is in it stays until [`Wish::Update`] asks for anew, but for what the recipe does not
 //! ask for any more, and for inputs, which are what they are.
 
+use super::dockerfile::Inherited;
 use super::inputs::{self, Inputs};
 use super::read::{Action, Recipe, Stage};
 use super::types::{Base, Copy};
@@ -87,10 +88,39 @@ impl Default for Lock {
 }
 
 impl Lock {
-    /// Where the lock of a recipe lies.
+    /// Where the lock of a recipe or Dockerfile lies.
     #[must_use]
     pub fn beside(recipe: &Path) -> PathBuf {
-        recipe.with_extension("lock")
+        if recipe.extension().is_some_and(|e| e == "toml") {
+            return recipe.with_extension("lock");
+        }
+        let mut name = recipe.as_os_str().to_os_string();
+        name.push(".lock");
+        name.into()
+    }
+
+    /// What a Dockerfile inherits from an image, which is pinned for it where it is not yet.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for [`Wish::Frozen`]; an image that is not found.
+    pub fn inherited(
+        &mut self,
+        (name, file): (&str, &Path),
+        wish: &Wish,
+        platform: &Platform,
+        access: &Access,
+        place: (&Store, &Lease),
+    ) -> Result<Inherited> {
+        if !self.images.contains_key(name) {
+            if matches!(wish, Wish::Frozen) {
+                return Err(Error::Stale { what: format!("the image {name}"), lock: Self::beside(file) });
+            }
+            let pinned = pin(name, false, platform, access, place)?;
+            self.images.insert(name.to_string(), pinned);
+        }
+        let image = locked(name, self, platform, access, place)?;
+        let config = place.0.document(&image.config_descriptor)?;
+        Ok(Inherited::of(&serde_json::from_slice(&config).unwrap_or_default()))
     }
 
     /// Reads a lock; none where there is no such file.

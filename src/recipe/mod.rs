@@ -23,6 +23,8 @@
 //! tag = "localhost/web:latest"
 //! ```
 //!
+//! A Dockerfile becomes the same values (`dockerfile.rs`), and from there on all is the same.
+//!
 //! A file is parsed once: unknown keys are refused with their line. [`Lock`] pins what comes from
 //! elsewhere, [`Plan`] gives each step a key, [`Builder`] does those whose results are not kept in the
 //! store. The recipes of the suites are embedded in the binary ([`archive`]): they are the data behind
@@ -35,6 +37,8 @@ mod build;
 mod cache;
 mod check;
 mod command;
+mod context;
+mod dockerfile;
 mod files;
 mod inputs;
 mod lock;
@@ -50,12 +54,14 @@ pub use base::System;
 pub use build::{Builder, Built, How, Options};
 pub use cache::{Cache, Moved, prune};
 pub use command::Shell;
+pub use context::{Directory, DockerCopy};
+pub use dockerfile::{Dockerfile, Ignore, Inherited, NAMES as DOCKERFILES};
 pub use lock::{Access, Lock, Pinned, Wish, request};
 pub use output::{Target, output_text, write};
 pub use plan::{FORMAT, Plan, Step, Work};
 pub use read::{Action, Choices, Placed, Recipe, Stage};
 pub use shard::{Job, Shard, shards};
-pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, User};
+pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, Secret, User};
 
 use crate::error::Kind;
 use crate::verify::Place;
@@ -219,8 +225,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Read { source, .. } => Kind::of_io(source),
-            Self::Syntax { .. }
+            Self::Read { source, .. } if source.kind() != std::io::ErrorKind::InvalidData => {
+                Kind::of_io(source)
+            }
+            Self::Read { .. }
+            | Self::Syntax { .. }
             | Self::NoVariable { .. }
             | Self::UnknownSuite { .. }
             | Self::Name { .. }

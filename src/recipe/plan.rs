@@ -258,11 +258,17 @@ impl fmt::Display for Action {
             }
             Self::Run(run) => {
                 let script = run.script.as_ref().map(|s| s.display().to_string());
-                let text = run.shell.clone().or(script).unwrap_or_else(|| run.command.join(" "));
+                let text = run
+                    .shell
+                    .clone()
+                    .or(script)
+                    .or_else(|| run.program.clone())
+                    .unwrap_or_else(|| run.command.join(" "));
                 write!(f, "run {}", brief(&text))
             }
             Self::Group(group) => write!(f, "group {}", group.name),
             Self::User(user) => write!(f, "user {}", user.name),
+            Self::Directory(directory) => write!(f, "directory {}", directory.path),
         }
     }
 }

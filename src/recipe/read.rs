@@ -1,12 +1,13 @@
 //! A recipe's file read: variables put in, parts told apart, what it extends put before it.
 
+use super::context::Directory;
 use super::types::{
     At, Base, Copy, Group, HEAD, Head, Image, Output, OutputKind, Packages, Repo, Run, Secret, Stage as Body,
     User, When,
 };
 use super::{Error, Result, suggest};
 use crate::debian;
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::verify::{self, Check, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +116,8 @@ pub enum Action {
     Group(Group),
     /// Adds a user.
     User(User),
+    /// Makes a directory.
+    Directory(Directory),
 }
 
 /// One file, before it is put together with others.
@@ -162,13 +165,14 @@ impl Recipe {
     }
 }
 
-fn read_text(path: &Path) -> Result<String> {
+/// The text of a recipe's or a Dockerfile's file.
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let error = |source| Error::Read { path: path.to_path_buf(), source };
     let meta = std::fs::metadata(path).map_err(error)?;
     if !meta.is_file() || meta.len() > MAX_SIZE {
         return Err(error(std::io::Error::new(
             std::io::ErrorKind::InvalidData,
-            "no recipe: not a file of at most 4 MiB",
+            "not a file of at most 4 MiB",
         )));
     }
     std::fs::read_to_string(path).map_err(error)
@@ -504,7 +508,7 @@ impl Image {
         macro_rules! one {
             ($($field:ident)*) => { $(if over.$field.is_some() { self.$field = over.$field; })* };
         }
-        one!(entrypoint cmd workdir user stop_signal author healthcheck compression);
+        one!(entrypoint cmd workdir user stop_signal shell author healthcheck compression);
         self.env.extend(over.env);
         self.labels.extend(over.labels);
         self.annotations.extend(over.annotations);
@@ -524,6 +528,7 @@ impl Stage {
 impl Action {
     const fn when(&self) -> &When {
         match self {
+            Self::Directory(_) => &ALWAYS,
             Self::Copy(Copy { when, .. })
             | Self::Run(Run { when, .. })
             | Self::Group(Group { when, .. })
@@ -531,6 +536,9 @@ impl Action {
         }
     }
 }
+
+/// The condition of what has none.
+static ALWAYS: When = When { arch: Vec::new(), suite: Vec::new(), var: BTreeMap::new() };
 
 /// What conditions are asked of.
 struct Deciding<'a> {
@@ -610,6 +618,15 @@ impl Recipe {
         super::check::stage(&stage, self)?;
         self.stages.push(stage);
         Ok(())
+    }
+
+    /// Has the image kept in the store under these names, too.
+    pub fn add_tags(&mut self, names: &[Reference]) {
+        let place = Place { file: self.file.clone(), line: 1 };
+        self.outputs.extend(names.iter().map(|name| {
+            let value = Output { kind: OutputKind::Oci, tag: Some(name.to_string()), ..Output::default() };
+            Placed { place: place.clone(), value }
+        }));
     }
 
     /// Takes the stages of another recipe in, under names of their own; gives the name of the last.

@@ -14,7 +14,7 @@ pub(super) fn apply(image: &Image, edit: &mut Edit) -> Result<(), String> {
         annotations.insert(name.clone(), json!(value));
     }
     let settings = edit.settings();
-    for (key, words) in [("Entrypoint", &image.entrypoint), ("Cmd", &image.cmd)] {
+    for (key, words) in [("Entrypoint", &image.entrypoint), ("Cmd", &image.cmd), ("Shell", &image.shell)] {
         if let Some(words) = words {
             settings.insert(key.into(), json!(words));
         }
@@ -48,7 +48,8 @@ pub(super) fn apply(image: &Image, edit: &mut Edit) -> Result<(), String> {
     Ok(())
 }
 
-fn with_protocol(port: &str) -> Result<String, String> {
+/// A port with its protocol.
+pub(super) fn with_protocol(port: &str) -> Result<String, String> {
     let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
     let first = number.split('-').all(|n| n.parse::<u16>().is_ok_and(|n| n > 0));
     if !first || !["tcp", "udp", "sctp"].contains(&protocol) {
@@ -59,15 +60,19 @@ fn with_protocol(port: &str) -> Result<String, String> {
 
 fn healthcheck(check: &Healthcheck) -> Result<Value, String> {
     let mut map = Map::new();
-    let test = if check.command.is_empty() {
-        json!(["NONE"])
-    } else {
-        json!([&["CMD".to_string()][..], &check.command[..]].concat())
+    let test = match (&check.shell, &check.command[..]) {
+        (Some(text), []) => json!(["CMD-SHELL", text]),
+        (Some(_), _) => return Err("healthcheck: command or shell, not both".into()),
+        (None, []) => json!(["NONE"]),
+        (None, words) => json!([&["CMD".to_string()][..], words].concat()),
     };
     map.insert("Test".into(), test);
-    for (key, text) in
-        [("Interval", &check.interval), ("Timeout", &check.timeout), ("StartPeriod", &check.start_period)]
-    {
+    for (key, text) in [
+        ("Interval", &check.interval),
+        ("Timeout", &check.timeout),
+        ("StartPeriod", &check.start_period),
+        ("StartInterval", &check.start_interval),
+    ] {
         if let Some(text) = text {
             map.insert(key.into(), json!(nanoseconds(text)?));
         }
@@ -79,7 +84,7 @@ fn healthcheck(check: &Healthcheck) -> Result<Value, String> {
 }
 
 /// A time as `1m30s` in nanoseconds.
-fn nanoseconds(text: &str) -> Result<u64, String> {
+pub(super) fn nanoseconds(text: &str) -> Result<u64, String> {
     let units: [(&str, u64); 4] =
         [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
     let wrong = || format!("{text:?} is no time, wanted as 30s, 1m30s or 500ms");

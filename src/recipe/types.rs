@@ -3,6 +3,7 @@
 //! A file is its head (name, variables, outputs…) and its main stage, side by side at the top; other
 //! stages are `[[stage]]`s. What stands in lists knows where it stands ([`At`]).
 
+use super::context::DockerCopy;
 use crate::debian::Variant;
 use crate::verify::Check;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -331,6 +332,10 @@ pub struct Copy {
     /// Patterns of paths below `from` that are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// How it is done where it stands in a Dockerfile.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub docker: Option<DockerCopy>,
     /// On what it depends.
     #[serde(default, skip_serializing)]
     pub when: When,
@@ -353,6 +358,10 @@ pub struct Run {
     /// A program beside the recipe; without a `#!` line it is run by `/bin/sh -e`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<PathBuf>,
+    /// The text of a program, which is run as a file.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub program: Option<String>,
     /// Files and folders beside the recipe that the result depends on. The step sees these alone, read-only, below
     /// the folder that the variable RECIPE names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -366,6 +375,10 @@ pub struct Run {
     /// Secrets of the recipe, as files `/run/secrets/NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Where secrets lie elsewhere, as a Dockerfile may say.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(skip)]
+    pub targets: BTreeMap<String, PathBuf>,
     /// Who runs it, `USER[:GROUP]`, instead of root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -451,6 +464,8 @@ pub struct Image {
     pub user: Option<String>,
     /// The signal that ends it.
     pub stop_signal: Option<String>,
+    /// Program and arguments that a Dockerfile on top of it runs lines by.
+    pub shell: Option<Vec<String>>,
     /// The author.
     pub author: Option<String>,
     /// How to find out whether it is well.
@@ -463,21 +478,25 @@ pub struct Image {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Healthcheck {
-    /// Program and arguments; none at all turns off the base's.
+    /// Program and arguments; neither this nor `shell` turns off the base's.
     #[serde(default)]
     pub command: Vec<String>,
+    /// Lines for the root's shell, instead of a command.
+    pub shell: Option<String>,
     /// From the end of a check to the next.
     pub interval: Option<String>,
     /// After which a check has failed.
     pub timeout: Option<String>,
     /// In which failures do not count.
     pub start_period: Option<String>,
+    /// From the end of a check to the next in that time.
+    pub start_interval: Option<String>,
     /// How many failures in a row make it unhealthy.
     pub retries: Option<u32>,
 }
 
 /// Something that a build writes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Output {
     /// In which form.
@@ -501,10 +520,11 @@ pub struct Output {
 }
 
 /// The form of an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
     /// An image in the store.
+    #[default]
     Oci,
     /// An image in an OCI layout.
     OciLayout,

@@ -30,6 +30,7 @@ mod delegated;
 mod detached;
 mod diff_images;
 mod disks;
+mod dockerfiles;
 mod doctor;
 mod drivers;
 mod erofs;
