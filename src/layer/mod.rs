@@ -33,6 +33,7 @@ mod node;
 mod pax;
 mod record;
 mod scan;
+mod shape;
 mod sparse;
 mod stage;
 mod stream;
@@ -52,7 +53,8 @@ pub use list::{Held, list};
 pub use node::Owners;
 pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};
-pub use write::{Modes, Shape, TarWriter, WriteOptions, rewrite, write_tree};
+pub use shape::{Modes, Shape};
+pub use write::{TarWriter, WriteOptions, rewrite, write_tree};
 pub(crate) use {
     archive::{number, padding, stored_size},
     pax::parse as parse_pax,

@@ -32,6 +32,7 @@
 
 mod accounts;
 mod archives;
+mod assemble;
 mod base;
 mod build;
 mod cache;
@@ -48,6 +49,7 @@ mod read;
 mod settings;
 mod shard;
 mod types;
+mod variables;
 
 pub use archives::archive;
 pub use base::System;

@@ -198,8 +198,23 @@ impl Check {
                 let field = |name: &str| fields.get(name).map(text).unwrap_or_default();
                 format!("{key} :{}{}", field("port"), field("path"))
             }
+            Value::Object(fields) => {
+                let given = fields.iter().filter(|(_, value)| !is_nothing(value));
+                let given: Vec<String> =
+                    given.map(|(name, value)| format!("{name} {}", text(value))).collect();
+                format!("{key} {}", given.join(", "))
+            }
             other => format!("{key} {}", text(other)),
         }
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 
@@ -287,6 +302,7 @@ mod tests {
             ("command = ['a', 'b']", "command a b"),
             ("http = { port = 80 }", "http :80/"),
             ("no-secrets = true", "no-secrets"),
+            ("config = { user = 'app', workdir = '/x' }", "config user app, workdir /x"),
             ("max-layers = 5", "max-layers 5"),
         ] {
             assert_eq!(parse(toml).unwrap().title(), want);
