@@ -203,7 +203,12 @@ impl Args {
         // Mounts made from here on are seen by no other process and end with this one.
         private_mounts()?;
         let options = self.options(access);
-        let built = Builder::new(&plan, &lock, place, &options, &phases).build()?;
+        let built = Builder::new(&plan, &lock, place, &options, &phases).build();
+        if built.is_err() {
+            // Where a signal has stopped it, all is taken away now.
+            signal::give_in();
+        }
+        let built = built?;
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
             let anew = Options { access: options.access.clone(), no_cache: true, ..Options::default() };

@@ -10,12 +10,13 @@ use super::read::Recipe;
 use super::types::{Run, Secret};
 use super::{Error, Failed, Result};
 use crate::bundle::{Bundle, Net, Settings};
+use crate::layer;
 use crate::run::{Exit, Launch, Runtime};
 use crate::store::{Scratch, Store};
 use crate::sys::dir::Dir;
 use crate::sys::inroot::Root;
 use crate::sys::mount::Mount;
-use crate::sys::{Call, program};
+use crate::sys::{Call, program, signal};
 use oci_spec::runtime;
 use rustix::fs::OFlags;
 use std::collections::BTreeSet;
@@ -153,6 +154,9 @@ pub(super) fn run(run: &Run, step: &Step, bundle: &Bundle, store: &Store, shell:
         tee.finish()?;
         exit?
     };
+    if signal::pending().is_some() {
+        return Err(layer::Error::Stopped.into());
+    }
     if exit != Exit::Code(0) {
         if shell == Shell::OnError {
             eprintln!("{}: {}: a shell where it failed; exit leaves it", step.place, step.work);

@@ -7,10 +7,10 @@ use super::lifecycle::{Container, Held, Runtime, end};
 use super::state::Status;
 use super::sync::decode;
 use super::terminal::{Exit, Relay, console};
-use super::watch::{self, Duty};
+use super::watch::{self, Duty, EndWith};
 use super::{Error, Result, hooks, io_error};
 use crate::oci::Health;
-use crate::sys::signal::Signals;
+use crate::sys::signal::{self, Signals};
 use crate::sys::{Call, pty};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -86,27 +86,9 @@ impl Launch {
     /// # Errors
     /// As [`Self::create`] and [`Container::start`].
     pub fn run(&self, runtime: &Runtime, held: Option<Held>, keep: bool) -> Result<Exit> {
-        self.run_on(runtime, held, None, keep)
-    }
-
-    /// The same for a new container with standard streams of its own: input, output, errors.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub fn run_with(&self, runtime: &Runtime, streams: [OwnedFd; 3]) -> Result<Exit> {
-        self.run_on(runtime, None, Some(streams), false)
-    }
-
-    fn run_on(
-        &self,
-        runtime: &Runtime,
-        held: Option<Held>,
-        streams: Option<Streams>,
-        keep: bool,
-    ) -> Result<Exit> {
         let held = self.hold(runtime, held)?;
         let prepared = self.prepare(runtime)?;
-        let mut begun = self.begin(&prepared, held, streams, !keep)?;
+        let mut begun = self.begin(&prepared, held, None, !keep)?;
         let (master, health) = (begun.master.take(), begun.health.take());
         let result = (|| {
             let mut relay = master.map(Relay::new).transpose()?;
@@ -117,6 +99,22 @@ impl Launch {
             begun.wait(self.timeout, &mut duties)
         })();
         begun.close(result)
+    }
+
+    /// The same for a new container with standard streams of its own: input, output, errors. Signals that ask this
+    /// process to end end the container, and are put off ([`crate::sys::signal::pending`]).
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(&self, runtime: &Runtime, streams: [OwnedFd; 3]) -> Result<Exit> {
+        let held = self.hold(runtime, None)?;
+        let prepared = self.prepare(runtime)?;
+        let begun = self.begin(&prepared, held, Some(streams), true)?;
+        let mut end = EndWith(begun.running.child.pidfd.as_fd());
+        let result = begun.wait(self.timeout, &mut [&mut end]);
+        let exit = begun.close(result);
+        signal::unblock();
+        exit
     }
 
     /// The container to fill: the one that is there, or a new one.

@@ -43,6 +43,28 @@ pub trait Duty {
     }
 }
 
+/// What asks this process to end ends the process of `pidfd` at once, which as the first of its namespace may
+/// heed no signal; it is put off for this one, see [`signal::pending`].
+pub struct EndWith<'a>(pub BorrowedFd<'a>);
+
+impl Duty for EndWith<'_> {
+    fn wants(&self) -> Vec<PollFd<'_>> {
+        Vec::new()
+    }
+
+    fn attend(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn takes(&mut self, number: i32) -> bool {
+        let ends = signal::put_off_one(number);
+        if ends {
+            let _ = signal::send(self.0, libc::SIGKILL);
+        }
+        ends
+    }
+}
+
 /// Waits for the child of `pidfd` and collects it. At `end` it is killed.
 ///
 /// # Errors

@@ -117,6 +117,15 @@ pub fn put_off() {
     }
 }
 
+/// Puts off the signal `number` as [`put_off`] does, where it asks this process to end; whether it does.
+pub fn put_off_one(number: i32) -> bool {
+    let ends = ENDING.contains(&number);
+    if ends {
+        note(number);
+    }
+    ends
+}
+
 /// The signal that was put off.
 #[must_use]
 pub fn pending() -> Option<i32> {
@@ -210,6 +219,17 @@ impl Signals {
     }
 }
 
+/// Lets signals come as before [`Signals::take`]. One that has come meanwhile and was not asked for does what it
+/// does.
+pub fn unblock() {
+    // SAFETY: an empty mask, which is filled before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Gives a fresh program the signals that it expects: nothing blocked, nothing ignored.
 pub fn reset() {
     // SAFETY: default dispositions and an empty mask, set in a process with one thread.
@@ -217,10 +237,8 @@ pub fn reset() {
         for signal in 1..=libc::SIGRTMAX() {
             libc::signal(signal, libc::SIG_DFL);
         }
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
+    unblock();
 }
 
 #[cfg(test)]

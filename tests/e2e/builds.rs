@@ -368,3 +368,59 @@ fn a_build_is_repeated_to_see_whether_it_is_the_same() {
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(5) && text.contains("id"), "{text}");
 }
+
+#[test]
+fn a_build_ends_when_it_is_interrupted() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+    let work = Work::new();
+    // The first step has run to its end: signals come as before it.
+    work.write("r.toml", &format!("{BUSYBOX}[[run]]\nshell = \"echo sleeps; sleep 600\"\n{OUT}"));
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut child = work
+            .store
+            .command()
+            .args(["build", "r.toml"])
+            .current_dir(work.dir.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("sleeps") {
+            assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "{line}");
+        }
+        let begun = Instant::now();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status:?}");
+        assert!(begun.elapsed() < Duration::from_mins(1));
+        work.nothing_left();
+    }
+    assert!(!work.path("out").exists());
+}
+
+#[test]
+fn a_shell_is_opened_where_a_step_has_failed() {
+    let work = Work::new();
+    work.write("r.toml", &format!("{BUSYBOX}[[run]]\nshell = \"echo here > /made; false\"\n{OUT}"));
+    let command = format!(
+        "{} --root {} build r.toml --shell-on-error",
+        crate::common::bin(),
+        work.store.path().display()
+    );
+    let mut shell = std::process::Command::new("script");
+    shell.args(["-qec", &command, "/dev/null"]).current_dir(work.dir.path());
+    shell.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"echo found $(cat /made)\nexit\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("found here") && text.contains("exit code 1") && !out.status.success(), "{text}");
+    work.fails(2, &["build", "r.toml", "--shell-on-error"]);
+    work.nothing_left();
+}
