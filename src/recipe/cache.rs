@@ -8,12 +8,16 @@
 use super::{Error, Result};
 use crate::error::Kind;
 use crate::oci::{Descriptor, Digest, Document, Image, Platform, Reference};
-use crate::registry::{Options, Remote};
+use crate::registry::{self, Options, Remote};
 use crate::store::{Entry, Lease, Store, Verified};
-use crate::transfer::{self, FromRegistry, FromStore, ToRegistry, ToStore};
+use crate::transfer::{self, Copied, FromRegistry, FromStore, ToRegistry, ToStore};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::time::Duration;
+
+/// How often the push of a result is tried again that the registry has refused.
+const RETRIES: u32 = 3;
 
 /// What tags of results begin with.
 const PREFIX: &str = "cache-";
@@ -105,20 +109,33 @@ impl Cache {
         let Some(repository) = &self.to else { return Ok(()) };
         let reference = named(repository, key)?;
         let pushed = self.heeded(repository, || {
-            match Remote::connect(&reference, &self.registry)?.root() {
-                Ok(_) => return Ok(None),
-                Err(e) if e.kind() == Kind::Missing => {}
-                Err(e) => return Err(e.into()),
+            let mut tries = 0;
+            loop {
+                match self.push(&reference, image, store) {
+                    // Some registries trip over two who upload one blob: by now it may be there.
+                    Err(e) if tries < RETRIES && is_answer(&e) => tries += 1,
+                    other => return other,
+                }
+                std::thread::sleep(Duration::from_millis(200));
             }
-            let entry =
-                Entry { reference: None, descriptor: image.descriptor.clone(), shadow: None, tagged: None };
-            let sink = ToRegistry::connect(&reference, &self.registry)?;
-            Ok(Some(transfer::copy(&FromStore::new(store, entry), &sink, &self.copying(), store, &|_| ())?))
         })?;
         if let Some(copied) = pushed.flatten() {
             self.moved.pushed.update(|n| n + copied.transferred);
         }
         Ok(())
+    }
+
+    /// Pushes a result; none where it is there.
+    fn push(&self, reference: &Reference, image: &Image, store: &Store) -> Result<Option<Copied>> {
+        match Remote::connect(reference, &self.registry)?.root() {
+            Ok(_) => return Ok(None),
+            Err(e) if e.kind() == Kind::Missing => {}
+            Err(e) => return Err(e.into()),
+        }
+        let descriptor = image.descriptor.clone();
+        let entry = Entry { reference: None, descriptor, shadow: None, tagged: None };
+        let sink = ToRegistry::connect(reference, &self.registry)?;
+        Ok(Some(transfer::copy(&FromStore::new(store, entry), &sink, &self.copying(), store, &|_| ())?))
     }
 
     fn copying(&self) -> transfer::Options {
@@ -140,6 +157,16 @@ impl Cache {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Whether the registry has answered, though not as it should.
+fn is_answer(e: &Error) -> bool {
+    let answer = |e: &registry::Error| matches!(e, registry::Error::Status { .. });
+    match e {
+        Error::Registry(e) => answer(e),
+        Error::Transfer(e) => matches!(&**e, transfer::Error::Registry(e) if answer(e)),
+        _ => false,
     }
 }
 

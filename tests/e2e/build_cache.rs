@@ -43,7 +43,8 @@ impl Worker {
     #[track_caller]
     fn build(&self, more: &[&str]) -> Value {
         let args = [&["build", "r.toml", "--format", "json"], more].concat();
-        serde_json::from_str(&succeeded(&args, &collect(&mut self.command(&args)))).unwrap()
+        let out = collect(&mut self.command(&args));
+        serde_json::from_str(&succeeded(&args, &out)).unwrap()
     }
 }
 
