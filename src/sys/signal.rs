@@ -118,6 +118,7 @@ pub fn put_off() {
 }
 
 /// Puts off the signal `number` as [`put_off`] does, where it asks this process to end; whether it does.
+#[must_use]
 pub fn put_off_one(number: i32) -> bool {
     let ends = ENDING.contains(&number);
     if ends {
