@@ -24,16 +24,17 @@ const SUMS: &str = ".md5sums";
 const DIVERSIONS: &str = "var/lib/dpkg/diversions";
 const INFO: &str = "var/lib/dpkg/info";
 const DOC: &str = "usr/share/doc";
-const APK: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+/// Where apk keeps its database.
+pub const APK: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
 
-/// Where rpm keeps its database, in its three forms.
-const RPM: [&str; 6] = [
-    "var/lib/rpm/rpmdb.sqlite",
-    "var/lib/rpm/Packages.db",
-    "var/lib/rpm/Packages",
+/// Where rpm keeps its database: sqlite, ndb and Berkeley DB, after and before it moved.
+pub const RPM: [&str; 6] = [
     "usr/lib/sysimage/rpm/rpmdb.sqlite",
     "usr/lib/sysimage/rpm/Packages.db",
     "usr/lib/sysimage/rpm/Packages",
+    "var/lib/rpm/rpmdb.sqlite",
+    "var/lib/rpm/Packages.db",
+    "var/lib/rpm/Packages",
 ];
 
 /// How many licences of one package are named.

@@ -207,8 +207,7 @@ impl Tarball {
             let top = layers.last().map_or("", |l| l.trim_end_matches(".tar")).to_string();
             let references = names.iter().filter_map(|n| n.parse::<Reference>().ok());
             for (reference, tag) in references.filter_map(|r| r.tag().map(str::to_string).map(|t| (r, t))) {
-                let repository = format!("{}/{}", reference.registry(), reference.repository());
-                repositories.entry(repository).or_default().insert(tag, json!(top));
+                repositories.entry(reference.full_name()).or_default().insert(tag, json!(top));
             }
             let tags = names.iter().map(|n| n.split('@').next().unwrap_or(n));
             let tags: Vec<&str> =

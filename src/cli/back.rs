@@ -91,9 +91,7 @@ impl Tagging {
         match (&self.tag, old) {
             (None, Some(old)) => Ok(old.clone()),
             (None, None) => Err(Error::NoName(what.as_str().to_string()).into()),
-            (Some(tag), Some(old)) if !tag.contains(['/', ':']) => {
-                Ok(format!("{}/{}:{tag}", old.registry(), old.repository()).parse()?)
-            }
+            (Some(tag), Some(old)) if !tag.contains(['/', ':']) => Ok(old.tagged(tag)?),
             (Some(name), _) => Ok(name.parse()?),
         }
     }
@@ -152,7 +150,7 @@ impl Work {
         lease.hold(&descriptor.digest)?;
         let platform = stepping.platform.clone().unwrap_or_else(Platform::host);
         let image = store.image(descriptor, &platform)?;
-        let edit = Edit::of(&store.document(&image.descriptor)?, &store.document(&image.config_descriptor)?)?;
+        let edit = store.edit(&image)?;
         Ok(Self { store, lease, image, edit })
     }
 
@@ -260,9 +258,7 @@ impl Work {
 
     /// Puts the new image into the store, names it and says so.
     pub fn publish(self, name: &Reference) -> Result<()> {
-        let ((config, config_bytes), (descriptor, manifest)) = self.edit.finish();
-        self.lease.put(&config.media_type, &config_bytes)?;
-        self.lease.put(&descriptor.media_type, &manifest)?;
+        let descriptor = self.lease.put_image(self.edit)?;
         self.store.tag(name, &descriptor)?;
         writeln!(std::io::stdout(), "{name} {}", descriptor.digest)?;
         Ok(())

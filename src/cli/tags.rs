@@ -29,7 +29,7 @@ impl Args {
         let options = self.network.options(&context.limits);
         let (name, tags) = Config::load()?.first(&self.repository, |reference| {
             let tags = Remote::connect(reference, &options)?.tags(self.limit)?;
-            Ok((format!("{}/{}", reference.registry(), reference.repository()), tags))
+            Ok((reference.full_name(), tags))
         })?;
         let mut text = String::new();
         match self.format {

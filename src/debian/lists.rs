@@ -9,7 +9,7 @@ use super::database::{make, put};
 use super::fetch::{Fetcher, Hashing};
 use super::lock::{Lock, Locked};
 use super::release::{Promise, parse};
-use super::sources::Repo;
+use super::sources::{Line, Repo};
 use super::{Error, Result, index};
 use crate::oci::Digest;
 use crate::sys::dir::Dir;
@@ -56,7 +56,7 @@ pub(super) fn load(request: &Request, lock: &Lock, fetcher: &Fetcher, cache: &Pa
             url: line.to_string(),
             reason: "the lock has no Release file of it".to_string(),
         })?;
-        let here = request.archive.repos.iter().filter(|r| r.suites.iter().any(|s| s == suite));
+        let here = request.archive.repos.iter().filter(|r| r.suites.contains(&suite));
         let addresses = std::iter::once(&*locked.uri).chain(here.flat_map(Repo::addresses));
         let dists: Vec<_> = addresses.map(|uri| format!("{uri}/dists/{suite}")).collect();
         let bytes = release(&dists, locked, fetcher, cache)?;
@@ -101,12 +101,10 @@ pub(super) fn write(root: &Dir, lists: &[List]) -> Result<()> {
 
 /// Address, suite and components of a line of a sources.list, which is given first; none of a flat
 /// archive.
-fn source(line: &str) -> Option<(&str, &str, &str, Vec<&str>)> {
-    let rest = line.strip_prefix("deb ")?.trim_start();
-    let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
-    let mut words = rest.split_whitespace();
-    let (uri, suite) = (words.next()?, words.next()?);
-    (!suite.ends_with('/')).then(|| (line, uri.trim_end_matches('/'), suite, words.collect()))
+fn source(line: &str) -> Option<(&str, String, String, Vec<String>)> {
+    let mut repo = Line::read(line)?.repo;
+    let suite = repo.suites.pop().filter(|suite| !suite.ends_with('/'))?;
+    Some((line, repo.uri, suite, repo.components))
 }
 
 /// The bytes of a Release file of a lock.
@@ -169,7 +167,10 @@ mod tests {
     #[test]
     fn lines_of_sources() {
         let line = "deb [trusted=yes signed-by=/a] http://h/d/ sid main contrib";
-        assert_eq!(source(line), Some((line, "http://h/d", "sid", vec!["main", "contrib"])));
+        assert_eq!(
+            source(line),
+            Some((line, "http://h/d".into(), "sid".into(), vec!["main".into(), "contrib".into()]))
+        );
         assert_eq!(source("deb http://h/d ./"), None);
         assert_eq!(source("deb-src http://h/d sid main"), None);
     }

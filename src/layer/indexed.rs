@@ -1,5 +1,4 @@
-//! Layers read and not extracted: the entries of any, and of an uncompressed one its files, and where
-//! in the blob their content lies.
+//! An uncompressed layer read in place: its files, and where in the blob their content lies.
 //!
 //! Only headers are read for that. The blob is hashed meanwhile, and on while its content is used: see
 //! [`Indexed::check`].
@@ -10,7 +9,7 @@ use super::{Error, Result};
 use crate::oci::{Compression, Hasher, Layer};
 use crate::store::{self, Store, Verified, VerifyError};
 use crate::sys::{Call, signal};
-use crate::tree::{Entry, Kind, Name, Node, Tree, TreePath};
+use crate::tree::{Kind, Name, Node, Tree, TreePath};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -173,20 +172,6 @@ impl Read for Whole<'_> {
         self.at += n as u64;
         Ok(n)
     }
-}
-
-/// Reads the layer to its end, verified, and gives each of its entries in the order of its tar.
-///
-/// # Errors
-/// Any [`Error`] of a damaged or malformed layer.
-pub fn entries(store: &Store, layer: &Layer, each: &mut dyn FnMut(Entry)) -> Result<()> {
-    std::thread::scope(|scope| {
-        let mut archive = Archive::new(Tar::open(scope, store, layer)?);
-        while let Some(entry) = archive.next()? {
-            each(entry);
-        }
-        archive.tar.finish().map(drop)
-    })
 }
 
 impl Indexed {

@@ -31,15 +31,36 @@ pub fn list(
     wanted: &dyn Fn(&Entry) -> bool,
     each: &mut dyn FnMut(Entry, Held),
 ) -> Result<u64> {
+    walk(store, layer, |archive, entry| {
+        let held =
+            if entry.kind == Kind::File { held(archive, &entry, wanted(&entry))? } else { Held::default() };
+        each(entry, held);
+        Ok(())
+    })
+}
+
+/// The same without looking at contents.
+///
+/// # Errors
+/// As [`list`].
+pub fn entries(store: &Store, layer: &Layer, each: &mut dyn FnMut(Entry)) -> Result<()> {
+    let entry = |_: &mut Archive, entry| {
+        each(entry);
+        Ok(())
+    };
+    walk(store, layer, entry).map(drop)
+}
+
+/// Reads `layer` to its end, verified; gives the bytes of its tar.
+fn walk(
+    store: &Store,
+    layer: &Layer,
+    mut each: impl FnMut(&mut Archive, Entry) -> Result<()>,
+) -> Result<u64> {
     std::thread::scope(|scope| {
         let mut archive = Archive::new(Tar::open(scope, store, layer)?);
         while let Some(entry) = archive.next()? {
-            let held = if entry.kind == Kind::File {
-                held(&mut archive, &entry, wanted(&entry))?
-            } else {
-                Held::default()
-            };
-            each(entry, held);
+            each(&mut archive, entry)?;
         }
         archive.tar.finish()
     })

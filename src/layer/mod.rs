@@ -47,9 +47,9 @@ pub use delta::{
     check_layer, compression_of, keep_layer, meta, store_layer, write_at, write_delta, write_inserted,
     write_upper, write_whiteout,
 };
-pub use indexed::{Indexed, entries, indexed};
+pub use indexed::{Indexed, indexed};
 pub use into::{Owner, Placing, copy_into, place};
-pub use list::{Held, list};
+pub use list::{Held, entries, list};
 pub use node::Owners;
 pub use record::{Record, write_record};
 pub use scan::{hash_file, manifest, same_content, scan};

@@ -42,6 +42,26 @@ impl Reference {
         &self.repository
     }
 
+    /// Registry and repository, as `docker.io/library/alpine`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// What `digest` is in the same repository.
+    #[must_use]
+    pub fn at(&self, digest: &Digest) -> Self {
+        Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
+    }
+
+    /// What `tag` names in the same repository.
+    ///
+    /// # Errors
+    /// [`Error::Reference`] where it is no tag.
+    pub fn tagged(&self, tag: &str) -> Result<Self> {
+        format!("{}:{tag}", self.full_name()).parse()
+    }
+
     /// The tag; `None` only where there is a digest.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
@@ -169,7 +189,7 @@ impl Name {
                 Some((n, t)) if !t.contains('/') => n,
                 _ => typed,
             };
-            let full = format!("{}/{}", have.registry, have.repository);
+            let full = have.full_name();
             if tag && same_digest && full.strip_suffix(typed).is_some_and(|p| p.ends_with('/')) {
                 return Some(Match::Suffix);
             }

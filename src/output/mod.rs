@@ -379,13 +379,10 @@ fn packed(root: &Root, settings: &Settings) -> Result<Descriptor> {
         written.map_err(layer::Error::Output)
     })
     .map_err(|e| failed.unwrap_or_else(|| e.into()))?;
-    let mut edit = Edit::of(
-        &root.store.document(&root.image.descriptor)?,
-        &root.store.document(&root.image.config_descriptor)?,
-    )?;
+    let mut edit = root.store.edit(root.image)?;
     edit.clear_layers();
     edit.add_layer(&blob, &diff_id, &step(settings.time));
-    put(root.lease, edit)
+    Ok(root.lease.put_image(edit)?)
 }
 
 fn step(time: i64) -> Step {
@@ -394,12 +391,6 @@ fn step(time: i64) -> Step {
         created_by: "shipimg mkimg".to_string(),
         ..Step::default()
     }
-}
-
-fn put(lease: &Lease, edit: Edit) -> Result<Descriptor> {
-    let ((config, config_bytes), (descriptor, manifest)) = edit.finish();
-    lease.put(&config.media_type, &config_bytes)?;
-    Ok(lease.put(&descriptor.media_type, &manifest)?)
 }
 
 fn image(root: &Root, name: &Reference, settings: &Settings) -> Result<Written> {
@@ -422,7 +413,7 @@ pub fn archived(
     let scratch = store.scratch()?;
     let target = archive::Target::Path(path.to_path_buf());
     let writer = archive::Writer::create(kind, &target, scratch.path(), time, *store.limits())?;
-    let entry = store::Entry { reference: None, descriptor: descriptor.clone(), shadow: None, tagged: None };
+    let entry = store::Entry::nameless(descriptor.clone());
     let names = name.map(str::to_string).into_iter().collect();
     let (from, to) = (transfer::FromStore::new(store, entry), transfer::ToArchive::new(&writer, names));
     transfer::copy(&from, &to, &transfer::Options::default(), store, &|_| ())?;
@@ -452,7 +443,7 @@ pub fn keep(lease: &Lease, files: &Files, platform: &Platform, time: i64) -> Res
     });
     let mut edit = Edit::of(manifest.to_string().as_bytes(), config.to_string().as_bytes())?;
     edit.add_layer(&blob, &blob.digest, &step(time));
-    put(lease, edit)
+    Ok(lease.put_image(edit)?)
 }
 
 #[cfg(test)]

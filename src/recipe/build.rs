@@ -17,7 +17,7 @@ use super::types::{Base, Image as Configured};
 use super::{Error, Result, System, request, settings};
 use crate::bundle::{Bundle, Origin, Settings};
 use crate::debian::Progress;
-use crate::layer::{self, Decoder, Shape, TarWriter, WriteOptions};
+use crate::layer::{self, Shape, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Step, media_type, rfc3339};
 use crate::rootfs::DriverKind;
 use crate::store::{Lease, Store};
@@ -221,7 +221,9 @@ impl<'a> Builder<'a> {
                 let options = WriteOptions { shape, ..WriteOptions::default() };
                 self.add(step, None, &|tar| layer::write_tree(&path, tar, &options).map(drop))
             }
-            Base::Scratch(_) | Base::Recipe(_) | Base::Stage(_) => self.put(self.nothing(step)?),
+            Base::Scratch(_) | Base::Recipe(_) | Base::Stage(_) => {
+                Ok(self.lease.put_image(self.nothing(step)?)?)
+            }
         }
     }
 
@@ -237,17 +239,6 @@ impl<'a> Builder<'a> {
         Ok(Edit::of(manifest.to_string().as_bytes(), config.to_string().as_bytes())?)
     }
 
-    fn documents(&self, image: &Image) -> Result<Edit> {
-        let manifest = self.store.document(&image.descriptor)?;
-        Ok(Edit::of(&manifest, &self.store.document(&image.config_descriptor)?)?)
-    }
-
-    fn put(&self, edit: Edit) -> Result<Descriptor> {
-        let ((config, config_bytes), (descriptor, manifest)) = edit.finish();
-        self.lease.put(&config.media_type, &config_bytes)?;
-        Ok(self.lease.put(&descriptor.media_type, &manifest)?)
-    }
-
     /// The image with its one plain layer compressed as all others.
     fn compressed(&self, image: &Image, step: &Planned) -> Result<Descriptor> {
         let [plain] = image.layers.as_slice() else { return Ok(image.descriptor.clone()) };
@@ -256,16 +247,14 @@ impl<'a> Builder<'a> {
         }
         let path = self.store.blob_path(&plain.descriptor.digest);
         let read = |source| Error::Read { path: path.clone(), source };
-        let file = File::open(&path).map_err(read)?;
-        let mut tar =
-            Decoder::new(file, Compression::None, self.store.limits().zstd_window_log).map_err(read)?;
+        let mut tar = File::open(&path).map_err(read)?;
         let (blob, diff_id) = layer::store_layer(self.lease, self.plan.coding, |out| {
             io::copy(&mut tar, out).map(drop).map_err(layer::Error::Output)
         })?;
-        let mut edit = self.documents(image)?;
+        let mut edit = self.store.edit(image)?;
         edit.clear_layers();
         edit.add_layer(&blob, &diff_id, &history(step));
-        self.put(edit)
+        Ok(self.lease.put_image(edit)?)
     }
 
     /// `below`, or nothing, with the layer that `write` writes.
@@ -275,21 +264,22 @@ impl<'a> Builder<'a> {
         below: Option<&Image>,
         write: &dyn Fn(&mut TarWriter<&mut dyn Write>) -> layer::Result<()>,
     ) -> Result<Descriptor> {
-        let mut edit = below.map_or_else(|| self.nothing(step), |image| self.documents(image))?;
+        let mut edit =
+            below.map_or_else(|| self.nothing(step), |image| self.store.edit(image).map_err(Error::from))?;
         let (blob, diff_id) = layer::store_layer(self.lease, self.plan.coding, |out| {
             let mut tar = TarWriter::new(out);
             write(&mut tar)?;
             tar.finish().map(drop).map_err(layer::Error::Output)
         })?;
         edit.add_layer(&blob, &diff_id, &history(step));
-        self.put(edit)
+        Ok(self.lease.put_image(edit)?)
     }
 
     fn configured(&self, step: &Planned, image: &Configured, below: &Image) -> Result<Descriptor> {
-        let mut edit = self.documents(below)?;
+        let mut edit = self.store.edit(below)?;
         settings::apply(image, &mut edit).map_err(|reason| step.place.error(reason))?;
         edit.note(&history(step));
-        self.put(edit)
+        Ok(self.lease.put_image(edit)?)
     }
 
     /// Does a step in an overlay over `below`; what is different then is its layer.
@@ -301,9 +291,7 @@ impl<'a> Builder<'a> {
             _ => (Settings::default(), None),
         };
         settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
-        let origin = Origin::Image(None, Box::new(without_volumes(below)));
-        let name = format!("build-{}", std::process::id());
-        let bundle = Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &settings)?;
+        let bundle = overlaid(self.store, "build", without_volumes(below), &settings)?;
         let done = self.change(step, action, &bundle, more);
         let written = done.and_then(|()| self.difference(step, below, &bundle));
         drop(secrets);
@@ -339,10 +327,7 @@ impl<'a> Builder<'a> {
 
     /// Copies files out of another image.
     fn copy_of(&self, step: &Planned, copy: &super::types::Copy, image: &Image, root: &Path) -> Result<()> {
-        let origin = Origin::Image(None, Box::new(image.clone()));
-        let name = format!("from-{}", std::process::id());
-        let other =
-            Bundle::throw_away(self.store, &name, &origin, Some(DriverKind::Overlay), &Settings::default())?;
+        let other = overlaid(self.store, "from", image.clone(), &Settings::default())?;
         let shape = Shape { exclude: copy.exclude.clone(), ..Shape::default() };
         let options = WriteOptions { shape, latest: Some(step.time), ..WriteOptions::default() };
         let copied = files::copy(copy, step, Some(&other.rootfs()), root, &options);
@@ -356,9 +341,9 @@ impl<'a> Builder<'a> {
         let upper = bundle.path().join("upper");
         let empty = Dir::open(&upper)?.list()?.is_empty();
         if empty {
-            let mut edit = self.documents(below)?;
+            let mut edit = self.store.edit(below)?;
             edit.note(&history(step));
-            return self.put(edit);
+            return Ok(self.lease.put_image(edit)?);
         }
         let options = WriteOptions { latest: Some(step.time), ..WriteOptions::default() };
         self.add(step, Some(below), &|tar| layer::write_upper(&upper, tar, &options).map(drop))
@@ -377,11 +362,18 @@ impl<'a> Builder<'a> {
             .filter(|s| !matches!(s.work, Work::Base(Base::Image(_) | Base::Scratch(_))))
             .map(|s| s.place.short())
             .collect();
-        let mut edit = self.documents(image)?;
+        let mut edit = self.store.edit(image)?;
         edit.comment_last(&places);
-        let descriptor = self.put(edit)?;
+        let descriptor = self.lease.put_image(edit)?;
         Ok(self.store.image(&descriptor, &self.plan.recipe.platform)?)
     }
+}
+
+/// An overlay over an image, in a bundle of this process's that begins with `name`.
+pub(super) fn overlaid(store: &Store, name: &str, image: Image, settings: &Settings) -> Result<Bundle> {
+    let origin = Origin::Image(None, Box::new(image));
+    let name = format!("{name}-{}", std::process::id());
+    Ok(Bundle::throw_away(store, &name, &origin, Some(DriverKind::Overlay), settings)?)
 }
 
 /// The image as a step sees it: what is written where it has a volume is the step's as all else.

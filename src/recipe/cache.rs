@@ -88,13 +88,8 @@ impl Cache {
     /// Brings the layers of a result into the store; false where they cannot be had.
     pub(super) fn complete(&self, found: &Found, store: &Store) -> Result<bool> {
         let fetched = self.heeded(&found.reference, || {
-            let exact = format!(
-                "{}/{}@{}",
-                found.reference.registry(),
-                found.reference.repository(),
-                found.image.descriptor.digest
-            );
-            let source = FromRegistry::connect(&exact.parse()?, &self.registry)?;
+            let exact = found.reference.at(&found.image.descriptor.digest);
+            let source = FromRegistry::connect(&exact, &self.registry)?;
             let sink = ToStore::nameless(store);
             Ok(transfer::copy(&source, &sink, &self.copying(), store, &|_| ())?)
         })?;
@@ -132,8 +127,7 @@ impl Cache {
             Err(e) if e.kind() == Kind::Missing => {}
             Err(e) => return Err(e.into()),
         }
-        let descriptor = image.descriptor.clone();
-        let entry = Entry { reference: None, descriptor, shadow: None, tagged: None };
+        let entry = Entry::nameless(image.descriptor.clone());
         let sink = ToRegistry::connect(reference, &self.registry)?;
         Ok(Some(transfer::copy(&FromStore::new(store, entry), &sink, &self.copying(), store, &|_| ())?))
     }
@@ -144,7 +138,7 @@ impl Cache {
 
     /// What `ask` gives; none where the registry has failed, now or before.
     fn heeded<T>(&self, repository: &Reference, ask: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        let name = format!("{}/{}", repository.registry(), repository.repository());
+        let name = repository.full_name();
         if self.broken.borrow().contains(&name) {
             return Ok(None);
         }
@@ -170,9 +164,14 @@ fn is_answer(e: &Error) -> bool {
     }
 }
 
+/// The tag of a result.
+fn tag(key: &Digest) -> String {
+    format!("{PREFIX}{}", key.hex())
+}
+
 /// The name of a result in a repository.
 fn named(repository: &Reference, key: &Digest) -> Result<Reference> {
-    Ok(format!("{}/{}:{PREFIX}{}", repository.registry(), repository.repository(), key.hex()).parse()?)
+    Ok(repository.tagged(&tag(key))?)
 }
 
 /// Brings manifest and configuration of an image into the store; gives the manifest's descriptor.
@@ -206,12 +205,11 @@ fn documents(
 /// # Errors
 /// Those of the registry, which may not delete at all.
 pub fn prune(repository: &Reference, keys: &BTreeSet<Digest>, options: &Options) -> Result<(usize, usize)> {
-    let kept: BTreeSet<String> = keys.iter().map(|key| format!("{PREFIX}{}", key.hex())).collect();
+    let kept: BTreeSet<String> = keys.iter().map(tag).collect();
     let tags = Remote::connect(repository, options)?.tags(usize::MAX)?;
     let results: Vec<&String> = tags.iter().filter(|tag| tag.starts_with(PREFIX)).collect();
     let remote = |tag: &str| -> Result<(Remote, Descriptor)> {
-        let name = format!("{}/{}:{tag}", repository.registry(), repository.repository());
-        let remote = Remote::connect(&name.parse()?, options)?;
+        let remote = Remote::connect(&repository.tagged(tag)?, options)?;
         let (descriptor, _) = remote.root()?;
         Ok((remote, descriptor))
     };

@@ -56,8 +56,6 @@ pub(super) fn stage(stage: &Stage, recipe: &Recipe) -> Result<()> {
 fn copy_of(copy: &Copy) -> Option<&'static str> {
     let given = [!copy.from.is_empty(), copy.content.is_some(), !copy.program.is_empty()];
     let elsewhere = copy.stage.is_some() || copy.image.is_some();
-    let mode =
-        |text: &String| u32::from_str_radix(text.trim_start_matches("0o"), 8).is_ok_and(|m| m <= 0o7777);
     if given.iter().filter(|g| **g).count() != 1 {
         Some("a copy has one of from, content, program")
     } else if copy.stage.is_some() && copy.image.is_some() {
@@ -75,7 +73,7 @@ fn copy_of(copy: &Copy) -> Option<&'static str> {
         && !elsewhere
     {
         Some("from lies beside the recipe or below, without ..")
-    } else if copy.mode.as_ref().is_some_and(|m| !mode(m)) {
+    } else if copy.mode.is_some() && copy.bits().is_none() {
         Some("mode is octal, as 0644")
     } else {
         None

@@ -4,9 +4,10 @@
 //! outside is ever opened. Below a source links are what they are.
 
 use super::dockerfile::Ignore;
-use crate::layer::{self, Shape, TarWriter, WriteOptions};
+use super::inputs::digest_at;
+use crate::layer::{self, Shape, WriteOptions};
 use crate::oci::{Compression, Digest};
-use crate::store::{Hashed, Limits};
+use crate::store::Limits;
 use crate::sys::Call;
 use crate::sys::dir::Dir;
 use crate::tree::{TreePath, fnmatch};
@@ -184,10 +185,7 @@ pub(super) fn kept() -> WriteOptions {
 pub(super) fn digest(pattern: &str, docker: &DockerCopy) -> layer::Result<Digest> {
     let (mut text, options) = (String::new(), kept());
     for found in find(&Dir::open(&docker.context)?, pattern, docker)? {
-        let name = if found.is_dir() { TreePath::root() } else { TreePath::parse(b"x").unwrap_or_default() };
-        let mut tar = TarWriter::new(Hashed::new(io::sink()));
-        layer::write_at(&found.dir, &found.name, &name, &mut tar, &found.options(&options))?;
-        let (_, digest, _) = tar.finish().map_err(layer::Error::Output)?.finish();
+        let digest = digest_at(&found.dir, &found.name, &found.options(&options))?;
         let _ = writeln!(text, "{} {digest}", found.called.as_bytes().escape_ascii());
     }
     Ok(Digest::of(text.as_bytes()))

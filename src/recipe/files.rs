@@ -44,8 +44,7 @@ pub(super) fn copy(
         let ids = users::of_root(root, owner)?;
         shape.owner = Some((ids.uid, ids.gid));
     }
-    if let Some(mode) = &copy.mode {
-        let mode = u32::from_str_radix(mode.trim_start_matches("0o"), 8).unwrap_or(0o644);
+    if let Some(mode) = copy.bits() {
         shape.modes = if copy.docker.is_some() { Modes::All(mode) } else { Modes::Files(mode) };
     }
     let target = Dir::open(root)?;
@@ -69,16 +68,8 @@ pub(super) fn copy(
     for path in &copy.from {
         let source = source(path, step, other.as_ref())?;
         let all = source.name == OsStr::new(".");
-        let to = Path::new(&copy.to);
-        // What is in a folder goes into the folder `to`; a file or a folder into it or under its name.
-        let (into, name) = if all {
-            (to, None)
-        } else if folder || is_dir_in(&target, to) {
-            (to, Some(source.name.clone()))
-        } else {
-            (to.parent().unwrap_or(Path::new("/")), to.file_name().map(OsStr::to_os_string))
-        };
-        put(&source, &options, (&target, into), name.as_deref(), step.time)?;
+        let own = (!all).then_some(source.name.as_os_str());
+        put(&source, &options, place_in(&target, Path::new(&copy.to), folder, own), step.time)?;
     }
     Ok(())
 }
@@ -105,15 +96,9 @@ fn as_docker(
                 continue;
             }
         }
-        let (into, name) = if found.is_dir() {
-            (to, None)
-        } else if folder || is_dir_in(target, to) {
-            (to, Some(found.called.clone()))
-        } else {
-            (to.parent().unwrap_or(Path::new("/")), to.file_name().map(OsStr::to_os_string))
-        };
+        let own = (!found.is_dir()).then_some(found.called.as_os_str());
         let source = Source { dir: found.dir, name: found.name, stat: found.stat };
-        put(&source, &options, (target, into), name.as_deref(), time)?;
+        put(&source, &options, place_in(target, to, folder, own), time)?;
     }
     Ok(())
 }
@@ -160,19 +145,29 @@ fn source(path: &str, step: &Step, other: Option<&Dir>) -> Result<Source> {
     }
 }
 
-fn is_dir_in(root: &Dir, path: &Path) -> bool {
-    root.in_root(path).is_ok()
+/// Where something goes: a directory of a root and a name in it; without a name into the directory itself.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    root: &'a Dir,
+    into: &'a Path,
+    name: Option<&'a OsStr>,
 }
 
-/// Puts `source` into the directory `into` of a root under `name`; all that is in it where there is none.
-/// Directories that are made for it are of `time`.
-fn put(
-    source: &Source,
-    options: &WriteOptions,
-    (root, into): (&Dir, &Path),
-    name: Option<&OsStr>,
-    time: i64,
-) -> Result<()> {
+/// Where what is copied to `to` goes: what is in a folder, which has no `own` name, into the folder `to`; a file
+/// or a folder into it, where it is to be or is a `folder`, or under its name.
+fn place_in<'a>(root: &'a Dir, to: &'a Path, folder: bool, own: Option<&'a OsStr>) -> Target<'a> {
+    let (into, name) = if own.is_none() || folder || root.in_root(to).is_ok() {
+        (to, own)
+    } else {
+        (to.parent().unwrap_or(Path::new("/")), to.file_name())
+    };
+    Target { root, into, name }
+}
+
+/// Puts `source` where it goes; all that is in it where that has no name. Directories that are made for it are of
+/// `time`.
+fn put(source: &Source, options: &WriteOptions, target: Target, time: i64) -> Result<()> {
+    let Target { root, into, name } = target;
     let dir = made(root, into, options, time)?;
     let target = name.map_or_else(|| Ok(TreePath::root()), one)?;
     let is_dir = FileType::from_raw_mode(source.stat.st_mode).is_dir();
@@ -244,7 +239,7 @@ fn programs(copy: &Copy, root: &Dir, options: &WriteOptions, time: i64) -> Resul
                 (_, Some(own)) => (Path::new(&copy.to), own),
                 _ => continue,
             };
-            put(&Source { dir, name, stat }, options, (root, into), Some(own), time)?;
+            put(&Source { dir, name, stat }, options, Target { root, into, name: Some(own) }, time)?;
         }
     }
     Ok(())

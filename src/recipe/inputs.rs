@@ -3,6 +3,7 @@
 //! The digest of files is that of the tar that they are in a layer, so that equal digests are equal
 //! layers: neither owners nor times count, nor any permission but to execute.
 
+use super::context::DockerCopy;
 use super::read::{Action, Placed, Recipe};
 use super::types::{Base, Copy, Run};
 use super::{Error, Result, context};
@@ -40,20 +41,13 @@ pub fn inputs(recipe: &Recipe) -> Result<Inputs> {
     for stage in &recipe.stages {
         if let Base::Dir(dir) = &stage.base.value {
             let path = stage.base.place.beside(dir);
-            let digest = || {
-                digest(
-                    &path,
-                    &WriteOptions {
-                        shape: Shape { time: Some(0), ..Shape::default() },
-                        ..WriteOptions::default()
-                    },
-                )
-            };
-            found.insert(name(recipe, &path), stage.base.place.input(digest())?);
+            let shape = Shape { time: Some(0), ..Shape::default() };
+            let options = WriteOptions { shape, ..WriteOptions::default() };
+            found.insert(name(recipe, &path), stage.base.place.input(digest(&path, &options))?);
         }
         for step in &stage.steps {
-            for (name, digest) in of_step(recipe, step)? {
-                found.insert(name, digest);
+            for input in of_step(step) {
+                found.insert(input.name(recipe), step.place.input(input.digest())?);
             }
         }
     }
@@ -66,54 +60,60 @@ pub(super) fn name(recipe: &Recipe, path: &Path) -> String {
     path.strip_prefix(folder).unwrap_or(path).display().to_string()
 }
 
-/// The names of a step's inputs, with their digests.
-fn of_step(recipe: &Recipe, step: &Placed<Action>) -> Result<Vec<(String, Digest)>> {
-    let place = &step.place;
-    let mut found = Vec::new();
+/// An input of a step.
+enum Input<'a> {
+    /// Files beside the recipe, without those that match one of these patterns.
+    Files(PathBuf, &'a [String]),
+    /// What a pattern names in the context of a Dockerfile.
+    Context(&'a str, &'a DockerCopy),
+    /// A program of this machine.
+    Program(&'a str),
+}
+
+/// The inputs of a step.
+fn of_step(step: &Placed<Action>) -> Vec<Input<'_>> {
     match &step.value {
-        Action::Copy(Copy { from, stage: None, image: None, docker: Some(docker), .. }) => {
-            for from in from {
-                found.push((from.clone(), place.input(context::digest(from, docker))?));
-            }
+        Action::Copy(Copy { stage: None, image: None, docker: Some(docker), from, .. }) => {
+            from.iter().map(|from| Input::Context(from, docker)).collect()
         }
-        Action::Copy(Copy { from, stage: None, image: None, program, exclude, .. }) => {
-            for from in from {
-                let path = place.beside(from);
-                found.push((name(recipe, &path), place.input(digest(&path, &plain(exclude)))?));
-            }
-            for program in program {
-                let files = place.input(with_libraries(program))?;
-                let mut text = String::new();
-                for file in files {
-                    let digest = place.input(digest(&file, &plain(&[])))?;
-                    let _ = writeln!(text, "{} {digest}", file.display());
-                }
-                found.push((format!("program {program}"), Digest::of(text.as_bytes())));
-            }
+        Action::Copy(Copy { stage: None, image: None, from, program, exclude, .. }) => {
+            let files = from.iter().map(|from| Input::Files(step.place.beside(from), exclude));
+            files.chain(program.iter().map(|program| Input::Program(program))).collect()
         }
         Action::Run(Run { script, inputs, .. }) => {
-            for file in script.iter().chain(inputs) {
-                let path = place.beside(file);
-                found.push((name(recipe, &path), place.input(digest(&path, &plain(&[])))?));
+            script.iter().chain(inputs).map(|file| Input::Files(step.place.beside(file), &[])).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Input<'_> {
+    fn name(&self, recipe: &Recipe) -> String {
+        match self {
+            Self::Files(path, _) => name(recipe, path),
+            Self::Context(pattern, _) => (*pattern).to_string(),
+            Self::Program(program) => format!("program {program}"),
+        }
+    }
+
+    fn digest(&self) -> layer::Result<Digest> {
+        match self {
+            Self::Files(path, exclude) => digest(path, &plain(exclude)),
+            Self::Context(pattern, docker) => context::digest(pattern, docker),
+            Self::Program(program) => {
+                let mut text = String::new();
+                for file in with_libraries(program)? {
+                    let _ = writeln!(text, "{} {}", file.display(), digest(&file, &plain(&[]))?);
+                }
+                Ok(Digest::of(text.as_bytes()))
             }
         }
-        _ => {}
     }
-    Ok(found)
 }
 
 /// The names of a step's inputs.
 pub(super) fn names(recipe: &Recipe, step: &Placed<Action>) -> Vec<String> {
-    let beside = |path: &Path| name(recipe, &step.place.beside(path));
-    match &step.value {
-        Action::Copy(Copy { from, stage: None, image: None, docker: Some(_), .. }) => from.clone(),
-        Action::Copy(Copy { from, stage: None, image: None, program, .. }) => {
-            let programs = program.iter().map(|p| format!("program {p}"));
-            from.iter().map(|f| beside(Path::new(f))).chain(programs).collect()
-        }
-        Action::Run(Run { script, inputs, .. }) => script.iter().chain(inputs).map(|f| beside(f)).collect(),
-        _ => Vec::new(),
-    }
+    of_step(step).iter().map(|input| input.name(recipe)).collect()
 }
 
 /// The folder that `path` lies in and its name there; of one that ends in a slash itself and `.`.
@@ -131,10 +131,15 @@ fn digest(path: &Path, options: &WriteOptions) -> layer::Result<Digest> {
     if dir.stat(&file)?.is_none() {
         return Err(missing(path));
     }
-    let target =
-        if file == OsStr::new(".") { TreePath::root() } else { TreePath::parse(b"x").unwrap_or_default() };
+    digest_at(&dir, &file, options)
+}
+
+/// The digest of the tar of the file `name` of `dir`, or of all that is in `dir` where that is `.`.
+pub(super) fn digest_at(dir: &Dir, name: &OsStr, options: &WriteOptions) -> layer::Result<Digest> {
+    let all = name == OsStr::new(".");
+    let target = if all { TreePath::root() } else { TreePath::parse(b"x").unwrap_or_default() };
     let mut tar = TarWriter::new(Hashed::new(io::sink()));
-    layer::write_at(&dir, &file, &target, &mut tar, options)?;
+    layer::write_at(dir, name, &target, &mut tar, options)?;
     let (_, digest, _) = tar.finish().map_err(layer::Error::Output)?.finish();
     Ok(digest)
 }

@@ -328,8 +328,7 @@ pub(super) fn locked(
         return Err(Error::Offline { what: format!("the image {name}") });
     }
     let reference: Reference = name.parse()?;
-    let exact = format!("{}/{}@{}", reference.registry(), reference.repository(), pinned.digest);
-    let descriptor = fetch(&exact.parse()?, platform, access, store)?;
+    let descriptor = fetch(&reference.at(&pinned.digest), platform, access, store)?;
     Ok(store.image(&descriptor, platform)?)
 }
 

@@ -1,16 +1,16 @@
 //! What a recipe writes, as outputs of images and their files.
 
+use super::build::overlaid;
 use super::read::{Placed, Recipe};
 use super::types::{Output, OutputKind};
 use super::{Access, Error, Plan, Result};
 use crate::archive;
-use crate::bundle::{self, Bundle, Origin};
+use crate::bundle::{self, Bundle};
 use crate::debian::{self, Progress};
 use crate::disk::ext4::Size;
 use crate::layer::Coding;
 use crate::oci::{Compression, Image, Reference};
 use crate::output::{self, Files, Kind, Root, Settings, Written};
-use crate::rootfs::DriverKind;
 use crate::store::{Entry, Lease, Store};
 use crate::transfer::{self, FromStore, ToRegistry};
 
@@ -134,8 +134,7 @@ pub fn write(
             return Err(Error::Offline { what: format!("the registry of {reference}") });
         }
         progress.phase("push", None);
-        let entry =
-            Entry { reference: None, descriptor: image.descriptor.clone(), shadow: None, tagged: None };
+        let entry = Entry::nameless(image.descriptor.clone());
         let sink = ToRegistry::connect(reference, &access.registry)?;
         let options = transfer::Options { registry: access.registry.clone(), ..transfer::Options::default() };
         transfer::copy(&FromStore::new(store, entry), &sink, &options, store, &|_| ())?;
@@ -154,10 +153,7 @@ impl Mounted {
         if let Some(files) = Files::of_image(store, image)? {
             return Ok(Self { files, bundle: None });
         }
-        let origin = Origin::Image(None, Box::new(image.clone()));
-        let name = format!("files-{}", std::process::id());
-        let driver = Some(DriverKind::Overlay);
-        let bundle = Bundle::throw_away(store, &name, &origin, driver, &bundle::Settings::default())?;
+        let bundle = overlaid(store, "files", image.clone(), &bundle::Settings::default())?;
         let files = Files::of_folder(&bundle.rootfs(), None)?;
         Ok(Self { files, bundle: Some(bundle) })
     }

@@ -90,7 +90,8 @@ impl<'a> Plan<'a> {
             other => self.add(stage, Work::Base(other), place, Vec::new(), time, &base),
         };
         let time = self.steps[at].time;
-        for Placed { place, value } in &stage.steps {
+        for step in &stage.steps {
+            let Placed { place, value } = step;
             let mut needs = vec![at];
             let mut facts = json!({});
             if let Action::Copy(Copy { stage: Some(name), .. }) = value {
@@ -99,8 +100,7 @@ impl<'a> Plan<'a> {
             if let Action::Copy(Copy { image: Some(name), .. }) = value {
                 facts["image"] = json!(pinned(name, lock, self.recipe)?.0);
             }
-            let step = Placed { place: place.clone(), value: value.clone() };
-            for name in inputs::names(self.recipe, &step) {
+            for name in inputs::names(self.recipe, step) {
                 let digest = lock.inputs.get(&name).ok_or_else(|| stale(&name, self.recipe))?;
                 facts["inputs"][&name] = json!(digest);
             }

@@ -345,6 +345,15 @@ fn root() -> String {
     "/".to_string()
 }
 
+impl Copy {
+    /// Its permission bits; none where they are not given, or no octal number of twelve bits.
+    #[must_use]
+    pub fn bits(&self) -> Option<u32> {
+        let digits = self.mode.as_ref()?.trim_start_matches("0o");
+        u32::from_str_radix(digits, 8).ok().filter(|bits| *bits <= 0o7777)
+    }
+}
+
 /// A command that runs in the root. Exactly one of `command`, `shell`, `script`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

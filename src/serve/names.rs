@@ -25,7 +25,7 @@ impl Item {
 
     /// `registry/repository`.
     pub fn full_name(&self) -> String {
-        format!("{}/{}", self.home.registry(), self.home.repository())
+        self.home.full_name()
     }
 }
 
@@ -73,7 +73,7 @@ impl Place {
 
     /// The full name of what is pushed here: `localhost:5000/lab/app`.
     pub fn own_name(&self) -> String {
-        format!("{}/{}", self.own.registry(), self.own.repository())
+        self.own.full_name()
     }
 
     /// The own name with a tag; none where it is no tag.

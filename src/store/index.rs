@@ -32,6 +32,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// One of content that is there without a name.
+    #[must_use]
+    pub const fn nameless(descriptor: Descriptor) -> Self {
+        Self { reference: None, descriptor, shadow: None, tagged: None }
+    }
+
     /// Its digest, and that of what stands for it.
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
         std::iter::once(&self.descriptor).chain(&self.shadow).map(|d| &d.digest)

@@ -9,7 +9,7 @@
 
 use super::{Error, Result, Store, io_error};
 use crate::error::Kind;
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Edit};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
@@ -121,6 +121,16 @@ impl Lease {
     pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         self.hold(&Digest::of(bytes))?;
         self.store.put(media_type, bytes)
+    }
+
+    /// Puts the documents of a changed image, which are held; gives the manifest's descriptor.
+    ///
+    /// # Errors
+    /// Those of [`Store::put`].
+    pub fn put_image(&self, edit: Edit) -> Result<Descriptor> {
+        let ((config, config_bytes), (manifest, manifest_bytes)) = edit.finish();
+        self.put(&config.media_type, &config_bytes)?;
+        self.put(&manifest.media_type, &manifest_bytes)
     }
 
     /// [`Store::put_with`] of a blob that is held.

@@ -64,7 +64,7 @@ pub use summary::Summary;
 pub use usage::Usage;
 
 use crate::error::Kind;
-use crate::oci::{self, Descriptor, Digest, Document, Image, Platform};
+use crate::oci::{self, Descriptor, Digest, Document, Edit, Image, Platform};
 use crate::sys;
 use crate::sys::workspace::Workspace;
 use std::fs;
@@ -354,6 +354,17 @@ impl Store {
         let path = self.blob_path(&descriptor.digest);
         self.blob(descriptor)?.read_to_end(&mut bytes).map_err(|e| blob::unwrap_verify("read", &path, e))?;
         Ok(bytes)
+    }
+
+    /// The documents of an image, to be changed.
+    ///
+    /// # Errors
+    /// Those of [`Store::document`]; [`Error::Document`].
+    pub fn edit(&self, image: &Image) -> Result<Edit> {
+        let config = self.document(&image.config_descriptor)?;
+        let digest = || image.descriptor.digest.clone();
+        Edit::of(&self.document(&image.descriptor)?, &config)
+            .map_err(|source| Error::Document { digest: digest(), source })
     }
 
     /// Reads the image that `descriptor` leads to on `platform`: through indexes to the

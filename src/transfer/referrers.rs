@@ -26,10 +26,8 @@ pub fn push_referrers(
         if store.subject(&digest)?.as_ref() != Some(subject) || !met.insert(digest.clone()) {
             continue;
         }
-        let name = format!("{}/{}@{digest}", to.registry(), to.repository());
-        let name = name.parse().map_err(|source| super::Error::Document { name, source })?;
         let descriptor = told(&entry.descriptor, &store.document(&entry.descriptor)?);
-        let sink = ToRegistry::connect(&name, &options.registry)?;
+        let sink = ToRegistry::connect(&to.at(&digest), &options.registry)?;
         copy(&FromStore::new(store, Entry { reference: None, ..entry }), &sink, options, store, &|_| ())?;
         pushed.push(descriptor);
     }

@@ -32,7 +32,7 @@ pub fn attach(store: &Store, name: &Reference, image: &Image, report: &Report) -
     });
     let mut descriptor = lease.put(media_type::MANIFEST, manifest.to_string().as_bytes())?;
     descriptor.artifact_type = Some(REPORT_TYPE.to_string());
-    let repository = format!("{}/{}", name.registry(), name.repository());
+    let repository = name.full_name();
     let earlier = earlier(store, name, &image.descriptor.digest, &descriptor.digest)?;
     store.keep(&repository, &descriptor)?;
     store.release(&repository, &earlier.iter().collect())?;

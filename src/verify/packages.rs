@@ -4,18 +4,9 @@ use super::check::Check;
 use super::report::Finding;
 use super::subject::Files;
 use super::{Error, Result};
+use crate::analyze::{APK, RPM};
 use crate::debian::control;
 use crate::tree::{Kind, TreePath};
-
-/// Where rpm keeps its database: sqlite, ndb and Berkeley DB, before and after it moved.
-const RPM: [&str; 6] = [
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-    "/usr/lib/sysimage/rpm/Packages.db",
-    "/usr/lib/sysimage/rpm/Packages",
-    "/var/lib/rpm/rpmdb.sqlite",
-    "/var/lib/rpm/Packages.db",
-    "/var/lib/rpm/Packages",
-];
 
 /// A package's name and version.
 type Package = (String, String);
@@ -48,10 +39,12 @@ fn installed(files: &Files) -> Result<Vec<Package>> {
         let text = files.content(path)?.unwrap_or_default();
         all.extend(dpkg(&String::from_utf8_lossy(&text)));
     }
-    all.extend(apk(&files.text("/lib/apk/db/installed")?));
-    all.extend(apk(&files.text("/usr/lib/apk/db/installed")?));
-    match RPM.iter().find(|path| files.find(path, true).is_some()) {
-        Some(path) if all.is_empty() => Err(Error::Rpm((*path).to_string())),
+    for path in APK {
+        all.extend(apk(&files.text(&format!("/{path}"))?));
+    }
+    let mut rpm = RPM.iter().map(|path| format!("/{path}"));
+    match rpm.find(|path| files.find(path, true).is_some()) {
+        Some(path) if all.is_empty() => Err(Error::Rpm(path)),
         _ => Ok(all),
     }
 }

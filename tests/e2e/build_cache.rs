@@ -2,49 +2,41 @@
 
 use crate::common::proxy::{Fault, Proxy, Request};
 use crate::common::registry::Registry;
-use crate::common::{TestStore, collect, failed, need_root, succeeded};
+use crate::common::work::{BUSYBOX, TAG, Work};
+use crate::common::{collect, failed, succeeded};
 use serde_json::Value;
 use std::fs;
+use std::ops::Deref;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const STEPS: &str = "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"/bin/busybox\"\nto = \"/bin/\"\n\
-    mode = \"0755\"\n[[run]]\ncommand = [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
-    [[run]]\nshell = \"seq 1000 > /numbers\"\n";
-const TAG: &str = "[[output]]\nkind = \"oci\"\ntag = \"localhost/made:1\"\n";
-
 /// A machine that builds.
-struct Worker {
-    store: TestStore,
-    dir: tempfile::TempDir,
+struct Worker(Work);
+
+impl Deref for Worker {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        &self.0
+    }
 }
 
 impl Worker {
     fn new(last: &str) -> Self {
-        need_root();
-        let worker =
-            Self { store: TestStore::new(), dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };
+        let worker = Self(Work::new());
         worker.recipe("r.toml", last);
         worker
     }
 
     fn recipe(&self, name: &str, last: &str) {
-        let text = format!("{STEPS}[[run]]\nshell = \"{last}\"\n{TAG}");
-        fs::write(self.dir.path().join(name), text).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.store.command();
-        command.args(args).current_dir(self.dir.path());
-        command
+        let steps = format!("[[run]]\nshell = \"seq 1000 > /numbers\"\n[[run]]\nshell = \"{last}\"\n");
+        self.write(name, format!("{BUSYBOX}{steps}{TAG}"));
     }
 
     #[track_caller]
     fn build(&self, more: &[&str]) -> Value {
-        let args = [&["build", "r.toml", "--format", "json"], more].concat();
-        let out = collect(&mut self.command(&args));
-        serde_json::from_str(&succeeded(&args, &out)).unwrap()
+        self.built(&[&["r.toml"], more].concat())
     }
 }
 

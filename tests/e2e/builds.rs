@@ -1,59 +1,33 @@
 //! Recipes built: steps and their keys, stages, files, secrets, users; with an image of busybox alone.
 
 use crate::common::user::User;
-use crate::common::{TestStore, collect, need_root, ok};
+use crate::common::work::{BUSYBOX, TAG};
+use crate::common::{self, collect, ok};
 use serde_json::Value;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
-/// A folder with recipes, and a store.
-struct Work {
-    store: TestStore,
-    dir: tempfile::TempDir,
+/// A folder with recipes.
+struct Work(common::work::Work);
+
+impl Deref for Work {
+    type Target = common::work::Work;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
-
-/// A root with busybox and all of its names.
-const BUSYBOX: &str = "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"/bin/busybox\"\nto = \"/bin/\"\n\
-    mode = \"0755\"\n[[run]]\ncommand = [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
 
 impl Work {
     fn new() -> Self {
-        need_root();
-        Self { store: TestStore::new(), dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> &Self {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-        self
-    }
-
-    fn output(&self, args: &[&str]) -> Output {
-        collect(self.store.command().args(args).current_dir(self.dir.path()).env("TOKEN", "sesame-open"))
-    }
-
-    #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
-        crate::common::succeeded(args, &self.output(args))
-    }
-
-    #[track_caller]
-    fn fails(&self, code: i32, args: &[&str]) -> String {
-        crate::common::failed(code, args, &self.output(args))
+        Self(common::work::Work::new())
     }
 
     /// Builds `r.toml`: the digest, and how many steps were done.
     #[track_caller]
     fn build(&self, more: &[&str]) -> (String, u64) {
-        let args = [&["build", "r.toml", "--format", "json"], more].concat();
-        let value: Value = serde_json::from_str(&self.ok(&args)).unwrap();
-        (value["digest"].as_str().unwrap().to_string(), value["done"].as_u64().unwrap())
+        self.made(&[&["r.toml"], more].concat())
     }
 
     /// Builds `r.toml`, whose output is the folder `out`.
@@ -66,21 +40,9 @@ impl Work {
         self.build(&[]);
         out
     }
-
-    #[track_caller]
-    fn nothing_left(&self) {
-        for area in ["tmp", "bundles", "containers"] {
-            let left: Vec<_> =
-                fs::read_dir(self.store.path().join("shipimg").join(area)).into_iter().flatten().collect();
-            assert!(left.is_empty(), "{area}: {left:?}");
-        }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(&self.store.path().display().to_string()), "{mounts}");
-    }
 }
 
 const OUT: &str = "[[output]]\nkind = \"dir\"\npath = \"out\"\n";
-const TAG: &str = "[[output]]\nkind = \"oci\"\ntag = \"localhost/made:1\"\n";
 
 #[test]
 fn steps_are_done_once() {
@@ -88,14 +50,14 @@ fn steps_are_done_once() {
     let recipe = |last: &str| {
         format!("{BUSYBOX}[[copy]]\nfrom = \"site/\"\nto = \"/www/\"\n[[run]]\nshell = \"{last}\"\n{TAG}")
     };
-    work.write("site/a", "one").write("r.toml", &recipe("echo 1 > /x"));
+    work.write("site/a", "one").write("r.toml", recipe("echo 1 > /x"));
     let (first, done) = work.build(&[]);
     assert_eq!(done, 5);
     assert_eq!(work.build(&[]), (first.clone(), 0), "nothing changed");
-    work.write("r.toml", &recipe("echo 2 > /x"));
+    work.write("r.toml", recipe("echo 2 > /x"));
     let (second, done) = work.build(&[]);
     assert!(done == 1 && second != first, "the last step alone");
-    work.write("r.toml", &recipe("echo 1 > /x"));
+    work.write("r.toml", recipe("echo 1 > /x"));
     assert_eq!(work.build(&[]), (first.clone(), 0), "both results are kept");
     work.write("site/a", "two");
     assert_eq!(work.build(&[]).1, 2, "an input");
@@ -110,7 +72,7 @@ fn steps_are_done_once() {
     assert_eq!(work.build(&[]), (first.clone(), 0), "times of inputs do not count");
     assert_eq!(work.build(&["--no-cache"]), (first.clone(), 5), "made anew, the same");
     let other = Work::new();
-    other.write("site/a", "one").write("r.toml", &recipe("echo 1 > /x"));
+    other.write("site/a", "one").write("r.toml", recipe("echo 1 > /x"));
     assert_eq!(other.build(&[]), (first, 5), "the same on another day, in another store and folder");
     let history = work.ok(&["history", "localhost/made:1", "--format", "json"]);
     assert!(history.contains("run echo 1 > /x") && history.contains("r.toml:13"), "{history}");
@@ -120,7 +82,7 @@ fn steps_are_done_once() {
 #[test]
 fn plans_are_shown() {
     let work = Work::new();
-    work.write("r.toml", &format!("{BUSYBOX}{TAG}"));
+    work.write("r.toml", format!("{BUSYBOX}{TAG}"));
     let text = work.ok(&["build", "r.toml", "--dry-run"]);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() == 4 && lines[2].ends_with("run /bin/busybox --install -s /bin"), "{text}");
@@ -146,7 +108,7 @@ fn files_are_copied() {
     std::os::unix::fs::symlink("a.html", work.path("site/link")).unwrap();
     work.write(
         "r.toml",
-        &format!(
+        format!(
             "{BUSYBOX}[[group]]\nname = \"web\"\ngid = 77\n[[user]]\nname = \"www\"\nuid = 33\ngroup = \"web\"\nhome = \"/home/www\"\n\
              [[run]]\nshell = \"mkdir -p /real /outside && ln -s /real /alias && ln -s /etc/../../../../outside /up\"\n\
              [[copy]]\nfrom = \"site/\"\nto = \"/www/\"\nowner = \"www:web\"\nexclude = [\"*.tmp\"]\n\
@@ -191,7 +153,7 @@ fn a_step_sees_its_inputs_alone() {
     work.write("scripts/s.sh", "cd $RECIPE; find . -type f | sort; cat data/in; touch data/in 2>/dev/null && echo WRITTEN; hostname; cat /proc/net/dev | wc -l; env | grep -c TOKEN || true")
         .write("scripts/other", "x")
         .write("data/in", "inner\n")
-        .write("r.toml", &format!("{BUSYBOX}[[run]]\nscript = \"scripts/s.sh\"\ninputs = [\"data/\"]\n{OUT}"));
+        .write("r.toml", format!("{BUSYBOX}[[run]]\nscript = \"scripts/s.sh\"\ninputs = [\"data/\"]\n{OUT}"));
     let out = work.output(&["build", "r.toml"]);
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(
@@ -208,7 +170,7 @@ fn secrets_reach_no_layer() {
     let work = Work::new();
     work.write("key", "file-secret-bytes").write(
         "r.toml",
-        &format!(
+        format!(
             "{BUSYBOX}[secrets]\ntoken = {{ env = \"TOKEN\" }}\nkey = {{ file = \"key\" }}\n\
              [[run]]\nshell = \"cat /run/secrets/token /run/secrets/key | md5sum > /sum; ls -l /run/secrets | wc -l\"\nsecrets = [\"token\", \"key\"]\n\
              [image]\ncompression = \"none\"\n{TAG}"
@@ -238,7 +200,7 @@ fn a_failed_step_is_told_and_gone_on_from() {
             "{BUSYBOX}[[run]]\nshell = \"echo good\"\n[[run]]\nshell = \"echo why it failed; {word} 7\"\n{OUT}"
         )
     };
-    work.write("r.toml", &recipe("exit"));
+    work.write("r.toml", recipe("exit"));
     let text = work.fails(1, &["build", "r.toml"]);
     let lines: Vec<&str> = text.lines().collect();
     assert!(
@@ -248,7 +210,7 @@ fn a_failed_step_is_told_and_gone_on_from() {
     assert_eq!(lines[lines.len() - 2], "why it failed");
     assert!(!work.path("out").exists());
     work.nothing_left();
-    work.write("r.toml", &recipe("true"));
+    work.write("r.toml", recipe("true"));
     assert_eq!(work.build(&[]).1, 1, "the steps before are kept");
 }
 
@@ -256,7 +218,7 @@ fn a_failed_step_is_told_and_gone_on_from() {
 fn a_lock_can_be_held_to() {
     let work = Work::new();
     work.write("site/a", "one")
-        .write("r.toml", &format!("{BUSYBOX}[[copy]]\nfrom = \"site/\"\nto = \"/\"\n{TAG}"));
+        .write("r.toml", format!("{BUSYBOX}[[copy]]\nfrom = \"site/\"\nto = \"/\"\n{TAG}"));
     assert!(work.fails(4, &["build", "r.toml", "--frozen"]).contains("is not in r.lock"));
     let (digest, _) = work.build(&[]);
     assert_eq!(work.build(&["--frozen", "--offline"]).0, digest);
@@ -287,7 +249,7 @@ fn a_lock_can_be_held_to() {
 #[test]
 fn variables_and_mistakes() {
     let work = Work::new();
-    work.write("r.toml", &format!("{BUSYBOX}[vars]\nword = \"plain\"\n[env]\nCI_SHA = \"none\"\n[[copy]]\ncontent = \"${{var:word}} ${{env:CI_SHA}}\"\nto = \"/word\"\n{OUT}"));
+    work.write("r.toml", format!("{BUSYBOX}[vars]\nword = \"plain\"\n[env]\nCI_SHA = \"none\"\n[[copy]]\ncontent = \"${{var:word}} ${{env:CI_SHA}}\"\nto = \"/word\"\n{OUT}"));
     let out = work.folder();
     assert_eq!(fs::read_to_string(out.join("word")).unwrap(), "plain none");
     fs::remove_dir_all(&out).unwrap();
@@ -317,7 +279,8 @@ fn an_ordinary_user_builds_the_same() {
     // With one id alone there is nobody else that a program could give a file to.
     for (user, chown) in [(User::new(), "chown 5:6 /d"), (User::single(), "true")] {
         let text = recipe(chown);
-        let (wanted, _) = work.write("r.toml", &text).build(&[]);
+        work.write("r.toml", &text);
+        let (wanted, _) = work.build(&[]);
         let dir = user.home().join("work");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("r.toml"), &text).unwrap();
@@ -338,7 +301,7 @@ fn what_fails_its_checks_is_not_written() {
              [[check]]\nfile = \"/www/index.html\"\ncontains = \"{word}\"\n[[check]]\ncommand = [\"ls\", \"/none\"]\nexit = 0\nwhen = {{ arch = [\"vax\"] }}\n{OUT}"
         )
     };
-    work.write("r.toml", &recipe("welcome"));
+    work.write("r.toml", recipe("welcome"));
     let out = work.output(&["build", "r.toml", "--report", "junit=x.xml"]);
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(3), "{text}");
@@ -348,7 +311,7 @@ fn what_fails_its_checks_is_not_written() {
     assert!(junit.contains("tests=\"2\"") && junit.contains("failures=\"1\""), "{junit}");
     assert!(work.ok(&["build", "r.toml", "--no-verify"]).contains("out"));
     fs::remove_dir_all(work.path("out")).unwrap();
-    work.write("r.toml", &recipe("hello"));
+    work.write("r.toml", recipe("hello"));
     let value: Value = serde_json::from_str(&work.ok(&["build", "r.toml", "--format", "json"])).unwrap();
     assert_eq!(value["checks"]["verdicts"].as_array().unwrap().len(), 2);
     assert!(work.path("out/www/index.html").exists());
@@ -358,11 +321,11 @@ fn what_fails_its_checks_is_not_written() {
 #[test]
 fn a_build_is_repeated_to_see_whether_it_is_the_same() {
     let work = Work::new();
-    work.write("r.toml", &format!("{BUSYBOX}{TAG}"));
+    work.write("r.toml", format!("{BUSYBOX}{TAG}"));
     work.ok(&["build", "r.toml", "--rebuild"]);
     work.write(
         "r.toml",
-        &format!("{BUSYBOX}[[run]]\nshell = \"cat /proc/sys/kernel/random/uuid > /id\"\n{TAG}"),
+        format!("{BUSYBOX}[[run]]\nshell = \"cat /proc/sys/kernel/random/uuid > /id\"\n{TAG}"),
     );
     let out = work.output(&["build", "r.toml", "--rebuild"]);
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -375,7 +338,7 @@ fn a_build_ends_when_it_is_interrupted() {
     use std::time::{Duration, Instant};
     let work = Work::new();
     // The first step has run to its end: signals come as before it.
-    work.write("r.toml", &format!("{BUSYBOX}[[run]]\nshell = \"echo sleeps; sleep 600\"\n{OUT}"));
+    work.write("r.toml", format!("{BUSYBOX}[[run]]\nshell = \"echo sleeps; sleep 600\"\n{OUT}"));
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
         let mut child = work
             .store
@@ -405,7 +368,7 @@ fn a_build_ends_when_it_is_interrupted() {
 #[test]
 fn a_shell_is_opened_where_a_step_has_failed() {
     let work = Work::new();
-    work.write("r.toml", &format!("{BUSYBOX}[[run]]\nshell = \"echo here > /made; false\"\n{OUT}"));
+    work.write("r.toml", format!("{BUSYBOX}[[run]]\nshell = \"echo here > /made; false\"\n{OUT}"));
     let command = format!(
         "{} --root {} build r.toml --shell-on-error",
         crate::common::bin(),

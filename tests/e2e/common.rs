@@ -16,6 +16,7 @@ pub mod server;
 pub mod tls;
 pub mod user;
 pub mod ways;
+pub mod work;
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};

@@ -1,17 +1,15 @@
 //! Dockerfiles built: the same image as buildah makes of them, what buildah does not know, results that are kept, and
 //! contexts and files that mean harm.
 
-use crate::common::{TestStore, collect, need_root, ok};
+use crate::common::work::BUSYBOX;
+use crate::common::{self, ok};
 use serde_json::{Value, json};
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::process::Output;
 
-/// An image with busybox, users, and settings of its own.
-const BASE: &str = "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"/bin/busybox\"\nto = \"/bin/\"\n\
-    mode = \"0755\"\n[[run]]\ncommand = [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
-    [[copy]]\ncontent = \"root:x:0:0:root:/root:/bin/sh\\napp:x:1000:1001::/home/app:/bin/sh\\n\"\nto = \"/etc/passwd\"\n\
+/// An image of busybox with users, and settings of its own.
+const BASE: &str = "[[copy]]\ncontent = \"root:x:0:0:root:/root:/bin/sh\\napp:x:1000:1001::/home/app:/bin/sh\\n\"\nto = \"/etc/passwd\"\n\
     [[copy]]\ncontent = \"root:x:0:\\nweb:x:1001:\\nstaff:x:50:app\\n\"\nto = \"/etc/group\"\n\
     [[run]]\nshell = \"mkdir -m 1777 /tmp && mkdir /real && ln -s /real /alias\"\n\
     [image]\nenv = { PATH = \"/usr/local/bin:/bin\", BASE = \"yes\" }\nworkdir = \"/srv\"\ncmd = [\"/bin/sh\"]\nlabels = { from = \"base\" }\n\
@@ -19,54 +17,40 @@ const BASE: &str = "version = 1\n[base]\nscratch = true\n[[copy]]\nfrom = \"/bin
     [[output]]\nkind = \"oci-archive\"\npath = \"base.tar\"\ntag = \"localhost/base:1\"\n";
 
 /// A folder with a context, a store that has the base image, and storage of buildah.
-struct Work {
-    store: TestStore,
-    dir: tempfile::TempDir,
+struct Work(common::work::Work);
+
+impl Deref for Work {
+    type Target = common::work::Work;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Work {
     fn new() -> Self {
-        need_root();
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let work = Self { store: TestStore::new(), dir };
-        fs::write(work.at("base.toml"), BASE).unwrap();
-        work.ok(&["build", "base.toml"]);
-        fs::create_dir(work.at("ctx")).unwrap();
+        let work = Self(common::work::Work::new());
+        work.base(BASE);
+        fs::create_dir(work.path("ctx")).unwrap();
         work
     }
 
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    /// Makes the base image.
+    fn base(&self, text: &str) {
+        self.0.write("base.toml", format!("{BUSYBOX}{text}"));
+        self.ok(&["build", "base.toml"]);
     }
 
     /// Writes a file of the context.
     fn write(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
-        let path = self.at("ctx").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        self.0.write(&format!("ctx/{name}"), text);
         self
-    }
-
-    fn output(&self, args: &[&str]) -> Output {
-        collect(self.store.command().args(args).current_dir(self.dir.path()).env("TOKEN", "sesame-open"))
-    }
-
-    #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
-        crate::common::succeeded(args, &self.output(args))
-    }
-
-    #[track_caller]
-    fn fails(&self, code: i32, args: &[&str]) -> String {
-        crate::common::failed(code, args, &self.output(args))
     }
 
     /// Builds the context: the digest, and how many steps were done.
     #[track_caller]
     fn build(&self, more: &[&str]) -> (String, u64) {
-        let args = [&["build", "ctx", "--tag", "localhost/made:1", "--format", "json"], more].concat();
-        let value: Value = serde_json::from_str(&self.ok(&args)).unwrap();
-        (value["digest"].as_str().unwrap().to_string(), value["done"].as_u64().unwrap())
+        self.made(&[&["ctx", "--tag", "localhost/made:1"], more].concat())
     }
 
     /// What the context's build fails with.
@@ -77,14 +61,14 @@ impl Work {
     }
 
     fn buildah(&self, args: &[&str]) -> String {
-        let [root, run] = ["root", "run"].map(|d| self.at("engine").join(d).display().to_string());
+        let [root, run] = ["root", "run"].map(|d| self.path("engine").join(d).display().to_string());
         let own = ["--root", &root, "--runroot", &run, "--storage-driver", "vfs"];
         ok("buildah", &[&own[..], args].concat())
     }
 
     /// Builds the context by buildah; the image gets into the store.
     fn by_buildah(&self) {
-        let path = |name: &str| self.at(name).display().to_string();
+        let path = |name: &str| self.path(name).display().to_string();
         self.buildah(&["pull", "-q", &format!("oci-archive:{}", path("base.tar"))]);
         let how = ["bud", "--isolation", "chroot", "--layers=false", "--format", "docker", "-q"];
         self.buildah(&[&how[..], &["-t", "localhost/theirs:1", &path("ctx")]].concat());
@@ -102,7 +86,7 @@ impl Work {
 
     /// Path, type, mode, owner, target and content of all files but those of busybox and of mounts.
     fn files(&self, image: &str) -> Vec<String> {
-        let out = self.at("unpacked");
+        let out = self.path("unpacked");
         self.ok(&["unpack", image, out.to_str().unwrap()]);
         let root = out.join("rootfs");
         let form = "%P\\t%y %m %U:%G %l\\n";
@@ -162,20 +146,20 @@ impl Work {
             .write("dir/deep/y.log", "log");
         self.write("run.sh", "#!/bin/sh\necho ran\n").write("sp ace/f g", "spaces");
         self.write(".dockerignore", "# not these\nskip/*\n!skip/keep\n**/*.log\n\nDockerfile*\n");
-        let path = |name: &str| self.at("ctx").join(name).display().to_string();
+        let path = |name: &str| self.path("ctx").join(name).display().to_string();
         ok("chmod", &["600", &path("dir/sub/d")]);
         ok("chmod", &["750", &path("dir/sub")]);
         ok("chmod", &["711", &path("run.sh")]);
         ok("chown", &["3:4", &path("a.txt")]);
         symlink("c", path("dir/link")).unwrap();
         symlink("dir/c", path("top")).unwrap();
-        let tree = self.at("tree/in");
+        let tree = self.path("tree/in");
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join("f"), "in").unwrap();
         ok("chown", &["-R", "5:6", tree.to_str().unwrap()]);
         for (name, how) in [("t.tar", "--format=gnu"), ("t.tgz", "-z"), ("t.txz", "-J"), ("t.tzst", "--zstd")]
         {
-            let tree = self.at("tree").display().to_string();
+            let tree = self.path("tree").display().to_string();
             ok("tar", &["-C", &tree, how, "-cf", &path(name), "in"]);
         }
     }
@@ -284,7 +268,7 @@ ADD t.tzst /un/
 EXPOSE 7000-7002
 ",
     );
-    let file = format!("id=a,src={}", work.at("ctx/secret").display());
+    let file = format!("id=a,src={}", work.path("ctx/secret").display());
     work.build(&["--build-arg", "WHO=me", "--secret", &file, "--secret", "id=b,env=TOKEN"]);
     let files = work.files("localhost/made:1");
     for wanted in [
@@ -322,7 +306,7 @@ fn steps_are_done_once() {
     assert_eq!(work.build(&[]).1, 1, "the last step alone");
     work.write("Dockerfile", format!("# more\n\n{}", text("echo 1 > /x")));
     assert_eq!(work.build(&[]).1, 0, "lines are in no key");
-    ok("chmod", &["755", work.at("ctx/f").to_str().unwrap()]);
+    ok("chmod", &["755", work.path("ctx/f").to_str().unwrap()]);
     assert_eq!(work.build(&[]).1, 3, "a mode of an input");
     work.write("more", "x");
     assert_eq!(work.build(&[]).1, 0, "a file that no instruction takes");
@@ -339,16 +323,15 @@ fn a_lock_counts_where_there_is_one() {
     let work = Work::new();
     work.write("f", "1").write("Dockerfile", "FROM localhost/base:1\nCOPY f /f\n");
     work.build(&[]);
-    assert!(!work.at("ctx/Dockerfile.lock").exists(), "none is made by itself");
+    assert!(!work.path("ctx/Dockerfile.lock").exists(), "none is made by itself");
     let said = work.fails(4, &["build", "ctx", "--frozen"]);
     assert!(said.contains("localhost/base:1 is not in ctx/Dockerfile.lock"), "{said}");
     work.ok(&["lock", "ctx/Dockerfile"]);
-    let lock = fs::read_to_string(work.at("ctx/Dockerfile.lock")).unwrap();
+    let lock = fs::read_to_string(work.path("ctx/Dockerfile.lock")).unwrap();
     assert!(lock.contains("[image.\"localhost/base:1\"]") && lock.contains("f = \"sha256:"), "{lock}");
     work.ok(&["lock", "ctx/Dockerfile"]);
     let (first, _) = work.build(&["--frozen"]);
-    fs::write(work.at("base.toml"), BASE.replace("staff", "people")).unwrap();
-    work.ok(&["build", "base.toml"]);
+    work.base(&BASE.replace("staff", "people"));
     assert_eq!(work.build(&["--frozen"]), (first, 0), "the base is the one that is locked");
     work.write("f", "2");
     work.fails(4, &["build", "ctx", "--frozen"]);
@@ -359,13 +342,13 @@ fn a_lock_counts_where_there_is_one() {
 #[test]
 fn nothing_outside_a_context_is_read() {
     let work = Work::new();
-    fs::write(work.at("outside"), "not for you").unwrap();
+    fs::write(work.path("outside"), "not for you").unwrap();
     work.write("in/f", "1").write("f", "2");
-    symlink("../outside", work.at("ctx/up")).unwrap();
-    symlink(work.at("outside"), work.at("ctx/absolute")).unwrap();
-    symlink("..", work.at("ctx/folder")).unwrap();
-    symlink("loop", work.at("ctx/loop")).unwrap();
-    symlink("in", work.at("ctx/same")).unwrap();
+    symlink("../outside", work.path("ctx/up")).unwrap();
+    symlink(work.path("outside"), work.path("ctx/absolute")).unwrap();
+    symlink("..", work.path("ctx/folder")).unwrap();
+    symlink("loop", work.path("ctx/loop")).unwrap();
+    symlink("in", work.path("ctx/same")).unwrap();
     for source in ["up", "absolute", "folder/outside", "loop", "loop/x", "nothing", "*.none", "f/x"] {
         let code = if source == "loop" { 1 } else { 10 };
         let said = work.refused(code, &format!("FROM localhost/base:1\nCOPY {source} /x\n"));
@@ -405,17 +388,17 @@ fn files_that_mean_harm_are_refused() {
     }
     work.write("Dockerfile", b"FROM localhost/base:1\nRUN \xff\n");
     assert!(work.fails(2, &["build", "ctx"]).contains("UTF-8"));
-    ok("mkfifo", &[work.at("ctx/fifo").to_str().unwrap()]);
+    ok("mkfifo", &[work.path("ctx/fifo").to_str().unwrap()]);
     work.fails(2, &["build", "-f", "ctx/fifo", "ctx"]);
-    fs::remove_file(work.at("ctx/Dockerfile")).unwrap();
+    fs::remove_file(work.path("ctx/Dockerfile")).unwrap();
     assert!(work.fails(2, &["build", "ctx"]).contains("no Dockerfile and no Containerfile in ctx"));
     let said = work.fails(2, &["build", "base.toml", "--target", "x"]);
     assert!(said.contains("--target is for Dockerfiles"), "{said}");
     // A tar whose links lead out of the root.
-    let tree = work.at("evil");
+    let tree = work.path("evil");
     fs::create_dir(&tree).unwrap();
     symlink(work.dir.path(), tree.join("out")).unwrap();
-    let tar = work.at("ctx/evil.tar").display().to_string();
+    let tar = work.path("ctx/evil.tar").display().to_string();
     ok("tar", &["-C", tree.to_str().unwrap(), "-cf", &tar, "out"]);
     fs::remove_file(tree.join("out")).unwrap();
     fs::create_dir(tree.join("out")).unwrap();
@@ -423,5 +406,5 @@ fn files_that_mean_harm_are_refused() {
     ok("tar", &["-C", tree.to_str().unwrap(), "-rf", &tar, "out/escaped"]);
     let said = work.refused(9, "FROM localhost/base:1\nADD evil.tar /x/\n");
     assert!(said.contains("Dockerfile:2: ") && said.contains("out"), "{said}");
-    assert!(!work.at("escaped").exists());
+    assert!(!work.path("escaped").exists());
 }
