@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 /// Which way roots are made: part of their keys, to be counted up when the same packages give
 /// another root than before.
-const METHOD: u32 = 2;
+const METHOD: u32 = 3;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -217,6 +217,11 @@ fn make_root(
         hooks(Stage::Customize)?;
         return settle(&dir, time);
     }
+    let slow: BTreeSet<String> = verified
+        .iter()
+        .filter(|job| job.control.files.iter().any(|(name, _, text)| stand_in::works_beside(name, text)))
+        .map(|job| job.name.clone())
+        .collect();
     let certificates = !verified
         .iter()
         .filter(|job| job.name != "ca-certificates")
@@ -235,7 +240,7 @@ fn make_root(
     }
     hooks(Stage::Extract)?;
     let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
-    let scripts = Scripts { certificates, ..scripts(&dir, &unpacked, &base, &left, packages)? };
+    let scripts = Scripts { certificates, ..scripts(&dir, &unpacked, &base, (&left, &slow), packages)? };
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
@@ -362,7 +367,7 @@ fn scripts(
     root: &Dir,
     unpacked: &[Unpacked],
     base: &BTreeSet<String>,
-    left: &[(&Package, &PathBuf)],
+    (left, slow): (&[(&Package, &PathBuf)], &BTreeSet<String>),
     all: &[Package],
 ) -> Result<Scripts> {
     let mut with_preinst: Vec<&Unpacked> =
@@ -387,7 +392,9 @@ fn scripts(
     let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
     let base = configure::base_first(base, &left, all);
     let leftover = configure::order(&left, all);
-    Ok(Scripts { preinst, base, leftover, ..Scripts::default() })
+    let done = base.iter().chain(leftover.iter().flat_map(|l| &l.before)).map(String::as_str).collect();
+    let early = configure::early(&slow.iter().map(String::as_str).collect(), &done, all);
+    Ok(Scripts { preinst, base, leftover, early, ..Scripts::default() })
 }
 
 /// Copies a package's file to `name` in the folder `to`.

@@ -6,7 +6,8 @@
 //!    field (policy, 3.8).
 //! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, as many at once as
 //!    do not pre-depend on each other, after what they pre-depend on has been configured.
-//! 4. `dpkg --configure -a`.
+//! 4. The packages are configured whose scripts call what works beside dpkg, and what they need.
+//! 5. `dpkg --configure -a`.
 //!
 //! Most scripts call dpkg-maintscript-helper, several times, each time for four processes,
 //! to undo what an older version of their package left. There is no older version here, and a program
@@ -57,6 +58,8 @@ pub(super) struct Scripts {
     pub base: Vec<String>,
     /// What dpkg unpacks, in this order.
     pub leftover: Vec<Leftover>,
+    /// The names of the packages to be configured first, once all are unpacked.
+    pub early: Vec<String>,
     /// Whether the scripts of one package alone know of the certificates in /etc/ssl/certs.
     pub certificates: bool,
 }
@@ -236,6 +239,9 @@ fn script(scripts: &Scripts, last: &str) -> String {
         let debs: Vec<_> = together.iter().map(|l| format!("'/{DEBS}/{}.deb'", l.name)).collect();
         let _ = writeln!(text, "dpkg --force-depends --unpack {}", debs.join(" "));
     }
+    if !scripts.early.is_empty() {
+        let _ = writeln!(text, "dpkg --configure {}", scripts.early.join(" "));
+    }
     text.push_str(last);
     text
 }
@@ -281,6 +287,19 @@ pub(super) fn base_first(base: &BTreeSet<String>, leftover: &[&Package], all: &[
     if names.len() == all.len() || leftover.iter().any(|p| names.contains(p.name.as_str())) {
         return Vec::new();
     }
+    names.into_iter().map(str::to_string).collect()
+}
+
+/// The `slow` packages and what they need, but for what is `done` before.
+pub(super) fn early(slow: &BTreeSet<&str>, done: &BTreeSet<&str>, all: &[Package]) -> Vec<String> {
+    let slow = all.iter().filter(|p| slow.contains(p.name.as_str()));
+    let mut names: Vec<&str> = needed(slow.clone().flat_map(Package::all_depends).collect(), all)
+        .into_iter()
+        .map(|p| p.name.as_str())
+        .collect();
+    names.extend(slow.map(|p| p.name.as_str()));
+    let mut seen = done.clone();
+    names.retain(|name| seen.insert(name));
     names.into_iter().map(str::to_string).collect()
 }
 

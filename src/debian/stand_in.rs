@@ -1,8 +1,8 @@
 //! Programs that stand before the root's own in PATH while its packages are configured.
 //!
 //! [`HELPER`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] lets a program work beside dpkg,
-//! which uses one processor only, where nothing needs its result before the end: py3compile, and
-//! update-ca-certificates where the scripts of no other package know of certificates. Two at a time
+//! which uses one processor only, where nothing needs its result before the end: py3compile, systemd-hwdb,
+//! and update-ca-certificates where the scripts of no other package know of certificates. Two at a time
 //! do so, after dpkg; all hold `busy` until they are through, and the end of all is waited for.
 
 use super::Result;
@@ -11,6 +11,9 @@ use crate::sys::dir::Dir;
 
 /// Where they lie.
 pub(super) const BIN: &str = "var/lib/dpkg/shipimg.bin";
+
+/// The program that compiles modules of Python.
+const PYTHON: &str = "py3compile";
 
 /// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
 /// arguments of an install for the first time, look for what an older version left.
@@ -27,12 +30,22 @@ esac
 exec /usr/bin/dpkg-maintscript-helper "$@"
 "#;
 
+/// Does nothing where deb-systemd-helper finds nothing to do: a unit of which no file or link lies in /etc
+/// is not masked, and one that no state is kept of counts as enabled.
+const UNITS: &str = r#"#!/bin/sh
+case "$#:$1:${2-}" in
+2:unmask:*) [ -e "/etc/systemd/system/${2##*/}" ] || exit 0 ;;
+3:--quiet:was-enabled) [ -e "/var/lib/systemd/deb-systemd-helper-enabled/${3##*/}.dsh-also" ] || exit 0 ;;
+esac
+exec /usr/bin/deb-systemd-helper "$@"
+"#;
+
 /// Answers as in a chroot, which ischroot(1) cannot know here: the scripts are not to talk to an init,
 /// nor to wait for it (libc6's does so for a second).
 const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
 
 /// Runs a program of its own name beside dpkg; all but py3compile one after the other, in order. One
-/// waits for a slot, the others for their turn to wait.
+/// waits for a slot, the others for their turn to wait. Nobody minds where systemd-hwdb fails.
 const BESIDE: &str = r#"#!/bin/sh
 program=${0##*/}
 PATH=${PATH#/{BIN}:}
@@ -48,7 +61,7 @@ flock -s 9
     flock -nx 8 || { exec 8>>second-slot; flock -x 8; }
     exec 7>&-
     cd /
-    nice -n 10 "$program" "$@" 6>&- 8>&- 9>&- ||
+    nice -n 10 "$program" "$@" 6>&- 8>&- 9>&- || [ "$program" = systemd-hwdb ] ||
         echo "$DPKG_MAINTSCRIPT_PACKAGE $program" >>'/{BIN}/failed'
 ) </dev/null >>log 2>&1 3>&- &
 "#;
@@ -73,8 +86,10 @@ pub(super) fn place(root: &Dir, certificates: bool) -> Result<()> {
     let bin = make(root, BIN)?;
     let beside = BESIDE.replace("{BIN}", BIN);
     put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
+    put(&bin, "deb-systemd-helper", 0o755, UNITS.as_bytes())?;
     put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
-    put(&bin, "py3compile", 0o755, beside.as_bytes())?;
+    put(&bin, PYTHON, 0o755, beside.as_bytes())?;
+    put(&bin, "systemd-hwdb", 0o755, beside.as_bytes())?;
     if certificates {
         put(&bin, "update-ca-certificates", 0o755, beside.as_bytes())?;
     }
@@ -92,6 +107,11 @@ pub(super) fn know_certificates(name: &str, text: &[u8]) -> bool {
     let is_script = ["preinst", "postinst", "config", "triggers"].contains(&name);
     let says = |word: &[u8]| text.windows(word.len()).any(|w| w == word);
     is_script && (says(b"ssl/certs") || says(b"ca-certificates"))
+}
+
+/// Whether the script of a package calls what works beside dpkg.
+pub(super) fn works_beside(name: &str, text: &[u8]) -> bool {
+    name == "postinst" && text.windows(PYTHON.len()).any(|w| w == PYTHON.as_bytes())
 }
 
 #[cfg(test)]

@@ -426,11 +426,8 @@ pub fn archived(
 /// Any [`Error`].
 pub fn keep(lease: &Lease, files: &Files, platform: &Platform, time: i64) -> Result<Descriptor> {
     let mut failed = None;
-    let blob = lease.put_with(media_type::LAYER, |out| {
-        let mut out = BufWriter::with_capacity(256 << 10, out);
-        files.write_tar(&mut out).or_else(|e| stash(e, &mut failed))?;
-        out.flush()
-    });
+    let blob =
+        lease.put_with(media_type::LAYER, |out| files.write_tar(out).or_else(|e| stash(e, &mut failed)));
     let blob = blob.map_err(|e| failed.unwrap_or_else(|| e.into()))?;
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "layers": []});
     let config = json!({

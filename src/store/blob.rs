@@ -1,7 +1,8 @@
 //! Blobs: verified reading, and writing that publishes whole blobs only.
 
+use super::hashed::HashedFile;
 use super::incoming::{Following, Growing};
-use super::{Error, Hashed, Result, Store, io_error};
+use super::{Error, Result, Store, io_error};
 use crate::oci::{Descriptor, Digest, Hasher, document_type};
 use crate::sys::Call;
 use rustix::fs::FlockOperation;
@@ -379,9 +380,9 @@ impl Store {
         let scratch = self.scratch()?;
         let path = scratch.path().join("blob");
         let file = io_error("create", &path, File::create(&path))?;
-        let mut out = Hashed::new(file);
-        write(&mut out).map_err(|e| unwrap_verify("write", &path, e))?;
-        let (_, digest, size) = out.finish();
+        let mut out = HashedFile::new(file);
+        let written = write(&mut out).and_then(|()| out.finish());
+        let (digest, size) = written.map_err(|e| unwrap_verify("write", &path, e))?;
         let descriptor = Descriptor::new(media_type, digest, size);
         known(&descriptor.digest)?;
         self.publish(&path, &descriptor.digest)?;
