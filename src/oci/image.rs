@@ -33,6 +33,13 @@ pub struct Image {
 }
 
 impl Image {
+    /// The chain id of all layers: the same for the same files, whenever they became an image and however
+    /// that is compressed. The manifest's digest where there is no layer.
+    #[must_use]
+    pub fn chain_id(&self) -> &Digest {
+        self.layers.last().map_or(&self.descriptor.digest, |layer| &layer.chain_id)
+    }
+
     /// Puts manifest and configuration together.
     ///
     /// # Errors

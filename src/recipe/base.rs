@@ -3,7 +3,7 @@
 use super::Result;
 use crate::debian::{self, Lock, Progress, Request};
 use crate::layer;
-use crate::oci::{Digest, Image, Platform};
+use crate::oci::{Image, Platform};
 use crate::output::{self, Files};
 use crate::store::{Lease, Scratch, Store};
 use crate::sys::mount::Mount;
@@ -88,21 +88,6 @@ impl System {
         let owners = layer::unpack_owned(store, &image, &root)?;
         let files = Files::of_folder(&root, Some(&owners))?;
         Ok(Self { image, files, _place: Some(Place { _memory: None, _scratch: scratch }) })
-    }
-}
-
-impl System {
-    /// What UUIDs are made from: the diff ids, which are the same for the same files whenever they became
-    /// an image, and however that is compressed.
-    #[must_use]
-    pub fn seed(&self) -> Digest {
-        match self.image.layers.as_slice() {
-            [only] => only.diff_id.clone(),
-            layers => {
-                let all: Vec<_> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-                Digest::of(all.join(" ").as_bytes())
-            }
-        }
     }
 }
 

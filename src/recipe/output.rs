@@ -105,7 +105,7 @@ impl Target {
             mounted: false,
             arch: debian::arch_of(&plan.recipe.platform).to_string(),
             label: self.label.clone(),
-            seed: image.layers.last().map_or_else(|| image.descriptor.digest.clone(), |l| l.chain_id.clone()),
+            seed: image.chain_id().clone(),
             time: plan.time(),
             coding: plan.coding,
         }

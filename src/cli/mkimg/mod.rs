@@ -261,7 +261,7 @@ impl Args {
             mounted: self.mounted,
             arch: arch.to_string(),
             label: self.label.clone().unwrap_or_else(|| label.to_string()),
-            seed: system.seed(),
+            seed: system.image.chain_id().clone(),
             time,
             coding: crate::layer::Coding::default(),
         }
