@@ -5,6 +5,8 @@
 //! archive, no control file in it, members that lead elsewhere.
 
 use super::{Error, Result};
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::IGNORE_CHECK;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -119,7 +121,12 @@ impl Deb {
         Ok(match extension {
             "" => Box::new(raw),
             ".gz" => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
-            ".xz" => Box::new(liblzma::bufread::XzDecoder::new(raw)),
+            ".xz" => {
+                // The whole file's hash was compared before.
+                let decoder = liblzma::stream::Stream::new_stream_decoder(u64::MAX, IGNORE_CHECK);
+                let decoder = decoder.map_err(|e| Error::io("decompress", Path::new(&self.name), e.into()))?;
+                Box::new(XzDecoder::new_stream(raw, decoder))
+            }
             ".zst" => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(raw);
                 Box::new(decoder.map_err(|e| Error::io("decompress", Path::new(&self.name), e))?)
