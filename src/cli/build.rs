@@ -240,7 +240,7 @@ impl Args {
         let mut recipe = match &dockerfile {
             None => Recipe::read(&self.recipe, &choices)?,
             Some(dockerfile) => {
-                choices.set.extend(self.docker.arguments());
+                choices.set.extend(self.docker.given.arguments());
                 let platform = choices.platform.clone();
                 Recipe::of_dockerfile(dockerfile, &choices, &mut |name| {
                     known.inherited((name, &dockerfile.file), &wish, &platform, access, place)
