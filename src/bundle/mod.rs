@@ -38,7 +38,7 @@ pub use users::Ids;
 
 use crate::error::Kind;
 use crate::oci::{Digest, Image, Reference};
-use crate::rootfs::{self, Access, DriverKind, Rootfs, Source};
+use crate::rootfs::{self, Access, Changes, DriverKind, Rootfs, Source};
 use crate::store::{self, Area, Lease, Scratch, Store};
 use crate::sys;
 use oci_spec::runtime::Spec;
@@ -274,6 +274,26 @@ impl Bundle {
         Self::make(store, name, origin, &make, settings, false)
     }
 
+    /// As [`Bundle::throw_away`] by the overlay driver, which keeps what is written where `changes` says.
+    ///
+    /// # Errors
+    /// As [`Bundle::create`].
+    pub fn overlaid(
+        store: &Store,
+        name: &str,
+        origin: &Origin,
+        changes: Changes,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let make = |source: &Source, path: &Path| {
+            Ok(Some(match changes {
+                Changes::Disk => Rootfs::volatile(store, DriverKind::Overlay, source, path)?,
+                Changes::Memory => Rootfs::in_memory(store, source, path)?,
+            }))
+        };
+        Self::make(store, name, origin, &make, settings, false)
+    }
+
     fn make(
         store: &Store,
         name: &str,
@@ -417,6 +437,10 @@ impl Bundle {
     pub fn remove(self) -> Result<()> {
         if let Some(rootfs) = &self.record.rootfs {
             rootfs.remove(&self.path)?;
+        }
+        if self.scratch.is_some() {
+            // It may be in memory.
+            sys::mount::unmount(&self.path).map_err(rootfs::Error::from)?;
         }
         io_error("remove", &self.path, fs::remove_dir_all(&self.path))
     }

@@ -23,7 +23,7 @@ pub struct Ids {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary group ids, those of the user in the group file, ascending.
+    /// Supplementary group ids: the primary one, and after it those of the user in the group file, ascending.
     pub additional: Vec<u32>,
     /// The user's home folder in the image, where its passwd file has an absolute one.
     pub home: Option<String>,
@@ -73,7 +73,10 @@ fn read(root: &Root, path: &str) -> Result<Vec<u8>> {
 /// Resolves `USER[:GROUP]`, each a name or a number, empty for root.
 ///
 /// Without a group the user's own of `passwd` is taken, with those that `group` lists it
-/// in; a number that `passwd` does not know has group 0 and no others.
+/// in; a number that `passwd` does not know has group 0 and no others. The primary group is one of
+/// the supplementary ones, too, as containerd and docker have it: else a program that changes its
+/// primary group, as a set-group-ID one does, loses it, and with it what a file denies to that group
+/// (CVE-2022-36109).
 ///
 /// # Errors
 /// [`Error::User`] where a name is unknown or the text is malformed.
@@ -94,12 +97,13 @@ fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<Ids> {
     if group_text.is_empty() {
         let mut additional = known.map_or_else(Vec::new, |e| groups_of(group, e.name));
         additional.retain(|g| *g != own_gid);
+        additional.insert(0, own_gid);
         return Ok(Ids { uid, gid: own_gid, additional, home });
     }
     let gid = group_entry(group, group_text)
         .or_else(|| id(group_text))
         .ok_or_else(|| fail("no such group in the image's /etc/group"))?;
-    Ok(Ids { uid, gid, additional: Vec::new(), home })
+    Ok(Ids { uid, gid, additional: vec![gid], home })
 }
 
 fn id(text: &str) -> Option<u32> {
@@ -164,16 +168,16 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         for (text, uid, gid, additional) in [
-            ("", 0, 0, vec![4]),
-            ("root", 0, 0, vec![4]),
-            ("web", 1000, 100, vec![4, 99]),
-            ("1000", 1000, 100, vec![4, 99]),
-            ("web:adm", 1000, 4, vec![]),
-            ("web:7", 1000, 7, vec![]),
-            (":users", 0, 100, vec![]),
-            ("4242", 4242, 0, vec![]),
-            ("4242:4243", 4242, 4243, vec![]),
-            ("5", 7, 8, vec![]),
+            ("", 0, 0, vec![0, 4]),
+            ("root", 0, 0, vec![0, 4]),
+            ("web", 1000, 100, vec![100, 4, 99]),
+            ("1000", 1000, 100, vec![100, 4, 99]),
+            ("web:adm", 1000, 4, vec![4]),
+            ("web:7", 1000, 7, vec![7]),
+            (":users", 0, 100, vec![100]),
+            ("4242", 4242, 0, vec![0]),
+            ("4242:4243", 4242, 4243, vec![4243]),
+            ("5", 7, 8, vec![8]),
         ] {
             let home = match uid {
                 0 => Some("/root".to_string()),

@@ -13,8 +13,8 @@ use crate::error::{Kind, NOT_REPRODUCIBLE};
 use crate::oci::{Image, Platform, Reference};
 use crate::output::Written;
 use crate::recipe::{
-    self, Access, Builder, Built, Cache, Choices, How, Lock, Moved, Options, Plan, Recipe, Shell, Step,
-    Target, Wish,
+    self, Access, Builder, Built, Cache, Choices, How, Lock, Moved, Options, Overlays, Plan, Recipe, Shell,
+    Step, Target, Wish,
 };
 use crate::store::{Lease, Store};
 use crate::sys::sandbox::private_mounts;
@@ -211,7 +211,8 @@ impl Args {
         let built = built?;
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
-            let anew = Options { access: options.access.clone(), no_cache: true, ..Options::default() };
+            let (access, overlays) = (options.access.clone(), options.overlays.clone());
+            let anew = Options { access, overlays, no_cache: true, ..Options::default() };
             Some(Builder::new(&plan, &lock, place, &anew, &phases).build()?.image)
         } else {
             None
@@ -224,7 +225,7 @@ impl Args {
         }
         // Workspaces lie in folders of the user's, where no later command may come to sweep.
         tidily(|| {
-            let written = recipe::write(&targets, &built.image, &plan, place, &options.access, &phases)?;
+            let written = recipe::write(&targets, &built.image, &plan, place, &options, &phases)?;
             let written: Vec<_> = targets.iter().zip(written).collect();
             self.report(&plan, made, checked, &written, &phases)
         })
@@ -240,7 +241,7 @@ impl Args {
         let mut recipe = match &dockerfile {
             None => Recipe::read(&self.recipe, &choices)?,
             Some(dockerfile) => {
-                choices.set.extend(self.docker.arguments());
+                choices.set.extend(self.docker.given.arguments());
                 let platform = choices.platform.clone();
                 Recipe::of_dockerfile(dockerfile, &choices, &mut |name| {
                     known.inherited((name, &dockerfile.file), &wish, &platform, access, place)
@@ -265,7 +266,7 @@ impl Args {
         };
         let cache = Cache::new(from, to, self.cache_required, access.registry.clone());
         let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
-        Options { access, cache, no_cache: self.no_cache, shell }
+        Options { access, cache, no_cache: self.no_cache, shell, overlays: Overlays::default() }
     }
 
     /// What came out of the recipe's checks, told; none where there are none.

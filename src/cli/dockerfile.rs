@@ -11,7 +11,14 @@ use std::path::{Path, PathBuf};
 pub(super) struct Docker {
     /// Build from this Dockerfile; the argument is the folder that it copies from
     #[arg(short, long, value_name = "DOCKERFILE")]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) given: Given,
+}
+
+/// What a Dockerfile is given.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Given {
     /// The stage of a Dockerfile that comes out, by name or number [default: the last]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -34,20 +41,27 @@ impl Docker {
         } else if is_dockerfile(path) {
             (path.to_path_buf(), path.parent().unwrap_or(Path::new("")).to_path_buf())
         } else {
-            let options = [
-                ("--target", self.target.is_some()),
-                ("--build-arg", !self.build_arg.is_empty()),
-                ("--secret", !self.secret.is_empty()),
-            ];
-            let given = options.into_iter().find(|(_, given)| *given);
-            return given.map_or(Ok(None), |(option, _)| Err(Error::OfDockerfiles(option).into()));
+            return self.given.nothing().map(|()| None);
         };
         let context = if context.as_os_str().is_empty() { PathBuf::from(".") } else { context };
         if !context.is_dir() {
             return Err(Error::NoContext(context).into());
         }
-        let secrets = self.secret.iter().cloned().collect();
-        Ok(Some(Dockerfile { file, context, target: self.target.clone(), secrets }))
+        let Given { target, secret, .. } = self.given.clone();
+        Ok(Some(Dockerfile { file, context, target, secrets: secret.into_iter().collect() }))
+    }
+}
+
+impl Given {
+    /// An error where there is something though nothing is built from a Dockerfile.
+    pub(super) fn nothing(&self) -> Result<()> {
+        let options = [
+            ("--target", self.target.is_some()),
+            ("--build-arg", !self.build_arg.is_empty()),
+            ("--secret", !self.secret.is_empty()),
+        ];
+        let given = options.into_iter().find(|(_, given)| *given);
+        given.map_or(Ok(()), |(option, _)| Err(Error::OfDockerfiles(option).into()))
     }
 
     /// The values of arguments.

@@ -1,6 +1,6 @@
 //! `shipimg lock`: makes a lock, tells whether it is what the archives have, brings it up to date.
 
-use super::dockerfile::{Docker, is_dockerfile};
+use super::dockerfile::{Docker, Given, is_dockerfile};
 use super::import::source_date;
 use super::mkimg::Wanted;
 use super::phases::Phases;
@@ -29,6 +29,7 @@ images and inputs besides packages.
   shipimg lock bookworm.lock
   shipimg lock bookworm.lock --update openssl,libc6
   shipimg lock web.toml --update debian:bookworm,openssl
+  shipimg lock Dockerfile --build-arg TAG=bookworm
   shipimg mkimg bookworm.img --include tini --lock bookworm.lock --frozen")]
 pub struct Args {
     /// The lock's file [default: the only *.lock of this folder, else SUITE.lock]
@@ -43,6 +44,8 @@ pub struct Args {
     format: Format,
     #[command(flatten)]
     wanted: Wanted,
+    #[command(flatten)]
+    docker: Given,
 }
 
 /// What is wrong with the arguments.
@@ -122,6 +125,7 @@ impl Args {
         if path.extension().is_some_and(|e| e == "toml") || is_dockerfile(&path) {
             return self.of_recipe(&path, context);
         }
+        self.docker.nothing()?;
         let old = Lock::read(&path)?;
         let mut request = self.request(old.as_ref(), &path)?;
         // No script will run.
@@ -150,7 +154,7 @@ impl Args {
         if let Some(option) = self.wanted.chooses() {
             return Err(Error::Asked { option, path: path.to_path_buf() }.into());
         }
-        let choices = Choices { epoch: source_date(), ..Choices::default() };
+        let choices = Choices { epoch: source_date(), set: self.docker.arguments(), ..Choices::default() };
         let (store, phases, file) = (context.store()?, Phases::new(), recipe::Lock::beside(path));
         let lease = store.lease()?;
         let access = Access {
@@ -160,7 +164,7 @@ impl Args {
         let old = recipe::Lock::read(&file)?;
         let anew = self.update.clone().or_else(|| old.is_none().then(Vec::new));
         let wish = Wish::Update(anew.unwrap_or_default());
-        let recipe = match Docker::default().of(path)? {
+        let recipe = match (Docker { file: None, given: self.docker.clone() }).of(path)? {
             None => Recipe::read(path, &choices)?,
             Some(dockerfile) => {
                 let mut known = old.clone().unwrap_or_default();

@@ -345,14 +345,22 @@ pub fn unpack_owned(store: &Store, image: &Image, rootfs: &Path) -> Result<Arc<O
 /// # Errors
 /// Any [`Error`]; nothing is left then. `renameat2: File exists` where `rootfs` exists.
 pub fn unpack(store: &Store, image: &Image, rootfs: &Path, options: &Options) -> Result<Summary> {
+    unpack_chain(store, &image.layers, rootfs, options)
+}
+
+/// As [`unpack`], these layers, the lowest first.
+///
+/// # Errors
+/// Those of [`unpack`].
+pub fn unpack_chain(store: &Store, layers: &[Layer], rootfs: &Path, options: &Options) -> Result<Summary> {
     let work = Workspace::beside(rootfs)?;
     let dir = Dir::open(work.path())?;
-    let summary = if image.layers.is_empty() {
+    let summary = if layers.is_empty() {
         dir.mkdir(OsStr::new("0"))?;
         dir.chmod(OsStr::new("0"), 0o755)?;
         Summary::default()
     } else {
-        unpack_layers(store, &image.layers, &dir, options)?
+        unpack_layers(store, layers, &dir, options)?
     };
     renameat_with(&dir, "0", CWD, rootfs, RenameFlags::NOREPLACE)
         .call(|| format!("renameat2({}, {})", work.path().join("0").display(), rootfs.display()))?;
@@ -482,6 +490,12 @@ impl Extracted<'_> {
     #[must_use]
     pub fn describes_root(&self) -> bool {
         self.staged.implicit.first().is_none_or(|p| !p.is_root())
+    }
+
+    /// Whether the layer hides something of the layers below.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        !self.lowest && self.staged.hides
     }
 
     /// Whether the layer's root is opaque: nothing of the layers below is left.

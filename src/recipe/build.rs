@@ -11,15 +11,15 @@ use super::context;
 use super::files;
 use super::inputs::plain;
 use super::lock::{self, Access, Lock};
+use super::overlays::Overlays;
 use super::plan::{Plan, Step as Planned, Work};
 use super::read::Action;
 use super::types::{Base, Image as Configured};
 use super::{Error, Result, System, request, settings};
-use crate::bundle::{Bundle, Origin, Settings};
+use crate::bundle::{Bundle, Settings};
 use crate::debian::Progress;
 use crate::layer::{self, Shape, TarWriter, WriteOptions};
 use crate::oci::{Compression, Descriptor, Edit, Image, Step, media_type, rfc3339};
-use crate::rootfs::DriverKind;
 use crate::store::{Lease, Store};
 use crate::sys::dir::Dir;
 use serde_json::json;
@@ -38,6 +38,8 @@ pub struct Options {
     pub no_cache: bool,
     /// When a command has failed a shell is opened where it ran.
     pub shell: Shell,
+    /// In what steps work.
+    pub overlays: Overlays,
 }
 
 /// What a build has done.
@@ -291,7 +293,8 @@ impl<'a> Builder<'a> {
             _ => (Settings::default(), None),
         };
         settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
-        let bundle = overlaid(self.store, "build", without_volumes(below), &settings)?;
+        let overlays = &self.options.overlays;
+        let bundle = overlays.over(without_volumes(below), self.store, "build", &settings)?;
         let done = self.change(step, action, &bundle, more);
         let written = done.and_then(|()| self.difference(step, below, &bundle));
         drop(secrets);
@@ -327,7 +330,7 @@ impl<'a> Builder<'a> {
 
     /// Copies files out of another image.
     fn copy_of(&self, step: &Planned, copy: &super::types::Copy, image: &Image, root: &Path) -> Result<()> {
-        let other = overlaid(self.store, "from", image.clone(), &Settings::default())?;
+        let other = self.options.overlays.over(image.clone(), self.store, "from", &Settings::default())?;
         let shape = Shape { exclude: copy.exclude.clone(), ..Shape::default() };
         let options = WriteOptions { shape, latest: Some(step.time), ..WriteOptions::default() };
         let copied = files::copy(copy, step, Some(&other.rootfs()), root, &options);
@@ -367,13 +370,6 @@ impl<'a> Builder<'a> {
         let descriptor = self.lease.put_image(edit)?;
         Ok(self.store.image(&descriptor, &self.plan.recipe.platform)?)
     }
-}
-
-/// An overlay over an image, in a bundle of this process's that begins with `name`.
-pub(super) fn overlaid(store: &Store, name: &str, image: Image, settings: &Settings) -> Result<Bundle> {
-    let origin = Origin::Image(None, Box::new(image));
-    let name = format!("{name}-{}", std::process::id());
-    Ok(Bundle::throw_away(store, &name, &origin, Some(DriverKind::Overlay), settings)?)
 }
 
 /// The image as a step sees it: what is written where it has a volume is the step's as all else.

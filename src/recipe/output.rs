@@ -1,9 +1,8 @@
 //! What a recipe writes, as outputs of images and their files.
 
-use super::build::overlaid;
 use super::read::{Placed, Recipe};
 use super::types::{Output, OutputKind};
-use super::{Access, Error, Plan, Result};
+use super::{Error, Options, Overlays, Plan, Result};
 use crate::archive;
 use crate::bundle::{self, Bundle};
 use crate::debian::{self, Progress};
@@ -121,14 +120,15 @@ pub fn write(
     image: &Image,
     plan: &Plan,
     (store, lease): (&Store, &Lease),
-    access: &Access,
+    options: &Options,
     progress: &dyn Progress,
 ) -> Result<Vec<Written>> {
     let looked_at = targets.iter().any(|t| !t.is_image());
-    let root = looked_at.then(|| Mounted::of(image, store)).transpose()?;
+    let root = looked_at.then(|| Mounted::of(image, store, &options.overlays)).transpose()?;
     let written = write_all(targets, image, plan, (store, lease), (root.as_ref(), progress));
     root.and_then(|r| r.bundle).map_or(Ok(()), Bundle::remove)?;
     let written = written?;
+    let access = &options.access;
     for reference in targets.iter().filter_map(|t| t.push.as_ref()) {
         if access.offline {
             return Err(Error::Offline { what: format!("the registry of {reference}") });
@@ -149,11 +149,11 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn of(image: &Image, store: &Store) -> Result<Self> {
+    fn of(image: &Image, store: &Store, overlays: &Overlays) -> Result<Self> {
         if let Some(files) = Files::of_image(store, image)? {
             return Ok(Self { files, bundle: None });
         }
-        let bundle = overlaid(store, "files", image.clone(), &bundle::Settings::default())?;
+        let bundle = overlays.over(image.clone(), store, "files", &bundle::Settings::default())?;
         let files = Files::of_folder(&bundle.rootfs(), None)?;
         Ok(Self { files, bundle: Some(bundle) })
     }

@@ -43,6 +43,13 @@ pub(super) fn make_dir(path: &Path) -> sys::Result<()> {
     rustix::fs::chmod(path, mode).call(|| format!("chmod({})", path.display()))
 }
 
+/// Mounts a filesystem in memory at the empty folder `path`.
+pub(super) fn mount_memory(path: &Path) -> sys::Result<()> {
+    let flags = sys_mount::MountFlags::empty();
+    mount::Mount::new(Path::new("tmpfs"), path, "tmpfs", flags, "mode=755")?.keep();
+    Ok(())
+}
+
 /// Unmounts and deletes these folders of a bundle.
 pub(super) fn remove_dirs(bundle: &Path, names: &[&str]) -> Result<()> {
     for name in names {

@@ -48,7 +48,7 @@ use crate::oci::Image;
 use crate::store::{self, Area, Store};
 use crate::sys::overlay::MAX_LOWERS;
 use crate::sys::userns::{self, Ids};
-use crate::sys::{self, Call};
+use crate::sys::{self, Call, mount};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -241,6 +241,17 @@ impl Rootfs {
         Self { volatile: true, ..Self::new(driver) }.make(store, source, bundle)
     }
 
+    /// As [`Rootfs::volatile`] by the overlay driver, with `bundle` itself in memory, mounted there. That
+    /// goes when the caller unmounts it.
+    ///
+    /// # Errors
+    /// As [`Rootfs::create`].
+    pub fn in_memory(store: &Store, source: &Source, bundle: &Path) -> Result<Self> {
+        area::mount_memory(bundle)?;
+        Self::volatile(store, DriverKind::Overlay, source, bundle)
+            .inspect_err(|_| mount::unmount(bundle).unwrap_or_else(|e| tracing::warn!("{e}")))
+    }
+
     fn make(mut self, store: &Store, source: &Source, bundle: &Path) -> Result<Self> {
         let bundle = &bundle.canonicalize().call(|| format!("realpath({})", bundle.display()))?;
         for name in ["rootfs", "upper", "work", "lower"] {
@@ -324,9 +335,30 @@ pub fn choose(store: &Store, source: &Source) -> Result<(DriverKind, String)> {
     if count > MAX_LOWERS {
         return Ok((DriverKind::Copy, format!("an overlay takes {MAX_LOWERS} layers")));
     }
-    match overlay::try_mount(&layers, count) {
+    match overlay::try_mount(&layers, count, Changes::Disk) {
         Ok(()) => Ok((DriverKind::Overlay, "overlays can be mounted".to_string())),
         Err(Error::Unsupported { reason, .. }) => Ok((DriverKind::Copy, reason)),
         Err(e) => Ok((DriverKind::Copy, format!("no overlay can be mounted: {e}"))),
     }
+}
+
+/// Where overlays over the store's layers keep what is written into them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// In the store.
+    Disk,
+    /// In memory, each in a filesystem of its own.
+    Memory,
+}
+
+/// Where a throw-away overlay is to keep what is written: in the store; in memory where only that can be
+/// mounted, as where the store lies on an overlay. Where neither can, mounting one tells why.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn changes(store: &Store) -> Result<Changes> {
+    let layers = store.area(Area::Layers)?;
+    let works = |changes: Changes| overlay::try_mount(&layers, 1, changes).is_ok();
+    let memory = !works(Changes::Disk) && works(Changes::Memory);
+    Ok(if memory { Changes::Memory } else { Changes::Disk })
 }

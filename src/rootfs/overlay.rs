@@ -5,9 +5,13 @@
 //! them, directories that it does not describe). Each becomes a lower directory; there can
 //! be 500 of them, on kernels before 6.7 as many as a mount string holds. What a throw-away
 //! bundle writes is not synced (`volatile`).
+//!
+//! A store may lie on an overlay itself, in a container without a volume. That holds neither upper
+//! directories nor whiteouts: what is written goes into memory there (`Changes`), and a layer that hides
+//! something of those below is extracted together with them, as one lower directory.
 
-use super::area::{LayersLock, make_dir, prefix, remove_dirs, sync};
-use super::{Access, Driver, DriverKind, Error, Result, Rootfs, Source};
+use super::area::{LayersLock, make_dir, mount_memory, prefix, remove_dirs, sync};
+use super::{Access, Changes, Driver, DriverKind, Error, Result, Rootfs, Source};
 use crate::layer::{self, Extracted, Options, copy_meta};
 use crate::oci::{Image, Layer};
 use crate::store::{Area, Store};
@@ -122,16 +126,20 @@ fn unsupported<T>(reason: String) -> Result<T> {
     Err(Error::Unsupported { driver: DriverKind::Overlay, reason })
 }
 
-/// Whether an overlay with an upper directory over `count` layers can be mounted in `folder`.
-pub(super) fn try_mount(folder: &Path, count: usize) -> Result<()> {
+/// Whether an overlay over `count` layers in `folder` can be mounted that keeps what is written there, or in memory.
+pub(super) fn try_mount(folder: &Path, count: usize, changes: Changes) -> Result<()> {
     let work = Workspace::beside(&folder.join("x"))?;
     // Names as long as those of layers: to old kernels that matters.
     let lowers: Vec<_> = (0..count).map(|i| work.path().join(format!("{i:064x}"))).collect();
-    let own = ["upper", "work", "rootfs"].map(|name| work.path().join(name));
-    lowers.iter().chain(&own).try_for_each(|path| make_dir(path))?;
+    let bundle = work.path().join("bundle");
+    lowers.iter().chain([&bundle]).try_for_each(|path| make_dir(path))?;
+    if changes == Changes::Memory {
+        mount_memory(&bundle)?;
+    }
+    ["upper", "work", "rootfs"].iter().try_for_each(|name| make_dir(&bundle.join(name)))?;
     let rootfs = Rootfs { lowers, ..Rootfs::new(DriverKind::Overlay) };
-    mount(&rootfs, None, work.path())?;
-    Ok(mount::unmount(&work.path().join("rootfs"))?)
+    mount(&rootfs, None, &bundle)?;
+    Ok(mount::unmount_below(&bundle)?)
 }
 
 /// The lower directories of `image`, the topmost first; extracts what is not there yet.
@@ -181,6 +189,7 @@ fn find(area: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>> {
 /// Extracts the layers that are missing in `found`, several at once, and publishes them in order.
 fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<PathBuf>]) -> Result<()> {
     let work = &Workspace::beside(&area.join("x"))?;
+    let hiding = sys::overlay::holds_whiteouts(work.path())?;
     let mut missing: Vec<usize> = (0..layers.len()).filter(|&i| found[i].is_none()).collect();
     missing.sort_by_key(|&i| std::cmp::Reverse(layers[i].descriptor.size));
     let workers = thread::available_parallelism().map_or(3, |n| n.get() + 1).min(missing.len());
@@ -191,7 +200,7 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
             let (done, missing, next) = (done.clone(), &missing, &next);
             scope.spawn(move || {
                 while let Some(&i) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = extract_one(store, work.path(), &layers[i], i);
+                    let result = extract_one(store, work.path(), (&layers[i], i), hiding);
                     if result.is_err() {
                         next.store(missing.len(), Ordering::Relaxed);
                     }
@@ -208,11 +217,17 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
     sync(area)?;
     for (i, mut extracted) in extracted {
         let folder = work.path().join(i.to_string());
-        let depends = extracted.depends_on_place();
-        if depends && i > 0 {
+        let whole = extracted.hides() && !hiding;
+        let depends = extracted.depends_on_place() || whole;
+        if whole {
+            sys::dir::remove(&folder.join("fs"))?;
+            layer::unpack_chain(store, &layers[..=i], &folder.join("fs"), &Options::default())?;
+        } else if depends && i > 0 {
             settle(&mut extracted, work.path(), &folder.join("fs"), &found[..i])?;
         }
-        for (name, holds) in [("root", extracted.describes_root()), ("opaque", extracted.hides_all())] {
+        for (name, holds) in
+            [("root", whole || extracted.describes_root()), ("opaque", whole || extracted.hides_all())]
+        {
             let marker = folder.join(name);
             if holds {
                 std::fs::write(&marker, "").call(|| format!("open({})", marker.display()))?;
@@ -233,13 +248,19 @@ fn extract(store: &Store, area: &Path, layers: &[Layer], found: &mut [Option<Pat
     sync(area)
 }
 
-fn extract_one<'a>(store: &Store, work: &Path, layer: &'a Layer, i: usize) -> Result<Extracted<'a>> {
+/// Extracts a layer and finishes it where it depends on no other; `hiding` tells whether what it hides can be written.
+fn extract_one<'a>(
+    store: &Store,
+    work: &Path,
+    (layer, i): (&'a Layer, usize),
+    hiding: bool,
+) -> Result<Extracted<'a>> {
     let folder = work.join(i.to_string());
     make_dir(&folder)?;
     let fs = folder.join("fs");
     make_dir(&fs)?;
     let mut extracted = layer::extract_layer(store, layer, &fs, i == 0, &Options::default())?;
-    if i == 0 || !extracted.depends_on_place() {
+    if i == 0 || !extracted.depends_on_place() && (hiding || !extracted.hides()) {
         extracted.settle(&fs, None)?;
     }
     Ok(extracted)

@@ -176,8 +176,8 @@ impl Program {
         own_streams(user.uid);
         let groups: Vec<Gid> = user.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
         match t::set_thread_groups(&groups) {
-            // Denied in a user namespace without privileges, where there are none to lose.
-            Err(Errno::PERM) if groups.is_empty() => {}
+            // Denied in a user namespace without privileges, where there are none to lose and none to get.
+            Err(Errno::PERM) if user.additional_gids.iter().all(|g| *g == user.gid) => {}
             other => other.call(|| format!("setgroups({:?})", user.additional_gids))?,
         }
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

@@ -9,7 +9,7 @@
 
 use super::{Call, Result, userns};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
@@ -131,6 +131,20 @@ impl Overlay<'_> {
             _ => Ok("overlay".to_string()),
         }
     }
+}
+
+/// Whether the filesystem of `folder` can hold what hides files of a lower directory, a character device 0/0.
+/// An overlay cannot, and some users may make no such device.
+///
+/// # Errors
+/// The failed unlink(2) call.
+pub fn holds_whiteouts(folder: &Path) -> Result<bool> {
+    let path = folder.join("whiteout");
+    if mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)).is_err() {
+        return Ok(false);
+    }
+    rustix::fs::unlink(&path).call(|| format!("unlink({})", path.display()))?;
+    Ok(true)
 }
 
 fn mark(upper: &Path) -> Result<String> {

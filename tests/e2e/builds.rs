@@ -368,22 +368,32 @@ fn a_build_ends_when_it_is_interrupted() {
 #[test]
 fn a_shell_is_opened_where_a_step_has_failed() {
     let work = Work::new();
-    work.write("r.toml", format!("{BUSYBOX}[[run]]\nshell = \"echo here > /made; false\"\n{OUT}"));
-    let command = format!(
-        "{} --root {} build r.toml --shell-on-error",
-        crate::common::bin(),
-        work.store.path().display()
-    );
-    let mut shell = std::process::Command::new("script");
-    shell.args(["-qec", &command, "/dev/null"]).current_dir(work.dir.path());
-    shell.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut child = shell.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, b"echo found $(cat /made)\nexit\n").unwrap();
-    let out = child.wait_with_output().unwrap();
-    drop(stdin);
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(text.contains("found here") && text.contains("exit code 1") && !out.status.success(), "{text}");
+    let recipe = format!("{BUSYBOX}[[run]]\nshell = \"echo here > /made; exit 9\"\n{OUT}");
+    work.write("r.toml", &recipe);
+    let user = User::new();
+    let dir = user.home().join("work");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("r.toml"), &recipe).unwrap();
+    user.give(&dir);
+    let store = work.store.path().display();
+    let root =
+        (format!("{} --root {store}", common::bin()), std::process::Command::new("script"), work.path(""));
+    let other = (user.bin().display().to_string(), user.command("script"), dir);
+    for (shipimg, mut script, dir) in [root, other] {
+        let command = format!("{shipimg} build r.toml --shell-on-error; echo ended with $?");
+        script.args(["-qec", &command, "/dev/null"]).current_dir(&dir);
+        script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, b"echo found $(cat /made) as $(id -u)\nexit 5\n").unwrap();
+        let out = child.wait_with_output().unwrap();
+        drop(stdin);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(text.contains("found here as 0") && text.contains("exit code 9"), "{text}");
+        assert!(text.contains("ended with 1"), "the failure's, whatever the shell ends with: {text}");
+        assert!(!dir.join("out").exists());
+    }
     work.fails(2, &["build", "r.toml", "--shell-on-error"]);
     work.nothing_left();
+    assert!(user.processes().is_empty(), "the user's processes");
 }

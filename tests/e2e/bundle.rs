@@ -41,7 +41,10 @@ fn the_image_says_how_it_runs() {
     for driver in ["copy", "overlay"] {
         let out = store.ok(&["run", "--driver", driver, &name]);
         let lines: Vec<&str> = out.lines().collect();
-        assert_eq!(lines, ["uid=1000(web) gid=1001(web) groups=7(log)", "/srv", "hello", "from the image"]);
+        assert_eq!(
+            lines,
+            ["uid=1000(web) gid=1001(web) groups=7(log),1001(web)", "/srv", "hello", "from the image"]
+        );
     }
     let out = store.ok(&["run", "-e", "GREETING=hi", &name, "--", "sh", "-c", "echo $GREETING $PATH"]);
     assert!(out.starts_with("hi /usr/local/sbin:"), "{out}");

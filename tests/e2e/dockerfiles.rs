@@ -200,7 +200,7 @@ ENV OLD  form of $P
 RUN run >> /ran
 USER app
 WORKDIR /home/app
-RUN id -u > /tmp/id && id -g >> /tmp/id && echo $HOME $P $BASE $OLD > env
+RUN id -u > /tmp/id && id -g >> /tmp/id && id -G >> /tmp/groups && echo $HOME $P $BASE $OLD > env
 USER 0
 EXPOSE 80 53/udp
 LABEL a=b \"c d\"=\"e f\" g=$P
@@ -337,6 +337,16 @@ fn a_lock_counts_where_there_is_one() {
     work.fails(4, &["build", "ctx", "--frozen"]);
     assert_eq!(work.build(&[]).1, 1);
     work.ok(&["build", "ctx", "--frozen"]);
+    // What is locked is what is built, so that arguments count as in a build.
+    work.ok(&["tag", "localhost/base:1", "localhost/base:2"]);
+    work.write("Dockerfile", "ARG TAG=none\nFROM localhost/base:$TAG\nFROM scratch AS other\nCOPY f /\n");
+    let lock = ["lock", "ctx/Dockerfile", "--update", "--target", "0", "--build-arg"];
+    work.ok(&[&lock[..], &["TAG=2"]].concat());
+    let text = fs::read_to_string(work.path("ctx/Dockerfile.lock")).unwrap();
+    assert!(text.contains("[image.\"localhost/base:2\"]") && !text.contains("f = "), "{text}");
+    work.ok(&["build", "ctx", "--frozen", "--target", "0", "--build-arg", "TAG=2"]);
+    let said = work.fails(2, &["lock", "base.toml", "--build-arg", "TAG=2"]);
+    assert!(said.contains("--build-arg is for Dockerfiles"), "{said}");
 }
 
 #[test]

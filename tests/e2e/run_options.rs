@@ -42,8 +42,8 @@ fn options_in_the_configuration() {
     assert_eq!(plain["process"]["args"], json!(["true", "--flag"]));
     for (options, place, wanted) in [
         (&["--env", "A=b"][..], "/process/env/2", json!("A=b")),
-        (&["--user", "web"], "/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [7]})),
-        (&["-u", "5:log"], "/process/user", json!({"uid": 5, "gid": 7})),
+        (&["--user", "web"], "/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [1001, 7]})),
+        (&["-u", "5:log"], "/process/user", json!({"uid": 5, "gid": 7, "additionalGids": [7]})),
         (&["--workdir", "/srv/./x/"], "/process/cwd", json!("/srv/x")),
         (&["--hostname", "box.example"], "/hostname", json!("box.example")),
         (&["--read-only"], "/root/readonly", json!(true)),
@@ -184,7 +184,11 @@ fn options_in_the_container() {
     fs::write(folder.join("file"), "").unwrap();
     let volume = format!("{}:/vol:ro", folder.display());
     for (options, script, wanted) in [
-        (&["--user", "web"][..], "id; echo $HOME", "uid=1000(web) gid=1001(web) groups=7(log)\n/srv\n"),
+        (
+            &["--user", "web"][..],
+            "id; echo $HOME",
+            "uid=1000(web) gid=1001(web) groups=7(log),1001(web)\n/srv\n",
+        ),
         (&["--workdir", "/tmp"], "pwd", "/tmp\n"),
         (&["--hostname", "h"], "hostname", "h\n"),
         (&["-v", &volume], "ls /vol; touch /vol/x 2>/dev/null || echo closed", "file\nclosed\n"),
