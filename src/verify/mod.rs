@@ -61,7 +61,7 @@ use crate::bundle::{Origin, Settings};
 use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::signal;
-use crate::{bundle, error, layer, oci, rootfs, run, store, sys};
+use crate::{analyze, bundle, error, layer, oci, rootfs, run, store, sys};
 use kept::Kept;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -158,6 +158,9 @@ pub enum Error {
     /// A layer, or files.
     #[error(transparent)]
     Layer(#[from] layer::Error),
+    /// What layers are made of.
+    #[error(transparent)]
+    Analyze(#[from] analyze::Error),
     /// A document.
     #[error(transparent)]
     Oci(#[from] oci::Error),
@@ -193,6 +196,7 @@ impl Error {
             Self::Run(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
+            Self::Analyze(e) => e.kind(),
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),
