@@ -112,9 +112,9 @@ pub enum Error {
     /// A report refers to an image by its name.
     #[error("{0} is no image of the store with a name, to which a report could be attached")]
     Nameless(String),
-    /// A database that is not read.
-    #[error("{0} is a database of rpm, which is not read: only those of dpkg and apk are")]
-    Rpm(String),
+    /// A database of packages that is not read.
+    #[error(transparent)]
+    Packages(#[from] crate::packages::Unread),
     /// The layers of the image.
     #[error("{0}")]
     Layers(String),
@@ -187,7 +187,8 @@ impl Error {
             | Self::NoImage(_)
             | Self::Nameless(_)
             | Self::OneBuild => Kind::Input,
-            Self::Rpm(_) | Self::NoUpper(_) => Kind::Unsupported,
+            Self::Packages(e) => e.kind(),
+            Self::NoUpper(_) => Kind::Unsupported,
             Self::Layers(_) => Kind::Integrity,
             Self::Unprepared | Self::Panic | Self::Interrupted | Self::Start(_) | Self::Around { .. } => {
                 Kind::Internal
