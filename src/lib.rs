@@ -22,6 +22,7 @@
 //! | 3 | [`rootfs`] | root filesystems: copy, overlay, btrfs, image |
 //! | 3 | [`archive`] | images in files and folders: docker-archive, OCI layout, `dir:` |
 //! | 4 | [`bundle`] | image configurations as `config.json`; bundle folders |
+//! | 4 | [`packages`] | what the databases of dpkg, apk and rpm in an image say |
 //! | 4 | [`transfer`] | images between registries, archives and the store |
 //! | 5 | [`analyze`] | what an image is made of, what it wastes, what is different between two |
 //! | 5 | [`output`] | root filesystems as images, archives, folders |
@@ -61,6 +62,7 @@ pub mod error;
 pub mod layer;
 pub mod oci;
 pub mod output;
+pub mod packages;
 pub mod recipe;
 pub mod registry;
 pub mod rootfs;

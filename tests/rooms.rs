@@ -14,7 +14,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (1, &["store"]),
     (2, &["registry", "layer", "disk", "serve"]),
     (3, &["debian", "rootfs", "archive"]),
-    (4, &["bundle", "transfer"]),
+    (4, &["bundle", "packages", "transfer"]),
     (5, &["analyze", "output", "run"]),
     (6, &["verify"]),
     (7, &["recipe"]),

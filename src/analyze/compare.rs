@@ -1,8 +1,8 @@
 //! What is different between two images: by layer, by directory, by package, by file.
 
 use super::fold::File;
-use super::packages::Package;
 use super::report::{Report, Rows, Sum};
+use crate::packages::Package;
 use crate::tree::TreePath;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::collections::{BTreeMap, HashMap};

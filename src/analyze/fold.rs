@@ -4,9 +4,14 @@
 //! of those below it holds for all of them and for nothing of its own, whatever the order of its
 //! entries (OCI image-spec, layer.md, "Whiteouts").
 
-use crate::tree::TreePath;
+use crate::tree::{MAX_PATH, TreePath};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+
+/// The most steps along the links of an image, in all; a path of a large system has six, and one in a hundred
+/// is looked up twice.
+const MOST_STEPS: usize = 10_000_000;
 
 /// One entry of a layer.
 #[derive(Debug)]
@@ -114,6 +119,8 @@ pub struct Folded {
     /// The regular files of all layers, the lowest layer's first, in the order of their tars.
     pub files: Vec<File>,
     seen: BTreeMap<TreePath, Seen>,
+    /// Steps that were taken along links: there is an end to that.
+    steps: Cell<usize>,
 }
 
 impl Folded {
@@ -221,12 +228,21 @@ impl Folded {
         }
     }
 
-    /// The files of the image by path, each by all of its names.
-    pub fn seen(&self) -> impl Iterator<Item = (&TreePath, &File)> {
-        self.seen.iter().filter_map(|(path, seen)| match seen {
+    /// The files of the image in this directory and below it by path, each by all of its names.
+    pub fn seen_within(&self, folder: &TreePath) -> impl Iterator<Item = (&TreePath, &File)> {
+        let below = self.seen.range(folder.join(OsStr::new(""))..);
+        below.take_while(move |(path, _)| path.is_within(folder)).filter_map(|(path, seen)| match seen {
             Seen::File(number) => Some((path, &self.files[*number])),
             _ => None,
         })
+    }
+
+    /// The file of the image with this name, the links on whose way are followed.
+    #[must_use]
+    pub fn file(&self, path: &str) -> Option<&File> {
+        let path = TreePath::parse_link(path.as_bytes()).ok()?;
+        let (parent, name) = path.split()?;
+        self.get(&self.resolve(&parent).join(name))
     }
 
     /// The file of the image with this name.
@@ -239,7 +255,7 @@ impl Folded {
     }
 
     /// Where the directory `path` lies when the symbolic links on the way are followed; `path` itself
-    /// where they lead round in circles.
+    /// where they lead round in circles, and of all when the links of an image have led too far.
     #[must_use]
     pub fn resolve(&self, path: &TreePath) -> TreePath {
         // As the kernel: path_resolution(7).
@@ -248,6 +264,10 @@ impl Folded {
         let mut todo: Vec<Vec<u8>> = components(path.as_bytes());
         let mut at = TreePath::root();
         while let Some(name) = todo.pop() {
+            self.steps.set(self.steps.get() + 1);
+            if self.has_led_too_far() || at.as_bytes().len() > MAX_PATH {
+                return path.clone();
+            }
             if name == b".." {
                 at = at.split().map_or_else(TreePath::root, |(parent, _)| parent);
                 continue;
@@ -267,6 +287,12 @@ impl Folded {
             }
         }
         at
+    }
+
+    /// Whether there were more links than are followed.
+    #[must_use]
+    pub fn has_led_too_far(&self) -> bool {
+        self.steps.get() > MOST_STEPS
     }
 }
 
@@ -373,7 +399,8 @@ mod tests {
         ] {
             assert_eq!(folded.resolve(&path(name)), path(want), "{name}");
         }
-        let names: Vec<_> = folded.seen().map(|(p, f)| (p.to_string(), f.path.to_string())).collect();
+        let names: Vec<_> =
+            folded.seen_within(&TreePath::root()).map(|(p, f)| (p.to_string(), f.path.to_string())).collect();
         assert_eq!(
             names,
             [("/usr/bin/x", "/usr/bin/x"), ("/y", "/usr/bin/x")].map(|(a, b)| (a.into(), b.into()))

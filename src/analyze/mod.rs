@@ -23,7 +23,6 @@ mod report;
 pub use checks::Check;
 pub use compare::{Comparison, Difference, Pair};
 pub use fold::{Fate, File};
-pub use packages::{APK, Package, RPM};
 pub use page::{compared_page, page};
 pub use report::{Directory, LayerRow, Report, Sum};
 

@@ -115,7 +115,7 @@ struct Package<'a> {
 }
 
 impl<'a> Package<'a> {
-    fn of((package, sum): &'a (super::Package, Sum)) -> Self {
+    fn of((package, sum): &'a (crate::packages::Package, Sum)) -> Self {
         let (name, version, architecture) = (&package.name, &package.version, &package.architecture);
         Self {
             name,
@@ -323,7 +323,7 @@ fn all_packages<'a>(found: &'a Comparison) -> Vec<Package<'a>> {
 
 /// Of each package of the first image, where [`all_packages`] has it.
 fn old_packages(found: &Comparison) -> Vec<usize> {
-    let key = |p: &'_ super::Package| (p.name.clone(), p.architecture.clone());
+    let key = |p: &'_ crate::packages::Package| (p.name.clone(), p.architecture.clone());
     let mut numbers: HashMap<_, _> =
         found.new.packages.iter().zip(0..).map(|((p, _), n)| (key(p), n)).collect();
     let gone = found.packages.iter().filter(|d| d.what.new.is_none()).filter_map(|d| d.what.old);
@@ -432,7 +432,8 @@ mod tests {
         let mut report = report(&[&[(hostile, 10, 1)]]);
         report.name = hostile.to_string();
         report.layers[0].created_by = Some(hostile.to_string());
-        let package = super::super::Package { name: hostile.to_string(), ..super::super::Package::default() };
+        let package =
+            crate::packages::Package { name: hostile.to_string(), ..crate::packages::Package::default() };
         report.packages = vec![(package, Sum::default())];
         let check = Check {
             name: hostile.to_string(),

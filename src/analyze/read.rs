@@ -2,20 +2,22 @@
 
 use super::Result;
 use super::fold::{Item, What};
-use super::packages::is_database;
 use crate::layer::{self, Held, Owners};
 use crate::oci::Layer;
+use crate::packages::{MOST_DATABASE, is_database};
 use crate::store::Store;
 use crate::sys::Call;
 use crate::sys::dir::Dir;
 use crate::tree::{Entry, Kind, Name, TreePath};
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// How many bytes of databases are held at once, of all layers together.
-const MOST_TEXT: u64 = 256 << 20;
+const MOST_TEXT: u64 = MOST_DATABASE;
 
 /// A layer, read.
 #[derive(Debug)]
@@ -32,13 +34,16 @@ pub struct Listing {
 /// Those of a damaged or malformed layer.
 pub fn layers(store: &Store, layers: &[Layer]) -> Result<(Vec<Listing>, bool)> {
     let workers = thread::available_parallelism().map_or(2, usize::from).clamp(1, layers.len().max(1));
-    let (next, budget) = (AtomicUsize::new(0), Budget(AtomicU64::new(MOST_TEXT)));
+    let (next, budget) = (AtomicUsize::new(0), Budget::new());
     let work = || {
         let mut mine = Vec::new();
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(number) else { return Ok(mine) };
-            let read = list(store, layer, &budget);
+            // From the top: what a layer has of a database, those below need not hold.
+            let number = layers.len().checked_sub(next.fetch_add(1, Ordering::Relaxed) + 1);
+            let Some((number, layer)) = number.and_then(|n| Some((n, layers.get(n)?))) else {
+                return Ok(mine);
+            };
+            let read = list(store, (number, layer), &budget);
             mine.push((number, read.inspect_err(|_| next.store(layers.len(), Ordering::Relaxed))?));
         }
     };
@@ -55,28 +60,45 @@ pub fn layers(store: &Store, layers: &[Layer]) -> Result<(Vec<Listing>, bool)> {
 }
 
 /// What may still be held of databases.
-struct Budget(AtomicU64);
+struct Budget {
+    left: AtomicU64,
+    /// The highest layer that has a file.
+    highest: Mutex<HashMap<TreePath, usize>>,
+}
 
 impl Budget {
     const SPENT: u64 = u64::MAX;
 
-    fn take(&self, bytes: u64) -> bool {
+    fn new() -> Self {
+        Self { left: AtomicU64::new(MOST_TEXT), highest: Mutex::default() }
+    }
+
+    /// Whether the file is a part of a database, no layer above hides it that is known, and it may be held.
+    fn take(&self, layer: usize, path: &TreePath, bytes: u64) -> bool {
+        if !is_database(path) {
+            return false;
+        }
+        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        match highest.get(path) {
+            Some(above) if *above > layer => return false,
+            _ => drop(highest.insert(path.clone(), layer)),
+        }
         let left = |left: u64| {
             if left == Self::SPENT { None } else { Some(left.checked_sub(bytes).unwrap_or(Self::SPENT)) }
         };
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         before.is_ok_and(|before| before >= bytes)
     }
 
     fn is_spent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::SPENT
+        self.left.load(Ordering::Relaxed) == Self::SPENT
     }
 }
 
-fn list(store: &Store, layer: &Layer, budget: &Budget) -> Result<Listing> {
+fn list(store: &Store, (number, layer): (usize, &Layer), budget: &Budget) -> Result<Listing> {
     let mut items = Vec::new();
     let wanted = |entry: &Entry| match &entry.name {
-        Name::Entry(path) => is_database(path) && budget.take(entry.size),
+        Name::Entry(path) => budget.take(number, path, entry.size),
         _ => false,
     };
     let tar = layer::list(store, layer, &wanted, &mut |entry, held| items.extend(item(entry, held)))?;
@@ -110,13 +132,13 @@ fn item(entry: Entry, held: Held) -> Option<Item> {
 /// The first failed call.
 pub fn folder(root: &Path, owners: Option<std::sync::Arc<Owners>>) -> Result<Listing> {
     let tree = layer::manifest(root, None, &layer::Options { owners, ..layer::Options::default() })?.tree;
-    let (top, budget) = (Dir::open(root)?, Budget(AtomicU64::new(MOST_TEXT)));
+    let (top, budget) = (Dir::open(root)?, Budget::new());
     let mut items = Vec::with_capacity(tree.len());
     for (path, node) in tree {
         let what = match (node.kind, node.same) {
             (Kind::File, Some(first)) if first != path => What::Link(first),
             (Kind::File, _) => {
-                let wanted = is_database(&path) && budget.take(node.size);
+                let wanted = budget.take(0, &path, node.size);
                 let text = if wanted { Some(content(&top, &path, node.size)?) } else { None };
                 What::File { bytes: node.size, sha256: node.sha256, text }
             }
@@ -144,9 +166,13 @@ mod tests {
 
     #[test]
     fn what_is_held_has_a_limit() {
-        let budget = Budget(AtomicU64::new(10));
-        assert!(budget.take(4) && budget.take(6) && !budget.is_spent());
-        assert!(!budget.take(1) && budget.is_spent());
-        assert!(!budget.take(0), "once spent, nothing more is held");
+        let path = |text: &str| TreePath::parse_link(text.as_bytes()).unwrap();
+        let (status, list) = (path("var/lib/dpkg/status"), path("var/lib/dpkg/info/a.list"));
+        let budget = Budget { left: AtomicU64::new(10), highest: Mutex::default() };
+        assert!(!budget.take(1, &path("etc/passwd"), 1));
+        assert!(budget.take(1, &status, 4) && !budget.take(0, &status, 4), "what is hidden is not held");
+        assert!(budget.take(0, &list, 6) && !budget.is_spent());
+        assert!(!budget.take(2, &status, 1) && budget.is_spent());
+        assert!(!budget.take(3, &list, 0), "once spent, nothing more is held");
     }
 }

@@ -1,9 +1,10 @@
 //! Sums over the files of an image.
 
 use super::fold::{Fate, File, Folded};
-use super::packages::{Package, Packages};
+use super::packages::Packages;
 use super::read::Listing;
 use crate::oci::Image;
+use crate::packages::Package;
 use crate::tree::TreePath;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::collections::HashMap;
@@ -142,10 +143,10 @@ impl Report {
         let (mut total, mut loose) = (Sum::default(), Sum::default());
         let mut sums = vec![Sum::default(); packages.list.len()];
         let mut places = Vec::with_capacity(files.len());
-        for file in &mut files {
+        for (file, owner) in files.iter_mut().zip(packages.owners) {
             file.text = None;
             layers[file.layer].sum.add(Sum::in_layer(file));
-            let (sum, owner) = (Sum::in_image(file), packages.owner(&file.path));
+            let sum = Sum::in_image(file);
             total.add(sum);
             owner.map_or(&mut loose, |n| &mut sums[n]).add(sum);
             places.push((directories.add(&file.path, sum), owner));
@@ -333,7 +334,7 @@ impl Package {
             version: &self.version,
             architecture: &self.architecture,
             licence: self.licence.as_deref(),
-            manager: self.manager,
+            manager: self.manager.name(),
             sum,
         }
     }

@@ -100,7 +100,12 @@ impl Relation {
     /// Whether `version` stands in this relation to `bound`.
     #[must_use]
     pub fn holds(self, version: &str, bound: &str) -> bool {
-        let order = compare(version, bound);
+        self.admits(compare(version, bound))
+    }
+
+    /// Whether what compares so with a bound stands in this relation to it.
+    #[must_use]
+    pub const fn admits(self, order: Ordering) -> bool {
         match self {
             Self::Before => order.is_lt(),
             Self::AtMost => order.is_le(),

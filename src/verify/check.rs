@@ -81,7 +81,7 @@ pub struct Check {
 
     /// The most layers.
     pub max_layers: Option<u64>,
-    /// The most bytes in files that a later layer replaces or deletes.
+    /// The most bytes in files that a later layer hides or that repeat others, as `analyze` counts them.
     pub max_wasted: Option<Text<Bytes>>,
     /// The only files that may be set-uid or set-gid.
     pub only_setuid: Option<Several<Text<Glob>>>,

@@ -3,11 +3,11 @@
 use super::check::Check;
 use super::report::{Finding, Source};
 use super::{Error, Result};
-use crate::layer;
 use crate::oci::Image;
 use crate::store::Store;
-use crate::tree::{Entry, Kind, Name, TreePath};
-use std::collections::BTreeMap;
+use crate::tree::{Entry, Name, TreePath};
+use crate::{analyze, layer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 /// The layers of an image, read when somebody asks.
@@ -21,8 +21,8 @@ pub(super) struct Layers<'a> {
 /// What a layer does, by path.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Work {
-    /// What it brings, and the bytes of content.
-    brings: BTreeMap<TreePath, u64>,
+    /// What it brings.
+    brings: BTreeSet<TreePath>,
     /// What it takes from the layers below.
     removes: BTreeMap<TreePath, Gone>,
 }
@@ -80,10 +80,7 @@ impl Work {
     fn read(store: &Store, layer: &crate::oci::Layer) -> Result<Self> {
         let mut work = Self::default();
         layer::entries(store, layer, &mut |entry| match entry.name {
-            Name::Entry(path) => {
-                let size = if entry.kind == Kind::File { entry.size } else { 0 };
-                work.brings.insert(path, size);
-            }
+            Name::Entry(path) => drop(work.brings.insert(path)),
             Name::Whiteout(path) => drop(work.removes.insert(path, Gone::All)),
             Name::Opaque(path) => drop(work.removes.insert(path, Gone::Below)),
             Name::Ignored => {}
@@ -102,32 +99,11 @@ impl Work {
 /// The topmost layer that did something to `path`, and whether it took it away.
 fn source(work: &[Work], path: &TreePath) -> Option<(usize, bool)> {
     work.iter().enumerate().rev().find_map(|(i, layer)| {
-        if layer.brings.contains_key(path) {
+        if layer.brings.contains(path) {
             return Some((i, false));
         }
         layer.takes(path).then_some((i, true))
     })
-}
-
-/// Files that a later layer replaces or takes away, with their bytes and their layers.
-fn wasted(work: &[Work]) -> Vec<(u64, TreePath, usize)> {
-    let mut there: BTreeMap<TreePath, (u64, usize)> = BTreeMap::new();
-    let mut wasted = Vec::new();
-    for (i, layer) in work.iter().enumerate() {
-        let gone: Vec<TreePath> = if layer.removes.is_empty() {
-            Vec::new()
-        } else {
-            there.keys().filter(|path| layer.takes(path)).cloned().collect()
-        };
-        for path in gone.iter().chain(layer.brings.keys()) {
-            if let Some((size, by)) = there.remove(path).filter(|(size, _)| *size > 0) {
-                wasted.push((size, path.clone(), by));
-            }
-        }
-        there.extend(layer.brings.iter().map(|(path, size)| (path.clone(), (*size, i))));
-    }
-    wasted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    wasted
 }
 
 /// `max-layers`.
@@ -140,21 +116,23 @@ pub(super) fn max_layers(check: &Check, layers: Option<&Layers>) -> Result<Vec<F
         .collect())
 }
 
-/// `max-wasted`.
+/// `max-wasted`: what `analyze` counts.
 pub(super) fn max_wasted(check: &Check, layers: Option<&Layers>) -> Result<Vec<Finding>> {
     let layers = layers.ok_or(Error::NoImage("layers"))?;
-    let wasted = wasted(layers.work()?);
-    let total: u64 = wasted.iter().fold(0, |sum, w| sum.saturating_add(w.0));
+    let report = analyze::image(layers.store, layers.image, "")?;
+    let total = report.total.waste;
     let Some(most) = check.max_wasted.as_ref().filter(|most| total > most.0) else { return Ok(Vec::new()) };
-    let limit = format!("at most {most} in files that a later layer replaces or removes");
+    let wasted = report.wasted();
+    let limit = format!("at most {most} in files that a later layer hides or that repeat others");
     let mut findings = vec![Finding::new(limit, format!("{total} bytes in {} files", wasted.len()))];
-    for (size, path, layer) in wasted.into_iter().take(10) {
-        let by = layers.made_by(layer);
-        let digest = layers.image.layers.get(layer).map(|l| l.descriptor.digest.clone());
+    for (_, file) in wasted.into_iter().take(10) {
+        let by = layers.made_by(file.layer);
+        let digest = layers.image.layers.get(file.layer).map(|l| l.descriptor.digest.clone());
         let source = digest.map(|digest| Source { digest, removed: false, by });
-        let finding = Finding::new("a file that stays", format!("{size} bytes for nothing"));
-        // It is the layer whose file went that is named, not the one that did it.
-        findings.push(Finding { path: Some(path.to_string()), layer: source, ..finding });
+        let found = format!("{} bytes for nothing: {}", file.bytes, report.reason(file));
+        let finding = Finding::new("a file that is of use", found);
+        // It is the layer that has the file that is named, not the one that hides it.
+        findings.push(Finding { path: Some(file.path.to_string()), layer: source, ..finding });
     }
     Ok(findings)
 }
@@ -224,15 +202,14 @@ mod tests {
         TreePath::parse_link(text.as_bytes()).unwrap()
     }
 
-    /// `+a=5` brings five bytes, `-a` removes, `~a` hides what is below.
+    /// `+a` brings, `-a` removes, `~a` hides what is below.
     fn work(layers: &[&str]) -> Vec<Work> {
         let one = |text: &&str| {
             let mut work = Work::default();
             for word in text.split_whitespace() {
-                let (sign, rest) = word.split_at(1);
-                let (name, size) = rest.split_once('=').unwrap_or((rest, "0"));
+                let (sign, name) = word.split_at(1);
                 match sign {
-                    "+" => drop(work.brings.insert(path(name), size.parse().unwrap())),
+                    "+" => drop(work.brings.insert(path(name))),
                     "-" => drop(work.removes.insert(path(name), Gone::All)),
                     _ => drop(work.removes.insert(path(name), Gone::Below)),
                 }
@@ -244,7 +221,7 @@ mod tests {
 
     #[test]
     fn who_did_it() {
-        let layers = work(&["+a=1 +d +d/x=5 +d/y=7", "+a=2 -d/x", "~d +d +d/z=3"]);
+        let layers = work(&["+a +d +d/x +d/y", "+a -d/x", "~d +d +d/z"]);
         for (name, want) in [
             ("a", Some((1, false))),
             ("d", Some((2, false))),
@@ -253,22 +230,6 @@ mod tests {
             ("e", None),
         ] {
             assert_eq!(source(&layers, &path(name)), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn waste() {
-        for (layers, want) in [
-            (&["+a=1", "+b=2"][..], 0),
-            (&["+a=1", "+a=2", "+a=4"], 3),
-            (&["+d +d/x=5", "-d"], 5),
-            (&["+d +d/x=5", "~d +d/x=6"], 5),
-            (&["+d +d/x=5", "-d", "+d +d/x=7"], 5),
-            (&["+a=1 -a"], 0),
-            (&["+a=3", "~"], 3),
-        ] {
-            let total: u64 = wasted(&work(layers)).iter().map(|w| w.0).sum();
-            assert_eq!(total, want, "{layers:?}");
         }
     }
 }

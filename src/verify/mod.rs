@@ -61,7 +61,7 @@ use crate::bundle::{Origin, Settings};
 use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::signal;
-use crate::{bundle, error, layer, oci, rootfs, run, store, sys};
+use crate::{analyze, bundle, error, layer, oci, rootfs, run, store, sys};
 use kept::Kept;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,9 +112,9 @@ pub enum Error {
     /// A report refers to an image by its name.
     #[error("{0} is no image of the store with a name, to which a report could be attached")]
     Nameless(String),
-    /// A database that is not read.
-    #[error("{0} is a database of rpm, which is not read: only those of dpkg and apk are")]
-    Rpm(String),
+    /// A database of packages that is not read.
+    #[error(transparent)]
+    Packages(#[from] crate::packages::Unread),
     /// The layers of the image.
     #[error("{0}")]
     Layers(String),
@@ -158,6 +158,9 @@ pub enum Error {
     /// A layer, or files.
     #[error(transparent)]
     Layer(#[from] layer::Error),
+    /// What layers are made of.
+    #[error(transparent)]
+    Analyze(#[from] analyze::Error),
     /// A document.
     #[error(transparent)]
     Oci(#[from] oci::Error),
@@ -184,7 +187,8 @@ impl Error {
             | Self::NoImage(_)
             | Self::Nameless(_)
             | Self::OneBuild => Kind::Input,
-            Self::Rpm(_) | Self::NoUpper(_) => Kind::Unsupported,
+            Self::Packages(e) => e.kind(),
+            Self::NoUpper(_) => Kind::Unsupported,
             Self::Layers(_) => Kind::Integrity,
             Self::Unprepared | Self::Panic | Self::Interrupted | Self::Start(_) | Self::Around { .. } => {
                 Kind::Internal
@@ -193,6 +197,7 @@ impl Error {
             Self::Run(e) => e.kind(),
             Self::Rootfs(e) => e.kind(),
             Self::Layer(e) => e.kind(),
+            Self::Analyze(e) => e.kind(),
             Self::Oci(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Sys(e) => e.kind(),

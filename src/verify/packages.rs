@@ -1,89 +1,61 @@
-//! `package`: what dpkg and apk have installed. The databases of rpm are not read, and say so.
+//! `package`: what is installed, as the databases in the image say.
 
 use super::check::Check;
 use super::report::Finding;
 use super::subject::Files;
 use super::{Error, Result};
-use crate::analyze::{APK, RPM};
-use crate::debian::control;
+use crate::packages::{MOST_DATABASE, Package, Packages, Source};
 use crate::tree::{Kind, TreePath};
-
-/// A package's name and version.
-type Package = (String, String);
+use std::borrow::Cow;
 
 /// `package`.
 pub(super) fn package(check: &Check, files: &Files) -> Result<Vec<Finding>> {
     let name = check.package.as_deref().unwrap_or_default();
-    let all = installed(files)?;
-    let versions: Vec<&str> = all.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
+    let all = Packages::installed(files)?;
+    let of_name = |p: &&Package| p.name == name && p.configured;
+    let found: Vec<&Package> = all.list.iter().filter(of_name).collect();
+    if let (true, Some(unread)) = (found.is_empty(), all.unread.into_iter().next()) {
+        return Err(Error::Packages(unread));
+    }
+    let versions = || found.iter().map(|p| p.version.as_str()).collect::<Vec<_>>().join(", ");
     let absent = check.absent == Some(true);
-    Ok(match (&check.version, versions.is_empty()) {
-        (_, false) if absent => vec![Finding::new(format!("no package {name}"), versions.join(", "))],
+    Ok(match (&check.version, found.is_empty()) {
+        (_, false) if absent => vec![Finding::new(format!("no package {name}"), versions())],
         (_, true) if !absent => vec![Finding::new(format!("package {name}"), "it is not installed")],
-        (Some(wanted), false) if !versions.iter().any(|v| wanted.has(v)) => {
-            vec![Finding::new(format!("{name} {wanted}"), versions.join(", "))]
+        (Some(wanted), false) if !found.iter().any(|p| wanted.has(&p.version, p.manager)) => {
+            vec![Finding::new(format!("{name} {wanted}"), versions())]
         }
         _ => Vec::new(),
     })
 }
 
-/// All installed packages.
-fn installed(files: &Files) -> Result<Vec<Package>> {
-    let mut all = dpkg(&files.text("/var/lib/dpkg/status")?);
-    // An image without dpkg has a file for each package: distroless.
-    let folder = TreePath::parse_link(b"/var/lib/dpkg/status.d").unwrap_or_default();
-    let files_of = files.tree.range(folder.clone()..).take_while(|(path, _)| path.is_within(&folder));
-    let paragraphs =
-        files_of.filter(|(path, n)| n.kind == Kind::File && !path.as_bytes().ends_with(b".md5sums"));
-    for (path, _) in paragraphs {
-        let text = files.content(path)?.unwrap_or_default();
-        all.extend(dpkg(&String::from_utf8_lossy(&text)));
-    }
-    for path in APK {
-        all.extend(apk(&files.text(&format!("/{path}"))?));
-    }
-    let mut rpm = RPM.iter().map(|path| format!("/{path}"));
-    match rpm.find(|path| files.find(path, true).is_some()) {
-        Some(path) if all.is_empty() => Err(Error::Rpm(path)),
-        _ => Ok(all),
-    }
-}
+impl Source for Files {
+    type Error = Error;
 
-/// Those of `/var/lib/dpkg/status`; one without a status is one of `status.d`.
-fn dpkg(status: &str) -> Vec<Package> {
-    let package = |paragraph: &str| {
-        let status = control::field(paragraph, "Status");
-        let there = status.is_none_or(|s| s.split_whitespace().nth(2) == Some("installed"));
-        let name = control::field(paragraph, "Package").filter(|_| there)?;
-        Some((name, control::field(paragraph, "Version")?))
-    };
-    control::paragraphs(status).filter_map(package).collect()
-}
+    fn has(&self, path: &str) -> bool {
+        self.find(path, true).is_some_and(|(_, node)| node.kind == Kind::File)
+    }
 
-/// Those of apk's `installed`: `P:` name, `V:` version.
-fn apk(installed: &str) -> Vec<Package> {
-    let package = |paragraph: &str| {
-        let field = |key: &str| paragraph.lines().find_map(|l| l.strip_prefix(key)).map(str::to_string);
-        Some((field("P:")?, field("V:")?))
-    };
-    control::paragraphs(installed).filter_map(package).collect()
+    fn content(&self, path: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let Some((at, _)) = self.find(path, true).filter(|(_, n)| n.kind == Kind::File) else {
+            return Ok(None);
+        };
+        Ok(self.up_to(&at, MOST_DATABASE)?.map(Cow::Owned))
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let Some((folder, _)) = self.find(folder, true) else { return Vec::new() };
+        let within = self.tree.range(folder.clone()..).take_while(|(path, _)| path.is_within(&folder));
+        let name =
+            |path: &TreePath| path.split().filter(|(p, _)| *p == folder)?.1.to_str().map(str::to_string);
+        within.filter(|(_, n)| n.kind == Kind::File).filter_map(|(path, _)| name(path)).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::subject::tests::files;
     use super::*;
-
-    #[test]
-    fn databases() {
-        let status = "Package: a\nStatus: install ok installed\nVersion: 1.2-3\n\n\
-            Package: b\nStatus: deinstall ok config-files\nVersion: 1\n\nbroken\n\nPackage: c\nVersion: 7\n";
-        assert_eq!(dpkg(status), [("a".into(), "1.2-3".into()), ("c".into(), "7".into())]);
-        assert_eq!(
-            apk("C:x\nP:musl\nV:1.2.4-r2\nF:lib\n\nP:busybox\nV:1-r0\n")[1],
-            ("busybox".into(), "1-r0".into())
-        );
-    }
 
     #[test]
     fn checked() {
@@ -100,9 +72,18 @@ mod tests {
                 found.iter().map(|f| format!("{} | {}", f.wanted, f.found)).collect::<Vec<_>>().concat(),
             )
         };
+        put("var/lib/rpm/Packages", "x");
+        for toml in ["package = 'a'", "package = 'a'\nabsent = true"] {
+            let said = run(toml).unwrap_err();
+            assert!(said.contains("/var/lib/rpm/Packages: it is Berkeley DB's"), "{said}");
+        }
         put("var/lib/rpm/rpmdb.sqlite", "SQLite");
-        assert!(run("package = 'a'").unwrap_err().contains("/var/lib/rpm/rpmdb.sqlite"));
-        put("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nVersion: 1.2-3\n");
+        assert!(run("package = 'a'").unwrap_err().contains("/var/lib/rpm/rpmdb.sqlite: it does not begin"));
+        let status = "Package: a\nStatus: install ok installed\nVersion: 1.2-3\n\n\
+            Package: half\nStatus: install ok unpacked\nVersion: 1\n";
+        put("var/lib/dpkg/status", status);
+        assert_eq!(run("package = 'a'").unwrap(), "", "what another database has counts");
+        std::fs::remove_dir_all(dir.path().join("var/lib/rpm")).unwrap();
         put("var/lib/dpkg/status.d/tz", "Package: tz\nVersion: 2024a\n");
         put("var/lib/dpkg/status.d/tz.md5sums", "x");
         for (toml, want) in [
@@ -111,6 +92,7 @@ mod tests {
             ("package = 'a'\nversion = '>= 1.2, << 2'", ""),
             ("package = 'a'\nversion = '>= 1.3'", "a >= 1.3 | 1.2-3"),
             ("package = 'a'\nabsent = true", "no package a | 1.2-3"),
+            ("package = 'half'", "package half | it is not installed"),
             ("package = 'b'", "package b | it is not installed"),
             ("package = 'b'\nabsent = true", ""),
         ] {

@@ -3,6 +3,7 @@
 use crate::bundle;
 use crate::debian::version::Relation;
 use crate::oci::Digest;
+use crate::packages::Manager;
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::ser::Serializer;
@@ -349,15 +350,15 @@ impl Written for Port {
 }
 
 /// A version: exactly `1.2-3`, or bounds with the signs of Debian's dependencies, as
-/// `>= 1.2, << 2`; ordered as Debian orders versions.
+/// `>= 1.2, << 2`; ordered as whoever looks after the package does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions(Vec<(Relation, String)>);
 
 impl Versions {
-    /// Whether `version` is one of them.
+    /// Whether `version`, of a package of `manager`'s, is one of them.
     #[must_use]
-    pub fn has(&self, version: &str) -> bool {
-        self.0.iter().all(|(relation, bound)| relation.holds(version, bound))
+    pub fn has(&self, version: &str, manager: Manager) -> bool {
+        self.0.iter().all(|(relation, bound)| relation.admits(manager.compare(version, bound)))
     }
 }
 
@@ -431,7 +432,8 @@ mod tests {
             (">> 1", "1", false),
             ("<= 1:1", "2", true),
         ] {
-            assert_eq!(Text::<Versions>::new(bound).unwrap().has(version), want, "{bound} {version}");
+            let versions = Text::<Versions>::new(bound).unwrap();
+            assert_eq!(versions.has(version, Manager::Dpkg), want, "{bound} {version}");
         }
     }
 }

@@ -70,6 +70,7 @@ mod registry_listing;
 mod registry_login;
 mod registry_upload;
 mod rootfs;
+mod rpm;
 mod run;
 mod run_options;
 mod seccomp_agent;

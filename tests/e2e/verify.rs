@@ -63,7 +63,10 @@ fn every_static_check_holds_and_does_not() {
             ("max-layers = 2", ""),
             ("max-layers = 1", "at most 1 layers | 2"),
             ("max-wasted = '3000'", ""),
-            ("max-wasted = '2k'", "/etc/twice a file that stays | 2000 bytes for nothing by the base"),
+            (
+                "max-wasted = '2k'",
+                "/etc/twice a file that is of use | 2000 bytes for nothing: replaced by layer 2 by the base",
+            ),
             ("only-setuid = '/bin/su'", ""),
             (
                 "only-setuid = []",
@@ -77,6 +80,35 @@ fn every_static_check_holds_and_does_not() {
         ],
     );
     nothing_left(&store);
+}
+
+#[test]
+fn waste_is_what_analyze_counts() {
+    let store = TestStore::new();
+    let lower = Tar::new()
+        .file("deleted", &[1; 1000])
+        .file("replaced", &[2; 200])
+        .file("moved", &[3; 30])
+        .file("first", &[4; 4])
+        .link("second", "first");
+    let upper = Tar::new()
+        .file(".wh.deleted", b"")
+        .file("replaced", &[5; 7])
+        .file("moved", &[3; 30])
+        .file("repeated", &[4; 4])
+        .file("empty", b"");
+    add(&store, "img:1", &[Blob::gzip(&lower.finish()), Blob::gzip(&upper.finish())], &json!({}));
+    let report: Value = serde_json::from_str(&store.ok(&["analyze", "img:1", "--format", "json"])).unwrap();
+    let waste = 1000 + 200 + 30 + 4;
+    assert_eq!(report["waste"], waste);
+    let checks = [
+        (format!("max-wasted = {waste}"), String::new()),
+        (format!("max-wasted = {}", waste - 1), format!("repeat others | {waste} bytes in 4 files")),
+        ("max-wasted = 0".to_string(), "4 bytes for nothing: the same as /first".to_string()),
+        ("max-wasted = '0'".to_string(), "30 bytes for nothing: written again".to_string()),
+    ];
+    let checks: Vec<_> = checks.iter().map(|(check, want)| (check.as_str(), want.as_str())).collect();
+    holds(&store, "img:1", &checks);
 }
 
 /// A disk whose second partition is the filesystem in `image`.

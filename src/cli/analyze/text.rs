@@ -1,7 +1,8 @@
 //! The tables of `shipimg analyze`.
 
 use super::super::{Result, printable, table};
-use crate::analyze::{Comparison, Difference, Directory, LayerRow, Package, Pair, Report, Sum};
+use crate::analyze::{Comparison, Difference, Directory, LayerRow, Pair, Report, Sum};
+use crate::packages::Package;
 use indicatif::{HumanBytes, HumanCount};
 use std::io::Write;
 
