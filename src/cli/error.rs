@@ -262,6 +262,11 @@ fn users_hint(e: &sys::Error) -> Option<String> {
         sys::Error::Program { command, .. } if is_map(command) => {
             "shipimg doctor, or --single-id".to_string()
         }
+        sys::Error::Syscall { call, errno: rustix::io::Errno::PERM }
+            if ["unshare(", "fsopen("].iter().any(|start| call.starts_with(start)) =>
+        {
+            "in a container, docker run --privileged; shipimg doctor tells what works here".to_string()
+        }
         sys::Error::Syscall { call, errno: rustix::io::Errno::INVAL } if call.contains("chown") => {
             "sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST \"$USER\", with a range more"
                 .to_string()

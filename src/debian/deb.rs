@@ -124,7 +124,8 @@ impl Deb {
             ".xz" => {
                 // The whole file's hash was compared before.
                 let decoder = liblzma::stream::Stream::new_stream_decoder(u64::MAX, IGNORE_CHECK);
-                let decoder = decoder.map_err(|e| Error::io("decompress", Path::new(&self.name), e.into()))?;
+                let decoder =
+                    decoder.map_err(|e| Error::io("decompress", Path::new(&self.name), e.into()))?;
                 Box::new(XzDecoder::new_stream(raw, decoder))
             }
             ".zst" => {
