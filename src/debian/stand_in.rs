@@ -44,7 +44,7 @@ exec /usr/bin/deb-systemd-helper "$@"
 /// nor to wait for it (libc6's does so for a second).
 const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
 
-/// Runs a program of its own name beside dpkg; all but py3compile one after the other, in order. One
+/// Runs a program of its own name beside dpkg; each but py3compile is through before it is called again. One
 /// waits for a slot, the others for their turn to wait. Nobody minds where systemd-hwdb fails.
 const BESIDE: &str = r#"#!/bin/sh
 program=${0##*/}
@@ -53,7 +53,7 @@ command -v flock >/dev/null || exec "$program" "$@"
 cd '/{BIN}'
 exec 9>>busy
 flock -s 9
-[ "$program" = py3compile ] || { exec 6>>alone; flock -x 6; }
+[ "$program" = py3compile ] || { exec 6>>"only-$program"; flock -x 6; }
 (
     exec 7>>turn
     flock -x 7
