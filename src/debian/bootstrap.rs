@@ -1,6 +1,6 @@
 //! The whole way, from a request to a configured root.
 
-use super::configure::{self, CONTROL, DEBS, Scripts, configure};
+use super::configure::{self, CONTROL, Leftover, Preinst, Scripts, configure};
 use super::control::{Package, Universe, described, field};
 use super::database::{self, info_name, make, put};
 use super::deb::Deb;
@@ -15,7 +15,7 @@ use super::plan::{Variant, Wishes, plan};
 use super::release::Promise;
 use super::sources::Archive;
 use super::threads::{cores, each};
-use super::unpack::{Job, Style, Unpacked, unpack};
+use super::unpack::{Job, Style, Unpacking, unpack};
 use super::{Error, Progress, Result, foreign, index, stand_in};
 use crate::oci::{Digest, Platform};
 use crate::store::{Area, Store};
@@ -187,7 +187,7 @@ pub fn bootstrap(
     } else {
         Vec::new()
     };
-    let made = make_root(request, lock, root, jobs, (&packages, &files, &lists), progress);
+    let made = make_root(request, lock, root, &jobs, (&packages, &files, &lists), progress);
     if let Err(failure @ (Error::Configure { .. } | Error::Hook { .. })) = &made
         && request.shell_on_error
     {
@@ -203,7 +203,7 @@ fn make_root(
     request: &Request,
     lock: &Lock,
     root: &Path,
-    verified: Vec<Job>,
+    verified: &[Job],
     (packages, files, lists): (&[Package], &[PathBuf], &[List]),
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -217,21 +217,10 @@ fn make_root(
         hooks(Stage::Customize)?;
         return settle(&dir, time);
     }
-    let slow: BTreeSet<String> = verified
-        .iter()
-        .filter(|job| job.control.files.iter().any(|(name, _, text)| stand_in::works_beside(name, text)))
-        .map(|job| job.name.clone())
-        .collect();
-    let certificates = !verified
-        .iter()
-        .filter(|job| job.name != "ca-certificates")
-        .any(|job| job.control.files.iter().any(|(name, _, text)| stand_in::know_certificates(name, text)));
-    let (mut jobs, mut left) = (Vec::new(), Vec::new());
-    for (job, (package, path)) in verified.into_iter().zip(packages.iter().zip(files)) {
-        let scripts = !job.base && job.control.files.iter().any(|(name, _, _)| name == "preinst");
-        if scripts { left.push((package, path)) } else { jobs.push(job) }
-    }
-    let unpacked = unpack(root, jobs, Style::Dpkg, &request.filters, progress)?;
+    let unpacking = Unpacking::new(root, verified, Style::Dpkg, &request.filters);
+    let (later, first): (Vec<usize>, Vec<usize>) =
+        (0..verified.len()).partition(|&i| !verified[i].base && verified[i].has_preinst());
+    let (unpacked, _) = unpacking.place(&first, false, progress)?;
     database::write(&dir, &unpacked)?;
     furnish(&dir)?;
     if !request.filters.is_empty() {
@@ -240,12 +229,20 @@ fn make_root(
     }
     hooks(Stage::Extract)?;
     let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
-    let scripts = Scripts { certificates, ..scripts(&dir, &unpacked, &base, (&left, &slow), packages)? };
+    let scripts = scripts(&dir, verified, &later, &base, packages)?;
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
         progress.phase("configure", Some(packages.len() as u64));
-        configure(root, &scripts, &request.archive.suite, time, progress)?;
+        let mut place = |together: &[Leftover]| {
+            let named = |i: &usize| together.iter().any(|l| l.preinst.package == verified[*i].name);
+            let which: Vec<usize> = later.iter().copied().filter(named).collect();
+            let (unpacked, lost) = unpacking.place(&which, true, progress)?;
+            database::add(&dir, &unpacked)?;
+            lost.iter().try_for_each(|(package, path)| database::lose(&dir, package, path))?;
+            database::set_off(&dir, &unpacked)
+        };
+        configure(root, &scripts, (&request.archive.suite, time), &mut place, progress)?;
     }
     hooks(Stage::Customize)?;
     finish(&dir, lock, &request.archive, request.keep_apt)?;
@@ -363,38 +360,44 @@ fn furnish(root: &Dir) -> Result<()> {
     Ok(sandbox::static_devices(&dev, dev.path())?)
 }
 
+/// What runs when the packages are configured of which `later` are not placed yet.
 fn scripts(
     root: &Dir,
-    unpacked: &[Unpacked],
+    jobs: &[Job],
+    later: &[usize],
     base: &BTreeSet<String>,
-    (left, slow): (&[(&Package, &PathBuf)], &BTreeSet<String>),
     all: &[Package],
 ) -> Result<Scripts> {
-    let mut with_preinst: Vec<&Unpacked> =
-        unpacked.iter().filter(|u| u.control.files.iter().any(|(n, _, _)| n == "preinst")).collect();
-    with_preinst.sort_by_key(|u| (u.name != "base-passwd", u.name != "base-files", u.name.clone()));
-    let arch = |u: &Unpacked| field(&u.control.paragraph, "Architecture").unwrap_or_default();
+    let mut with_preinst: Vec<&Job> = jobs.iter().filter(|job| job.has_preinst()).collect();
+    with_preinst.sort_by_key(|job| (job.name != "base-passwd", job.name != "base-files", &job.name));
     make(root, CONTROL)?;
-    for package in &with_preinst {
-        let folder = make(root, &format!("{CONTROL}/{}", info_name(package)))?;
-        put(&folder, "control", 0o644, package.control.paragraph.as_bytes())?;
-        for (name, mode, bytes) in &package.control.files {
+    for job in &with_preinst {
+        let folder = make(root, &format!("{CONTROL}/{}", info_name(job)))?;
+        put(&folder, "control", 0o644, job.control.paragraph.as_bytes())?;
+        for (name, mode, bytes) in &job.control.files {
             put(&folder, name, *mode, bytes)?;
         }
     }
-    let preinst = with_preinst.iter().map(|u| (u.name.clone(), arch(u), info_name(u))).collect();
-    if !left.is_empty() {
-        let debs = make(root, DEBS)?;
-        for (package, path) in left {
-            copy(path, &debs, &format!("{}.deb", package.name))?;
-        }
-    }
-    let left: Vec<&Package> = left.iter().map(|(p, _)| *p).collect();
+    let preinst = with_preinst.into_iter().filter(|job| job.base).map(|job| Preinst {
+        package: job.name.clone(),
+        arch: field(&job.control.paragraph, "Architecture").unwrap_or_default(),
+        folder: info_name(job),
+    });
+    let left: Vec<&Package> = later.iter().map(|&i| &all[i]).collect();
     let base = configure::base_first(base, &left, all);
-    let leftover = configure::order(&left, all);
+    let folder =
+        |package: &Package| jobs.iter().find(|j| j.name == package.name).map(info_name).unwrap_or_default();
+    let leftover = configure::order(&left, all, &folder);
     let done = base.iter().chain(leftover.iter().flat_map(|l| &l.before)).map(String::as_str).collect();
-    let early = configure::early(&slow.iter().map(String::as_str).collect(), &done, all);
-    Ok(Scripts { preinst, base, leftover, early, ..Scripts::default() })
+    let said = |of: &Job, what: fn(&str, &[u8]) -> bool| {
+        of.control.files.iter().any(|(name, _, text)| what(name, text))
+    };
+    let slow =
+        jobs.iter().filter(|job| said(job, stand_in::works_beside)).map(|job| job.name.as_str()).collect();
+    let early = configure::early(&slow, &done, all);
+    let mut others = jobs.iter().filter(|job| job.name != "ca-certificates");
+    let certificates = !others.any(|job| said(job, stand_in::know_certificates));
+    Ok(Scripts { preinst: preinst.collect(), base, leftover, early, certificates })
 }
 
 /// Copies a package's file to `name` in the folder `to`.

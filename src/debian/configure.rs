@@ -4,8 +4,8 @@
 //!    place, as they are when debootstrap runs these scripts.
 //! 2. The base is configured: other packages may use it in any script, and depend on it by no
 //!    field (policy, 3.8).
-//! 3. Packages beyond the base that have a preinst are unpacked by dpkg itself, as many at once as
-//!    do not pre-depend on each other, after what they pre-depend on has been configured.
+//! 3. Packages beyond the base that have a preinst are placed, as many at once as do not pre-depend on
+//!    each other, after what they pre-depend on has been configured and their preinst has run.
 //! 4. The packages are configured whose scripts call what works beside dpkg, and what they need.
 //! 5. `dpkg --configure -a`.
 //!
@@ -30,9 +30,6 @@ use std::path::Path;
 /// How many lines of output are kept for an error.
 const TAIL: usize = 40;
 
-/// Where the package files for dpkg lie while it runs.
-pub(super) const DEBS: &str = "var/cache/shipimg-debs";
-
 /// Where the control files lie of packages whose preinst is to run, a folder for each. A
 /// preinst runs from `tmp.ci`, by which debconf finds the package that it belongs to.
 pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
@@ -40,11 +37,22 @@ pub(super) const CONTROL: &str = "var/lib/dpkg/shipimg.ci";
 /// The script that a root has whose packages are to be configured on another machine.
 const LATER: &str = "var/lib/dpkg/shipimg-configure";
 
-/// A package that dpkg unpacks itself.
+/// A preinst script.
+#[derive(Debug)]
+pub(super) struct Preinst {
+    /// Its package.
+    pub package: String,
+    /// The package's architecture.
+    pub arch: String,
+    /// The package's folder in [`CONTROL`].
+    pub folder: String,
+}
+
+/// A package that is placed when its preinst has run.
 #[derive(Debug)]
 pub(super) struct Leftover {
-    /// Its name.
-    pub name: String,
+    /// Its script.
+    pub preinst: Preinst,
     /// What is to be configured before it.
     pub before: Vec<String>,
 }
@@ -52,11 +60,11 @@ pub(super) struct Leftover {
 /// The scripts to run.
 #[derive(Debug, Default)]
 pub(super) struct Scripts {
-    /// The base's preinst scripts: package, architecture, name in dpkg's `info` folder.
-    pub preinst: Vec<(String, String, String)>,
+    /// The base's.
+    pub preinst: Vec<Preinst>,
     /// The names of the base's packages and of what they need, where others follow.
     pub base: Vec<String>,
-    /// What dpkg unpacks, in this order.
+    /// What is placed later, in this order.
     pub leftover: Vec<Leftover>,
     /// The names of the packages to be configured first, once all are unpacked.
     pub early: Vec<String>,
@@ -64,15 +72,16 @@ pub(super) struct Scripts {
     pub certificates: bool,
 }
 
-/// Configures the packages below `root_path`.
+/// Configures the packages below `root_path`. `place` is called for those that are placed later; it gives
+/// the triggers that their files set off.
 ///
 /// # Errors
-/// [`Error::Configure`] with the output's end; [`Error::Sys`].
+/// [`Error::Configure`] with the output's end; [`Error::Sys`]; those of `place`.
 pub(super) fn configure(
     root_path: &Path,
     scripts: &Scripts,
-    hostname: &str,
-    time: i64,
+    (hostname, time): (&str, i64),
+    place: &mut dyn FnMut(&[Leftover]) -> Result<BTreeSet<String>>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let root = Dir::open(root_path)?;
@@ -88,22 +97,31 @@ pub(super) fn configure(
     let time = time.to_string();
     let environment: Vec<_> =
         environment(&path).into_iter().chain([("SOURCE_DATE_EPOCH", time.as_str())]).collect();
-    let script = script(scripts, &stand_in::and_wait("dpkg --configure -a"));
-    let mut tail = Tail::default();
-    let status = sandbox.run(&["/bin/sh", "-c", &script], &environment, &mut |line| {
-        if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next()) {
-            progress.detail(package);
-            progress.advance(1);
+    let run = |script: &str| {
+        let mut tail = Tail::default();
+        let status = sandbox.run(&["/bin/sh", "-c", script], &environment, &mut |line| {
+            if let Some(package) = line.strip_prefix("Setting up ").and_then(|l| l.split_whitespace().next())
+            {
+                progress.detail(package);
+                progress.advance(1);
+            }
+            tail.push(line);
+        })?;
+        if status.success() {
+            return Ok(());
         }
-        tail.push(line);
-    })?;
-    if !status.success() {
-        return Err(failure(tail.lines.make_contiguous(), &status.to_string()));
+        Err(failure(tail.lines.make_contiguous(), &status.to_string()))
+    };
+    let mut text = begin(scripts);
+    for together in at_once(&scripts.leftover) {
+        run(&(text + &before(together) + &stand_in::and_wait("true")))?;
+        text = after(&place(together)?);
     }
+    run(&(text + &end(scripts, &stand_in::and_wait("dpkg --configure -a"))))?;
     if own_policy {
         sbin.unlink(policy)?;
     }
-    for (folder, name) in [DEBS, BIN].iter().filter_map(|path| path.rsplit_once('/')) {
+    for (folder, name) in [CONTROL, BIN].iter().filter_map(|path| path.rsplit_once('/')) {
         root.in_root(Path::new(folder))?.remove(OsStr::new(name))?;
     }
     Ok(())
@@ -177,7 +195,8 @@ pub(super) fn shell(root: &Path, hostname: &str) -> Result<()> {
 /// [`Error::Sys`], [`Error::Io`].
 pub(super) fn leave(root: &Dir, scripts: &Scripts) -> Result<()> {
     let (folder, name) = LATER.rsplit_once('/').unwrap_or(("", LATER));
-    let text = script(scripts, &format!("dpkg --configure -a\nrm -f /{LATER}\n"));
+    let last = format!("dpkg --configure -a\nrmdir /{CONTROL}\nrm -f /{LATER}\n");
+    let text = begin(scripts) + &end(scripts, &last);
     put(&make(root, folder)?, name, 0o755, format!("#!/bin/sh\n{text}").as_bytes())
 }
 
@@ -209,49 +228,73 @@ fn failure(lines: &[String], status: &str) -> Error {
     Error::Configure { package, script, status: status.to_string(), output }
 }
 
-/// The shell script that does all of it in one pid namespace.
-fn script(scripts: &Scripts, last: &str) -> String {
-    let mut text = String::from(
-        "set -e\ncd /\nci=/var/lib/dpkg/tmp.ci\nexport DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT=\n\
-         version=$(dpkg-query --version | head -n1 | sed 's/.*version \\([0-9.]*\\).*/\\1/')\n\
-         preinst() {\n\
-         mv \"/{CONTROL}/$3\" $ci\n\
-         DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst \
-         DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$version \
-         $ci/preinst install || {\n\
-         status=$?; echo \"dpkg: error processing package $1 (--unpack):\"; \
-         echo \" preinst script returned error exit status $status\"; exit $status; }\nrm -rf $ci\n}\n",
-    )
-    .replace("{CONTROL}", CONTROL);
-    for (package, arch, info) in &scripts.preinst {
-        let _ = writeln!(text, "preinst '{package}' '{arch}' '{info}'");
-    }
-    let _ = writeln!(text, "rmdir '/{CONTROL}'\nunset DPKG_ADMINDIR DPKG_ROOT");
+/// What each script begins with: it ends where a command fails, and knows how a preinst is run.
+fn prelude() -> String {
+    "set -e\ncd /\nci=/var/lib/dpkg/tmp.ci\n\
+     version=$(dpkg-query --version | head -n1 | sed 's/.*version \\([0-9.]*\\).*/\\1/')\n\
+     preinst() {\n\
+     mv \"/{CONTROL}/$3\" $ci\n\
+     DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= \
+     DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst \
+     DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$version \
+     $ci/preinst install || {\n\
+     status=$?; echo \"dpkg: error processing package $1 (--unpack):\"; \
+     echo \" preinst script returned error exit status $status\"; exit $status; }\nrm -rf $ci\n}\n"
+        .replace("{CONTROL}", CONTROL)
+}
+
+fn preinst(script: &Preinst) -> String {
+    format!("preinst '{}' '{}' '{}'\n", script.package, script.arch, script.folder)
+}
+
+/// The scripts of the base.
+fn begin(scripts: &Scripts) -> String {
+    let mut text = prelude() + &scripts.preinst.iter().map(preinst).collect::<String>();
     if !scripts.base.is_empty() {
         let _ = writeln!(text, "dpkg --configure {}", scripts.base.join(" "));
     }
-    for together in at_once(&scripts.leftover) {
-        let before: BTreeSet<&str> = together.iter().flat_map(|l| &l.before).map(String::as_str).collect();
-        if !before.is_empty() {
-            let before: Vec<_> = before.into_iter().collect();
-            let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", before.join(" "));
-        }
-        let debs: Vec<_> = together.iter().map(|l| format!("'/{DEBS}/{}.deb'", l.name)).collect();
-        let _ = writeln!(text, "dpkg --force-depends --unpack {}", debs.join(" "));
-    }
-    if !scripts.early.is_empty() {
-        let _ = writeln!(text, "dpkg --configure {}", scripts.early.join(" "));
-    }
-    text.push_str(last);
     text
 }
 
-/// What can be unpacked before anything more is configured: parts of the list, in its order.
+/// What comes before packages are placed.
+fn before(together: &[Leftover]) -> String {
+    let before: BTreeSet<&str> = together.iter().flat_map(|l| &l.before).map(String::as_str).collect();
+    let mut text = String::new();
+    if !before.is_empty() {
+        let before: Vec<_> = before.into_iter().collect();
+        let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", before.join(" "));
+    }
+    text + &together.iter().map(|l| preinst(&l.preinst)).collect::<String>()
+}
+
+/// What comes after packages are placed: the owners and modes that dpkg-statoverride(1) knows, and `triggers`.
+fn after(triggers: &BTreeSet<String>) -> String {
+    let mut text = prelude();
+    text.push_str(
+        "[ ! -s /var/lib/dpkg/statoverride ] || while read -r user group mode path; do\n\
+         [ ! -e \"$path\" ] || { chown \"${user#\\#}:${group#\\#}\" \"$path\"; chmod \"$mode\" \"$path\"; }\n\
+         done </var/lib/dpkg/statoverride\n",
+    );
+    for path in triggers {
+        let path = path.replace('\'', "'\\''");
+        let _ = writeln!(text, "dpkg-trigger --no-await --by-package=dpkg '{path}'");
+    }
+    text
+}
+
+/// The rest, and `last`.
+fn end(scripts: &Scripts, last: &str) -> String {
+    let early = scripts.early.join(" ");
+    let early = if early.is_empty() { early } else { format!("dpkg --configure {early}\n") };
+    early + last
+}
+
+/// What can be placed before anything more is configured: parts of the list, in its order.
 fn at_once(leftover: &[Leftover]) -> Vec<&[Leftover]> {
     let mut parts = Vec::new();
     let mut start = 0;
     for (i, next) in leftover.iter().enumerate() {
-        if leftover[start..i].iter().any(|l| next.before.contains(&l.name)) {
+        if leftover[start..i].iter().any(|l| next.before.contains(&l.preinst.package)) {
             parts.push(&leftover[start..i]);
             start = i;
         }
@@ -261,8 +304,13 @@ fn at_once(leftover: &[Leftover]) -> Vec<&[Leftover]> {
     parts
 }
 
-/// Puts packages that dpkg unpacks into an order: what one pre-depends on comes first.
-pub(super) fn order(leftover: &[&Package], all: &[Package]) -> Vec<Leftover> {
+/// Puts packages that are placed later into an order: what one pre-depends on comes first. `folder` gives
+/// the folder of a package in [`CONTROL`].
+pub(super) fn order(
+    leftover: &[&Package],
+    all: &[Package],
+    folder: &dyn Fn(&Package) -> String,
+) -> Vec<Leftover> {
     let mut sorted: Vec<Leftover> = Vec::new();
     let mut rest: Vec<&Package> = leftover.to_vec();
     while !rest.is_empty() {
@@ -272,13 +320,15 @@ pub(super) fn order(leftover: &[&Package], all: &[Package]) -> Vec<Leftover> {
         };
         let at = rest.iter().position(|p| !waits(p)).unwrap_or(0);
         let package = rest.remove(at);
-        sorted.push(Leftover { name: package.name.clone(), before: pre_depends(package, all) });
+        let (arch, folder) = (package.architecture.clone(), folder(package));
+        let preinst = Preinst { package: package.name.clone(), arch, folder };
+        sorted.push(Leftover { preinst, before: pre_depends(package, all) });
     }
     sorted
 }
 
 /// The base with what it needs, to be configured before the others; nothing where there are no
-/// others, or where it needs one that dpkg is still to unpack.
+/// others, or where it needs one that is still to be placed.
 pub(super) fn base_first(base: &BTreeSet<String>, leftover: &[&Package], all: &[Package]) -> Vec<String> {
     let of_base = all.iter().filter(|p| base.contains(&p.name));
     let needs = of_base.clone().flat_map(Package::all_depends).collect();
@@ -386,8 +436,9 @@ mod tests {
             ..Package::default()
         };
         let all = [p("a", "b"), p("b", "c"), p("c", "")];
+        let order = |leftover: &[&Package], all: &[Package]| order(leftover, all, &|_| String::new());
         let sorted = order(&[&all[0], &all[1]], &all);
-        let names: Vec<_> = sorted.iter().map(|l| l.name.as_str()).collect();
+        let names: Vec<_> = sorted.iter().map(|l| l.preinst.package.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(sorted[0].before, ["c"]);
         let parts: Vec<_> = at_once(&sorted).into_iter().map(<[_]>::len).collect();

@@ -4,6 +4,7 @@
 //! followed, owner, mode and time go by descriptor: nothing outside the root can be reached.
 
 use super::control::{Atom, dependencies, field};
+use super::database::read;
 use super::filter::Filters;
 use super::unpack::{Job, Style};
 use super::{Error, Result};
@@ -39,11 +40,12 @@ impl Meta {
 /// Of which rank a package is for directories: base-files, then by name.
 pub(super) type Rank<'a> = (bool, &'a str);
 
+/// Whose each file is.
+pub(super) type Owners = Mutex<HashMap<PathBuf, usize>>;
+
 /// What the threads know together.
 #[derive(Default)]
 pub(super) struct Shared<'a> {
-    /// Whose each file is.
-    pub owners: Mutex<HashMap<PathBuf, usize>>,
     /// Files that a package lost to one that replaces it.
     pub lost: Mutex<HashSet<(usize, PathBuf)>>,
     /// What directories will have at the end.
@@ -54,6 +56,29 @@ pub(super) struct Shared<'a> {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where files go in place of their own paths (dpkg-divert(1)).
+#[derive(Debug, Default)]
+pub(super) struct Diversions(HashMap<PathBuf, (PathBuf, String)>);
+
+impl Diversions {
+    /// Those of a root: three lines each, the path, where it leads, and the package that it does not hold for.
+    pub(super) fn read(root: &Path) -> Result<Self> {
+        let text = read(&Dir::open(root)?.in_root(Path::new("var/lib/dpkg"))?, "diversions")?;
+        let lines: Vec<&str> = text.lines().collect();
+        let path = |line: &str| PathBuf::from(line.trim_start_matches('/'));
+        let diverted = lines.chunks_exact(3).map(|l| (path(l[0]), (path(l[1]), l[2].to_string())));
+        Ok(Self(diverted.collect()))
+    }
+
+    /// Where the file `path` of a package goes.
+    pub(super) fn of<'p>(&'p self, package: &str, path: &'p Path) -> &'p Path {
+        match self.0.get(path) {
+            Some((to, by)) if by != package => to,
+            _ => path,
+        }
+    }
 }
 
 /// What packages may take over from others (deb-control(5), `Replaces`).
@@ -84,10 +109,13 @@ pub(super) struct Place<'s, 'a> {
     pub root: Dir,
     pub parents: HashMap<PathBuf, Dir>,
     pub style: Style,
+    pub later: bool,
     pub filters: &'s Filters,
+    pub owners: &'s Owners,
     pub shared: &'s Shared<'a>,
     pub jobs: &'a [Job],
     pub replaces: &'s Replaces,
+    pub diversions: &'s Diversions,
 }
 
 impl Place<'_, '_> {
@@ -111,10 +139,13 @@ impl Place<'_, '_> {
             lock(&self.shared.aliases).insert(alias);
             real = Path::new("usr").join(path);
         }
+        let shared = self.shared;
+        let mut dirs = lock(&shared.dirs);
+        let mut made = false;
         if !real.as_os_str().is_empty() {
             let (dir, name) = self.parent(&real)?;
             match dir.mkdir(name) {
-                Ok(()) => {}
+                Ok(()) => made = true,
                 Err(e) if e.errno() == Some(Errno::EXIST) => {
                     let stat = dir.stat(name)?;
                     let kind = stat.map(|s| FileType::from_raw_mode(s.st_mode));
@@ -129,7 +160,9 @@ impl Place<'_, '_> {
         }
         let name = self.jobs[i].name.as_str();
         let rank = (name != "base-files", name);
-        let mut dirs = lock(&self.shared.dirs);
+        if self.later && !made && !dirs.contains_key(&real) {
+            return Ok(());
+        }
         if dirs.get(&real).is_none_or(|(old, _)| rank < *old) {
             dirs.insert(real, (rank, meta));
         }
@@ -182,7 +215,7 @@ impl Place<'_, '_> {
     ) -> Result<Option<T>> {
         let shared = self.shared;
         let other = {
-            let mut owners = lock(&shared.owners);
+            let mut owners = lock(self.owners);
             match owners.get(path).copied() {
                 Some(other) if other != i => Some(other),
                 _ => {
@@ -202,7 +235,7 @@ impl Place<'_, '_> {
                 return Err(Error::Overlap { one: mine.clone(), other: theirs.clone(), path });
             }
             lock(&shared.lost).insert((other, path.to_path_buf()));
-            lock(&shared.owners).insert(path.to_path_buf(), i);
+            lock(self.owners).insert(path.to_path_buf(), i);
         }
         let (dir, name) = self.parent(path)?;
         match create(dir, name) {

@@ -9,10 +9,13 @@
 //! - Below a merged `/usr`, `bin`, `sbin`, `lib*` are `usr/…`, and links are made for them.
 //! - One file in two packages is an error, unless one `Replaces` the other, in this version, and takes
 //!   it over.
+//!
+//! Packages whose preinst is to run first are placed later, over a system that is partly configured: there
+//! directories stay as they are, and files go where diversions lead them.
 
 use super::deb::{Control, Deb, inside};
 use super::filter::Filters;
-use super::place::{Meta, Place, Replaces, Shared, lock, set_meta};
+use super::place::{Diversions, Meta, Owners, Place, Replaces, Shared, lock, set_meta};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
 use rustix::fs::FileType;
@@ -40,6 +43,13 @@ pub(super) struct Job {
     pub base: bool,
 }
 
+impl Job {
+    /// Whether a script of it is to run before its files are placed.
+    pub(super) fn has_preinst(&self) -> bool {
+        self.control.files.iter().any(|(name, _, _)| name == "preinst")
+    }
+}
+
 /// How packages are unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
@@ -51,66 +61,106 @@ pub(super) enum Style {
 
 /// What an unpacked package left.
 #[derive(Debug)]
-pub(super) struct Unpacked {
-    /// The package's name.
-    pub name: String,
-    /// Its control archive.
-    pub control: Control,
+pub(super) struct Unpacked<'a> {
+    /// The package.
+    pub job: &'a Job,
     /// Its paths as dpkg lists them: `/.`, `/usr`, …
     pub list: Vec<String>,
 }
 
-/// Unpacks `jobs` below `root`; the results are in the order of the jobs.
+/// A file that a package lost to another one, and the package.
+pub(super) type Lost<'a> = (&'a Job, PathBuf);
+
+/// All packages of a root.
+pub(super) struct Unpacking<'r, 'a> {
+    root: &'r Path,
+    jobs: &'a [Job],
+    style: Style,
+    filters: &'r Filters,
+    replaces: Replaces,
+    owners: Owners,
+}
+
+impl<'r, 'a> Unpacking<'r, 'a> {
+    /// Of `jobs`, below `root`; none is placed yet.
+    pub(super) fn new(root: &'r Path, jobs: &'a [Job], style: Style, filters: &'r Filters) -> Self {
+        Self { root, jobs, style, filters, replaces: Replaces::of(jobs), owners: Owners::default() }
+    }
+
+    /// Places some of the jobs; gives those in their order, and the files of earlier ones that these took
+    /// over. `later` is over a system that is partly configured.
+    ///
+    /// # Errors
+    /// [`Error::Package`], [`Error::Overlap`], [`Error::Sys`], the first one met.
+    pub(super) fn place(
+        &self,
+        which: &[usize],
+        later: bool,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<Unpacked<'a>>, Vec<Lost<'a>>)> {
+        let diversions = if later { Diversions::read(self.root)? } else { Diversions::default() };
+        let mut order = which.to_vec();
+        order.sort_by_key(|&i| std::cmp::Reverse(self.jobs[i].size));
+        let (next, shared) = (AtomicUsize::new(0), Shared::default());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len().max(1));
+        let work = || -> Result<Vec<(usize, Vec<String>)>> {
+            let mut done = Vec::new();
+            let mut place = Place {
+                root: Dir::open(self.root)?,
+                parents: HashMap::new(),
+                style: self.style,
+                later,
+                filters: self.filters,
+                owners: &self.owners,
+                shared: &shared,
+                jobs: self.jobs,
+                replaces: &self.replaces,
+                diversions: &diversions,
+            };
+            while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                progress.detail(&self.jobs[i].name);
+                let conffiles = conffiles(&self.jobs[i].control);
+                done.push((i, place.package(i, &conffiles)?));
+                if !later {
+                    progress.advance(1);
+                }
+            }
+            Ok(done)
+        };
+        let lists = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let join = |t: std::thread::ScopedJoinHandle<'_, _>| {
+                t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        let mut lists: Vec<(usize, Vec<String>)> = lists.into_iter().flatten().collect();
+        lists.sort_unstable_by_key(|(i, _)| *i);
+        finish(self.root, &shared)?;
+        let mut lost = shared.lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let unpacked = lists.into_iter().map(|(i, mut list)| {
+            list.retain(|p| !lost.remove(&(i, PathBuf::from(p.trim_start_matches('/')))));
+            Unpacked { job: &self.jobs[i], list }
+        });
+        let unpacked = unpacked.collect();
+        Ok((unpacked, lost.into_iter().map(|(i, path)| (&self.jobs[i], path)).collect()))
+    }
+}
+
+/// Unpacks all `jobs` below `root`; the results are in the order of the jobs.
 ///
 /// # Errors
-/// [`Error::Package`], [`Error::Overlap`], [`Error::Sys`], the first one met.
-pub(super) fn unpack(
+/// As of [`Unpacking::place`].
+pub(super) fn unpack<'a>(
     root: &Path,
-    jobs: Vec<Job>,
+    jobs: &'a [Job],
     style: Style,
     filters: &Filters,
     progress: &dyn Progress,
-) -> Result<Vec<Unpacked>> {
-    let replaces = Replaces::of(&jobs);
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].size));
-    let (next, shared) = (AtomicUsize::new(0), Shared::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len().max(1));
-    let work = || -> Result<Vec<(usize, Vec<String>)>> {
-        let mut done = Vec::new();
-        let mut place = Place {
-            root: Dir::open(root)?,
-            parents: HashMap::new(),
-            style,
-            filters,
-            shared: &shared,
-            jobs: &jobs,
-            replaces: &replaces,
-        };
-        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            progress.detail(&jobs[i].name);
-            let conffiles = conffiles(&jobs[i].control);
-            done.push((i, place.package(i, &conffiles)?));
-            progress.advance(1);
-        }
-        Ok(done)
-    };
-    let lists = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let join = |t: std::thread::ScopedJoinHandle<'_, _>| {
-            t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
-        };
-        threads.into_iter().map(join).collect::<Result<Vec<_>>>()
-    })?;
-    let mut lists: Vec<(usize, Vec<String>)> = lists.into_iter().flatten().collect();
-    lists.sort_unstable_by_key(|(i, _)| *i);
-    finish(root, &shared)?;
-    let lost = shared.lost.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let results = lists.into_iter().zip(jobs).map(|((i, mut list), job)| {
-        list.retain(|p| !lost.contains(&(i, PathBuf::from(p.trim_start_matches('/')))));
-        Unpacked { name: job.name, control: job.control, list }
-    });
-    Ok(results.collect())
+) -> Result<Vec<Unpacked<'a>>> {
+    let all: Vec<usize> = (0..jobs.len()).collect();
+    let (unpacked, _) = Unpacking::new(root, jobs, style, filters).place(&all, false, progress)?;
+    Ok(unpacked)
 }
 
 /// The conffiles of a package, relative to the root.
@@ -180,7 +230,7 @@ impl Place<'_, '_> {
         if kind == T::Directory {
             return self.directory(i, path, meta);
         }
-        let real = self.real(path);
+        let real = self.real(self.diversions.of(name, path));
         let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
         let link = || link.ok_or_else(|| bad(format!("{}: a link to nothing", path.display())));
         match kind {
@@ -201,7 +251,7 @@ impl Place<'_, '_> {
             }
             T::Link => {
                 let target = inside(&link()?).map_err(bad)?;
-                let target = self.real(&target);
+                let target = self.real(self.diversions.of(name, &target));
                 self.hard_link(i, &real, &target)
             }
             T::Symlink => {
@@ -229,8 +279,9 @@ impl Place<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     struct Silent;
     impl Progress for Silent {
@@ -242,7 +293,7 @@ mod tests {
     /// A member: name, type, link target or content.
     type Member<'a> = (&'a str, tar::EntryType, &'a str);
 
-    fn job(name: &str, control: &str, members: &[Member]) -> Job {
+    pub fn job(name: &str, control: &str, members: &[Member]) -> Job {
         let tarball = |members: &[Member]| {
             let mut builder = tar::Builder::new(Vec::new());
             for (path, kind, text) in members {
@@ -296,17 +347,18 @@ mod tests {
                 ("./bin/y", T::Link, "./bin/x"),
             ],
         );
-        let done = unpack(&root, vec![a], Style::Dpkg, &Filters::default(), &Silent).unwrap();
+        let jobs = [a];
+        let done = unpack(&root, &jobs, Style::Dpkg, &Filters::default(), &Silent).unwrap();
         assert_eq!(done[0].list, ["/.", "/bin", "/bin/x", "/bin/y"]);
         assert_eq!(std::fs::read_link(root.join("bin")).unwrap(), Path::new("usr/bin"));
         assert_eq!(std::fs::read_to_string(root.join("bin/y")).unwrap(), "x");
         let out = tmp.path().join("out");
         std::fs::create_dir(&out).unwrap();
         let hostile = job("h", "Package: h\n", &[("./l", T::Symlink, "../out"), ("./l/f", T::Regular, "x")]);
-        let _ = unpack(&root, vec![hostile], Style::Dpkg, &Filters::default(), &Silent);
+        let _ = unpack(&root, &[hostile], Style::Dpkg, &Filters::default(), &Silent);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
         let dots = job("d", "Package: d\n", &[("./../out/f", T::Regular, "x")]);
-        let e = unpack(&root, vec![dots], Style::Dpkg, &Filters::default(), &Silent).unwrap_err().to_string();
+        let e = unpack(&root, &[dots], Style::Dpkg, &Filters::default(), &Silent).unwrap_err().to_string();
         assert!(e.contains("leads out of the root"), "{e}");
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
     }
@@ -318,7 +370,8 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (a, b) =
             (job("a", "Package: a\n", &files("a")), job("b", "Package: b\nReplaces: a\n", &files("b")));
-        let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Filters::default(), &Silent).unwrap();
+        let jobs = [a, b];
+        let done = unpack(tmp.path(), &jobs, Style::Dpkg, &Filters::default(), &Silent).unwrap();
         assert_eq!(std::fs::read_to_string(tmp.path().join("f")).unwrap(), "b");
         assert!(done[0].list.is_empty() && done[1].list == ["/f"]);
         for (replaces, fits) in [
@@ -330,9 +383,41 @@ mod tests {
             let tmp = tempfile::tempdir().unwrap();
             let control = format!("Package: b\n{replaces}");
             let (a, b) = (job("a", "Package: a\nVersion: 1\n", &files("a")), job("b", &control, &files("b")));
-            let done = unpack(tmp.path(), vec![a, b], Style::Dpkg, &Filters::default(), &Silent);
+            let jobs = [a, b];
+            let done = unpack(tmp.path(), &jobs, Style::Dpkg, &Filters::default(), &Silent);
             assert_eq!(done.is_ok(), fits, "{replaces}");
             assert!(fits || matches!(done, Err(Error::Overlap { .. })));
         }
+    }
+
+    #[test]
+    fn places_later_over_a_system() {
+        use tar::EntryType as T;
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path();
+        let [usr, f] = [("./usr/", T::Directory, ""), ("./usr/f", T::Regular, "old")];
+        let first = job("first", "Package: first\nVersion: 1\n", &[usr, f]);
+        let new = |name| [usr, ("./usr/new/", T::Directory, ""), (name, T::Regular, "new")];
+        let second = job("second", "Package: second\nReplaces: first\n", &new("./usr/f"));
+        let third = job("third", "Package: third\n", &new("./usr/d"));
+        let jobs = [first, second, third];
+        let filters = Filters::default();
+        let unpacking = Unpacking::new(root, &jobs, Style::Dpkg, &filters);
+        unpacking.place(&[0], false, &Silent).unwrap();
+        let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(root.join("usr"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::create_dir_all(root.join("var/lib/dpkg")).unwrap();
+        let diversions = "/usr/f\n/usr/f.own\nsecond\n/usr/d\n/usr/d.diverted\n:\n";
+        std::fs::write(root.join("var/lib/dpkg/diversions"), diversions).unwrap();
+        let (unpacked, lost) = unpacking.place(&[1, 2], true, &Silent).unwrap();
+        let lists: Vec<_> = unpacked.iter().map(|u| u.list.join(" ")).collect();
+        assert_eq!(lists, ["/usr /usr/new /usr/f", "/usr /usr/new /usr/d"]);
+        assert_eq!(
+            (lost[0].0.name.as_str(), lost[0].1.as_path(), lost.len()),
+            ("first", Path::new("usr/f"), 1)
+        );
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+        assert_eq!((read("usr/f"), read("usr/d.diverted")), ("new".to_string(), "new".to_string()));
+        assert_eq!((mode("usr"), mode("usr/new")), (0o700, 0o755), "what was there stays");
     }
 }
