@@ -1,6 +1,6 @@
 //! Whole images from a small archive with a system of its own, and what ends them early.
 
-use crate::common::archive::Archive;
+use crate::common::archive::{Archive, script};
 use crate::common::{bin, need_root, ok, output};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -40,6 +40,50 @@ fn the_base_is_configured_before_the_others() {
     archive.store.ok(&archive.args("a"));
     let image = archive.store.path().join("x.img");
     assert_eq!(ok("debugfs", &["-R", "cat /configured", image.to_str().unwrap()]), "1\n");
+}
+
+#[test]
+fn a_preinst_runs_before_its_package_is_placed() {
+    let mut archive = noble();
+    archive.add_tree("watch", "1", "Essential: yes\n", |tree| {
+        fs::write(tree.join("DEBIAN/triggers"), "interest-noawait /opt/seen\n").unwrap();
+        script(tree, "postinst", "echo \"$1 $2\" >>/watched");
+    });
+    archive.add_files("needed", "1", "", &[("opt/needed", "")]);
+    archive.add_tree("first", "1", "Pre-Depends: needed\n", |tree| {
+        for name in ["seen/f", "set", "second"] {
+            fs::create_dir_all(tree.join("opt/seen")).unwrap();
+            fs::write(tree.join("opt").join(name), "first").unwrap();
+        }
+        script(
+            tree,
+            "preinst",
+            "[ ! -e /opt/set ]; echo \"$1 $DPKG_MAINTSCRIPT_PACKAGE $(dpkg-query -f '${Status}' -W needed)\" >/told
+            echo root root 4711 /opt/set >/var/lib/dpkg/statoverride",
+        );
+    });
+    archive.add_tree("second", "1", "Pre-Depends: first\nReplaces: first\n", |tree| {
+        fs::create_dir_all(tree.join("opt")).unwrap();
+        for name in ["second", "needed"] {
+            fs::write(tree.join("opt").join(name), "second").unwrap();
+        }
+        let diversion = "printf '/opt/needed\n/opt/needed.diverted\n:\n' >/var/lib/dpkg/diversions";
+        script(tree, "preinst", &format!("cat /opt/second >>/told; {diversion}"));
+    });
+    archive.publish("", Some("good"));
+    archive.store.ok(&archive.args("second"));
+    let image = archive.store.path().join("x.img").to_str().unwrap().to_string();
+    let debugfs = |command: &str| ok("debugfs", &["-R", command, &image]);
+    let read = |path: &str| debugfs(&format!("cat {path}"));
+    assert_eq!(read("/told"), "install first install ok installed\nfirst");
+    assert_eq!(read("/watched"), "configure \ntriggered /opt/seen\n");
+    assert!(debugfs("stat /opt/set").contains("Mode:  04711"));
+    assert_eq!((read("/opt/second"), read("/opt/needed.diverted")), ("second".into(), "second".into()));
+    assert_eq!(read("/var/lib/dpkg/info/first.list"), "/.\n/opt\n/opt/seen\n/opt/seen/f\n/opt/set\n");
+    let status = read("/var/lib/dpkg/status");
+    assert_eq!(status.matches("Status: install ok installed\n").count(), 5, "{status}");
+    let left = debugfs("ls -p /var/lib/dpkg");
+    assert!(left.contains("/status/") && !left.contains("shipimg"), "{left}");
 }
 
 #[test]

@@ -81,11 +81,7 @@ impl Archive {
 
     /// As `add_script`, with these control fields.
     pub fn add_script_with(&mut self, name: &str, fields: &str, postinst: &str) {
-        self.add_tree(name, "1", fields, |tree| {
-            let file = tree.join("DEBIAN/postinst");
-            fs::write(&file, format!("#!/bin/sh\n{postinst}\n")).unwrap();
-            ok("chmod", &["755".as_ref(), file.as_os_str()]);
-        });
+        self.add_tree(name, "1", fields, |tree| script(tree, "postinst", postinst));
     }
 
     /// Adds an essential package that can configure packages: the host's sh and dpkg with their
@@ -93,10 +89,10 @@ impl Archive {
     pub fn add_system(&mut self) {
         self.add_tree("system", "1", "Essential: yes\n", |tree| {
             let script = "cd \"$0\" && mkdir -p usr/bin usr/sbin usr/lib64 etc && cp \"$(which busybox)\" usr/bin/busybox
-                for p in cat rm mv tar diff head sed rmdir sleep sync; do ln -s busybox usr/bin/$p; done
+                for p in cat rm mv tar diff head sed rmdir sleep sync chown chmod; do ln -s busybox usr/bin/$p; done
                 for p in ldconfig start-stop-daemon; do ln -s /usr/bin/busybox usr/sbin/$p; done
                 echo root:x:0:0:root:/root:/bin/sh >etc/passwd; echo root:x:0: >etc/group
-                for p in sh dpkg dpkg-query dpkg-deb flock nice; do
+                for p in sh dpkg dpkg-query dpkg-deb dpkg-trigger flock nice; do
                     cp /usr/bin/$p usr/bin
                     for l in $(ldd /usr/bin/$p | grep -o '/[^ ]*'); do
                         mkdir -p \"usr/${l%/*}\"; cp -L $l \"usr/$l\"
@@ -108,7 +104,7 @@ impl Archive {
         });
     }
 
-    fn add_tree(&mut self, name: &str, version: &str, fields: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    pub fn add_tree(&mut self, name: &str, version: &str, fields: &str, fill: impl FnOnce(&Path)) -> PathBuf {
         let of = if version == "1" { name.to_string() } else { format!("{name}_{version}") };
         let tree = self.at(&format!("tree-{of}"));
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();
@@ -210,6 +206,13 @@ impl Archive {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.store.path().to_str().unwrap()), "{why}");
     }
+}
+
+/// Writes a script of the package that is made of `tree`.
+pub fn script(tree: &Path, name: &str, text: &str) {
+    let file = tree.join("DEBIAN").join(name);
+    fs::write(&file, format!("#!/bin/sh\nset -e\n{text}\n")).unwrap();
+    ok("chmod", &["755".as_ref(), file.as_os_str()]);
 }
 
 /// The hash of a file.
