@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io;
 
 /// What sort of failure an error is; decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// Anything that fits no other kind: an I/O error, a full disk, a program that failed.
     Internal,

@@ -4,8 +4,8 @@ use super::health::HealthChange;
 use super::limits::{HostDevice, Limits};
 use super::network::{Mode, NETWORK_ANNOTATION, Net, Network};
 use super::seccomp::Seccomp;
-use super::{Error, Result, mount};
-use crate::sys::Call;
+use super::{Error, Result, mount, spec as runtime};
+use crate::sys::{Call, userns};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
     Mount, PosixRlimit, Process, RootBuilder, Spec,
@@ -272,6 +272,9 @@ impl Settings {
             }
         }
         linux.set_namespaces(Some(namespaces));
+        if self.net == Net::Host && userns::ids() != userns::Ids::Host {
+            runtime::bind_sys(spec);
+        }
         if let Some(text) = self.runner_network()?.annotation() {
             let mut annotations = spec.annotations().clone().unwrap_or_default();
             annotations.insert(NETWORK_ANNOTATION.to_string(), text);

@@ -62,16 +62,26 @@ pub fn rootless_spec(uid: u32, gid: u32) -> Result<Spec, OciSpecError> {
     let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "user"];
     linux["namespaces"] = kinds.iter().map(|kind| json!({"type": kind})).collect();
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
-        if mount["destination"] == "/sys" {
-            // A sysfs of its own needs a network namespace of its own.
-            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
-                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
-        }
         if let Some(options) = mount["options"].as_array_mut() {
             options.retain(|o| o != "gid=5");
         }
     }
-    Ok(serde_json::from_value(spec)?)
+    let mut spec = serde_json::from_value(spec)?;
+    bind_sys(&mut spec);
+    Ok(spec)
+}
+
+/// Has the host's `/sys` in the place of a sysfs, which in a user namespace needs a network namespace of its own.
+pub(super) fn bind_sys(spec: &mut Spec) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let options = ["rbind", "nosuid", "noexec", "nodev", "ro"].map(String::from).to_vec();
+    for mount in mounts.iter_mut().filter(|m| m.typ().as_deref() == Some("sysfs")) {
+        mount
+            .set_typ(Some("none".to_string()))
+            .set_source(Some("/sys".into()))
+            .set_options(Some(options.clone()));
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 fn document() -> serde_json::Value {

@@ -23,6 +23,7 @@ use crate::verify::{self, Check, Outcome, Placed, Report};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,7 +54,10 @@ pub struct Args {
     /// Do all steps anew, though their results are kept
     #[arg(long)]
     no_cache: bool,
-    /// Open a shell where a step has failed, on this terminal
+    /// So many stages at once that do not need each other [default: this machine's processors]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Open a shell where a step has failed, on this terminal; stages are built one after the other
     #[arg(long)]
     shell_on_error: bool,
     /// Look for results of steps in this repository too; may be given again
@@ -212,7 +216,7 @@ impl Args {
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
             let (access, overlays) = (options.access.clone(), options.overlays.clone());
-            let anew = Options { access, overlays, no_cache: true, ..Options::default() };
+            let anew = Options { access, overlays, no_cache: true, jobs: self.jobs(), ..Options::default() };
             Some(Builder::new(&plan, &lock, place, &anew, &phases).build()?.image)
         } else {
             None
@@ -266,7 +270,19 @@ impl Args {
         };
         let cache = Cache::new(from, to, self.cache_required, access.registry.clone());
         let shell = if self.shell_on_error { Shell::OnError } else { Shell::Never };
-        Options { access, cache, no_cache: self.no_cache, shell, overlays: Overlays::default() }
+        Options {
+            access,
+            cache,
+            no_cache: self.no_cache,
+            shell,
+            overlays: Overlays::default(),
+            jobs: self.jobs(),
+        }
+    }
+
+    /// How many stages are built at once.
+    fn jobs(&self) -> usize {
+        self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
     }
 
     /// What came out of the recipe's checks, told; none where there are none.

@@ -156,11 +156,10 @@ impl Error {
     #[must_use]
     pub fn output(&self) -> &str {
         match self {
-            Self::Debian(e) | Self::Recipe(recipe::Error::Debian(e)) => match e {
-                debian::Error::Configure { output, .. } | debian::Error::Hook { output, .. } => output,
-                _ => "",
-            },
-            Self::Recipe(recipe::Error::Failed(failed)) => &failed.output,
+            Self::Debian(debian::Error::Configure { output, .. } | debian::Error::Hook { output, .. }) => {
+                output
+            }
+            Self::Recipe(e) => e.output(),
             _ => "",
         }
     }

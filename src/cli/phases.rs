@@ -1,5 +1,6 @@
 //! Phases of a long command: bars on a terminal, plain lines elsewhere, times at the end.
 
+use super::printable;
 use crate::debian;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -87,6 +88,8 @@ impl debian::Progress for Phases {
             match (name, total) {
                 ("download", Some(bytes)) => say!("{name}: {} MB", bytes.div_ceil(1_000_000)),
                 (_, Some(total)) => say!("{name}: {total} packages"),
+                // It is said which one.
+                ("step", None) => {}
                 (_, None) => say!("{name}"),
             }
         }
@@ -97,8 +100,11 @@ impl debian::Progress for Phases {
     }
 
     fn detail(&self, text: &str) {
+        let state = self.state();
         if self.terminal {
-            self.state().bar.set_message(text.to_string());
+            state.bar.set_message(text.to_string());
+        } else if state.current == Some("step") {
+            say!("{}", printable(text));
         }
     }
 }

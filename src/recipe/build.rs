@@ -40,6 +40,8 @@ pub struct Options {
     pub shell: Shell,
     /// In what steps work.
     pub overlays: Overlays,
+    /// How many stages are done at once, where they do not need each other.
+    pub jobs: usize,
 }
 
 /// What a build has done.
@@ -52,7 +54,7 @@ pub struct Built {
 }
 
 /// How the result of a step came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// Nobody needed it.
@@ -75,7 +77,7 @@ impl Built {
 
 /// A result of a step.
 #[derive(Clone)]
-enum Known {
+pub(super) enum Known {
     /// In the store.
     Here(Image),
     /// In a cache.
@@ -84,15 +86,17 @@ enum Known {
 
 /// A build.
 pub struct Builder<'a> {
-    plan: &'a Plan<'a>,
-    lock: &'a Lock,
-    store: &'a Store,
-    lease: &'a Lease,
-    options: &'a Options,
-    progress: &'a dyn Progress,
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) lock: &'a Lock,
+    pub(super) store: &'a Store,
+    pub(super) lease: &'a Lease,
+    pub(super) options: &'a Options,
+    pub(super) progress: &'a dyn Progress,
     /// Results of steps, as far as they are known.
-    known: Vec<Option<Known>>,
-    how: Vec<How>,
+    pub(super) known: Vec<Option<Known>>,
+    pub(super) how: Vec<How>,
+    /// Whether this is a copy beside others, see `stages`: what a failed step printed is told again at the end.
+    pub(super) apart: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -107,7 +111,7 @@ impl<'a> Builder<'a> {
     ) -> Self {
         let known = plan.steps.iter().map(|_| None).collect();
         let how = vec![How::Unneeded; plan.steps.len()];
-        Self { plan, lock, store, lease, options, progress, known, how }
+        Self { plan, lock, store, lease, options, progress, known, how, apart: false }
     }
 
     /// Does what is missing.
@@ -116,6 +120,7 @@ impl<'a> Builder<'a> {
     /// [`Error::Failed`] where a step failed; what was done before it is kept.
     pub fn build(mut self) -> Result<Built> {
         let last = self.plan.steps.len() - 1;
+        self.stages(last)?;
         let image = self.whole(last)?;
         self.publish_kept()?;
         let image = self.named_steps(&image, last)?;
@@ -123,7 +128,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The image of the step `index`, all of it in the store.
-    fn whole(&mut self, index: usize) -> Result<Image> {
+    pub(super) fn whole(&mut self, index: usize) -> Result<Image> {
         if !self.find(index)? {
             return self.done(index);
         }
@@ -145,7 +150,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Looks for a result that is kept: here, or in a cache.
-    fn find(&mut self, index: usize) -> Result<bool> {
+    pub(super) fn find(&mut self, index: usize) -> Result<bool> {
         if self.known[index].is_none() && !self.options.no_cache {
             let key = &self.plan.steps[index].key;
             let here = self.store.result(key, self.lease)?.map(Known::Here);
@@ -192,7 +197,9 @@ impl<'a> Builder<'a> {
             (Work::Settings(image), [below, ..]) => self.configured(step, image, below),
             (Work::Action(action), [below, more @ ..]) => {
                 self.progress.phase("step", None);
-                self.progress.detail(&action.to_string());
+                let stage =
+                    Some(&step.stage.name).filter(|_| !self.apart && self.plan.recipe.stages.len() > 1);
+                self.progress.detail(&stage.map_or_else(|| action.to_string(), |s| format!("{s}: {action}")));
                 self.act(step, action, below, more)
             }
             _ => unreachable!("a step works on something"),
@@ -308,7 +315,7 @@ impl<'a> Builder<'a> {
     fn change(&self, step: &Planned, action: &Action, bundle: &Bundle, more: &[Image]) -> Result<()> {
         let root = bundle.rootfs();
         match action {
-            Action::Run(run) => command::run(run, step, bundle, self.store, self.options.shell),
+            Action::Run(run) => command::run(run, step, bundle, self.store, (self.options.shell, self.apart)),
             Action::Group(group) => accounts::group(&root, group, step),
             Action::User(user) => accounts::user(&root, user, step),
             Action::Directory(directory) => files::make_directory(directory, &root, step.time),

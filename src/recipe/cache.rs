@@ -11,6 +11,7 @@ use crate::oci::{Descriptor, Digest, Document, Image, Platform, Reference};
 use crate::registry::{self, Options, Remote};
 use crate::store::{Entry, Lease, Store, Verified};
 use crate::transfer::{self, Copied, FromRegistry, FromStore, ToRegistry, ToStore};
+use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -48,6 +49,21 @@ pub struct Moved {
     pub pushed: Cell<u64>,
 }
 
+/// What another process has learned of caches.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Passed {
+    fetched: u64,
+    pushed: u64,
+    broken: BTreeSet<String>,
+}
+
+impl Passed {
+    /// What came after `before`.
+    pub(super) fn since(self, before: &Self) -> Self {
+        Self { fetched: self.fetched - before.fetched, pushed: self.pushed - before.pushed, ..self }
+    }
+}
+
 /// A result at a registry: its documents are in the store, its layers may not be.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
@@ -61,6 +77,19 @@ impl Cache {
     #[must_use]
     pub fn new(from: Vec<Reference>, to: Option<Reference>, required: bool, registry: Options) -> Self {
         Self { from, to, required, registry, ..Self::default() }
+    }
+
+    /// What is known of it now.
+    pub(super) fn passed(&self) -> Passed {
+        let (fetched, pushed) = (self.moved.fetched.get(), self.moved.pushed.get());
+        Passed { fetched, pushed, broken: self.broken.borrow().clone() }
+    }
+
+    /// Adds what another process has learned.
+    pub(super) fn add(&self, passed: Passed) {
+        self.moved.fetched.update(|n| n + passed.fetched);
+        self.moved.pushed.update(|n| n + passed.pushed);
+        self.broken.borrow_mut().extend(passed.broken);
     }
 
     /// The result of the step with this key.

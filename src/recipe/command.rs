@@ -139,8 +139,14 @@ pub(super) fn secrets(recipe: &Recipe, run: &Run, step: &Step, store: &Store) ->
     Ok(Some(Secrets { mounts, _memory: memory, _scratch: scratch }))
 }
 
-/// Runs the program of a step.
-pub(super) fn run(run: &Run, step: &Step, bundle: &Bundle, store: &Store, shell: Shell) -> Result<()> {
+/// Runs the program of a step. Where it fails a shell is opened, or what it printed is told though it was shown (`again`).
+pub(super) fn run(
+    run: &Run,
+    step: &Step,
+    bundle: &Bundle,
+    store: &Store,
+    (shell, again): (Shell, bool),
+) -> Result<()> {
     let root = Root::new(File::open(bundle.rootfs()).call(|| "open".to_string())?.into());
     let traces = traces(&root, bundle)?;
     let log = bundle.path().join("output");
@@ -163,7 +169,7 @@ pub(super) fn run(run: &Run, step: &Step, bundle: &Bundle, store: &Store, shell:
             let args = vec!["/bin/sh".to_string()];
             Launch { args, terminal: Some(true), ..launch }.run(&runtime, None, false)?;
         }
-        let output = if live { String::new() } else { end_of(&log)? };
+        let output = if live && !again { String::new() } else { end_of(&log)? };
         let what = super::read::Action::Run(run.clone()).to_string();
         return Err(Error::Failed(Box::new(Failed { place: step.place.clone(), what, exit, output })));
     }

@@ -49,6 +49,7 @@ mod plan;
 mod read;
 mod settings;
 mod shard;
+mod stages;
 mod types;
 mod variables;
 
@@ -151,6 +152,16 @@ pub enum Error {
     /// The command of a step failed.
     #[error("{}: {}: {}", .0.place, .0.what, ended(.0.exit))]
     Failed(Box<Failed>),
+    /// A stage that was built beside others.
+    #[error("{message}")]
+    Stage {
+        /// What went wrong.
+        message: String,
+        /// Of which kind.
+        kind: Kind,
+        /// What the program that failed printed.
+        output: String,
+    },
     /// A step could not be done.
     #[error("{place}: {what}: {source}")]
     Step {
@@ -225,6 +236,19 @@ impl From<transfer::Error> for Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// What the program that failed printed, where that was not shown.
+    #[must_use]
+    pub fn output(&self) -> &str {
+        match self {
+            Self::Failed(failed) => &failed.output,
+            Self::Stage { output, .. }
+            | Self::Debian(debian::Error::Configure { output, .. } | debian::Error::Hook { output, .. }) => {
+                output
+            }
+            _ => "",
+        }
+    }
+
     /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -241,6 +265,7 @@ impl Error {
             Self::NoResult { .. } => Kind::Integrity,
             Self::NoSecret { .. } | Self::Offline { .. } => Kind::Missing,
             Self::Stale { .. } => Kind::Stale,
+            Self::Stage { kind, .. } => *kind,
             Self::Failed(_) => Kind::Internal,
             Self::Input { source, .. } => source.kind(),
             Self::Step { source, .. } => source.kind(),

@@ -64,14 +64,7 @@ fn check(ret: libc::c_long) -> rustix::io::Result<libc::c_long> {
 /// # Errors
 /// `EDEADLK` where this process has more than one thread; the failed clone3(2) call.
 pub fn clone3(options: CloneOptions) -> Result<Fork> {
-    // Threads of a scope count a moment longer than the scope: until the kernel has ended them.
-    let end = Instant::now() + Duration::from_secs(1);
-    while !is_single()? {
-        if Instant::now() > end {
-            return Err(Errno::DEADLK).call(|| "clone3 in a process with several threads".to_string());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    await_single("clone3")?;
     let mut pidfd: libc::c_int = -1;
     let into = if options.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     // SAFETY: all zero is a valid clone_args.
@@ -99,12 +92,13 @@ pub fn clone3(options: CloneOptions) -> Result<Fork> {
 }
 
 /// Copies this process as it is (fork(2)), where filters of system calls forbid clone3(2); none
-/// in the copy. For a process that has not begun a thread.
+/// in the copy; or for a copy that goes on as this process does, whose C library knows of it. For a process
+/// with one thread, see [`await_single`].
 ///
 /// # Errors
 /// The failed call.
 pub fn fork() -> Result<Option<Pid>> {
-    // SAFETY: the C library puts its own locks in order; nothing here has begun a thread yet.
+    // SAFETY: the C library puts its own locks in order; there is no other thread.
     let pid = unsafe { libc::fork() };
     check(pid.into()).call(|| "fork".to_string())?;
     Ok(Pid::from_raw(pid))
@@ -120,6 +114,22 @@ pub fn inherited(number: i32) -> Option<OwnedFd> {
     }
     // SAFETY: it is open, and nothing else in this freshly executed program owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Waits until this process has one thread: those of a scope count a moment longer than the scope, until the
+/// kernel has ended them. `call` is what needs it.
+///
+/// # Errors
+/// `EDEADLK` where it has more.
+pub fn await_single(call: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(1);
+    while !is_single()? {
+        if Instant::now() > end {
+            return Err(Errno::DEADLK).call(|| format!("{call} in a process with several threads"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Whether this process has one thread.

@@ -352,7 +352,7 @@ fn a_build_ends_when_it_is_interrupted() {
             .unwrap();
         let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        while !line.contains("sleeps") {
+        while !line.ends_with("\nsleeps\n") {
             assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "{line}");
         }
         let begun = Instant::now();

@@ -1,6 +1,7 @@
 //! Dockerfiles built: the same image as buildah makes of them, what buildah does not know, results that are kept, and
 //! contexts and files that mean harm.
 
+use crate::common::user::User;
 use crate::common::work::BUSYBOX;
 use crate::common::{self, ok};
 use serde_json::{Value, json};
@@ -316,6 +317,24 @@ fn steps_are_done_once() {
     assert!(lines[4].contains("Dockerfile:7  ") && lines[4].ends_with("copy a of stage a to /a"), "{plan}");
     let history = work.ok(&["history", "localhost/made:1", "--format", "json"]);
     assert!(history.contains("run /bin/sh -c echo a > /a") && history.contains("Dockerfile:4"), "{history}");
+}
+
+#[test]
+fn an_ordinary_user_builds_the_same() {
+    let work = Work::new();
+    let text = "FROM localhost/base:1\nRUN grep -c : /proc/net/dev; ls /sys/class > /dev/null; echo made > /x\nUSER app\nRUN id -u > /tmp/id\n";
+    work.write("Dockerfile", text);
+    let (wanted, _) = work.build(&[]);
+    let user = User::new();
+    let dir = user.home().join("ctx");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("Dockerfile"), text).unwrap();
+    fs::copy(work.path("base.tar"), user.home().join("base.tar")).unwrap();
+    user.give(&user.home());
+    user.ok(&["import", "base.tar", "localhost/base:1"]);
+    let args = ["build", "ctx", "--tag", "localhost/made:1", "--format", "json"];
+    let made: Value = serde_json::from_str(&user.ok(&args)).unwrap();
+    assert_eq!(made["digest"], wanted);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod back_random;
 mod bad_input;
 mod build_cache;
 mod build_nested;
+mod build_stages;
 mod builds;
 mod bundle;
 mod callers;
