@@ -36,6 +36,7 @@ mod drivers;
 mod erofs;
 mod exec_options;
 mod ext4;
+mod exit_codes;
 mod faults;
 mod faults_push;
 mod flow_classroom;
