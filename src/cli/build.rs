@@ -199,7 +199,11 @@ impl Args {
         let built = built?;
         let asked = recipe.checks.iter().any(|c| c.check.reproducible.is_some()) && !self.no_verify;
         let second = if self.rebuild || asked {
-            Some(rebuild::anew(&plan, &lock, place, &options.access, &phases)?)
+            let second = rebuild::anew(&plan, &lock, place, &options.access, &phases);
+            if second.is_err() {
+                signal::give_in();
+            }
+            Some(second?)
         } else {
             None
         };

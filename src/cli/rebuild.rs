@@ -3,7 +3,7 @@
 use super::build::{self, Reading};
 use super::dockerfile::Docker;
 use super::phases::Phases;
-use super::{Context, Error, Result, tidily};
+use super::{Context, Error, Result};
 use crate::oci::Image;
 use crate::recipe::{self, Access, Builder, Lock, Options, Plan, Recipe, Target};
 use crate::store::{Lease, Scratch, Store};
@@ -76,12 +76,7 @@ pub(super) fn anew(
     phases: &Phases,
 ) -> Result<Image> {
     let options = Options { access: access.clone(), no_cache: true, ..Options::default() };
-    let built = Builder::new(plan, lock, place, &options, phases).build();
-    if built.is_err() {
-        // Where a signal has stopped it, all is taken away now.
-        signal::give_in();
-    }
-    Ok(built?.image)
+    Ok(Builder::new(plan, lock, place, &options, phases).build()?.image)
 }
 
 /// Has the checks ask whether both builds are the same.
@@ -117,7 +112,21 @@ impl Rebuild {
         place: (&Store, &Lease),
         first: Option<PathBuf>,
     ) -> Result<Option<Rebuilt>> {
-        let Some(file) = &self.recipe else { return Ok(None) };
+        let built = self.recipe.as_ref().map(|file| self.build_file(file, context, place, first)).transpose();
+        if built.is_err() {
+            // Where a signal has stopped it, all is taken away now.
+            signal::give_in();
+        }
+        built
+    }
+
+    fn build_file(
+        &self,
+        file: &Path,
+        context: &Context,
+        place: (&Store, &Lease),
+        first: Option<PathBuf>,
+    ) -> Result<Rebuilt> {
         selfexe::protect()?;
         context.runtime()?.sweep()?;
         let (access, phases) = (self.reading.access(place.0), Phases::new());
@@ -129,7 +138,7 @@ impl Rebuild {
         let second = scratch.path().join("second");
         let target = first.as_ref().map(|first| {
             let target = Target::elsewhere(&recipe, first, &second)?;
-            Ok::<_, Error>(target.ok_or_else(|| build::Error::NoOutput(file.clone(), first.clone()))?)
+            Ok::<_, Error>(target.ok_or_else(|| build::Error::NoOutput(file.to_path_buf(), first.clone()))?)
         });
         let target = target.transpose()?;
         // Mounts made from here on are seen by no other process and end with this one.
@@ -137,12 +146,13 @@ impl Rebuild {
         let image = anew(&plan, &lock, place, &access, &phases)?;
         let rebuilt = match (first, target) {
             (Some(first), Some(target)) => {
-                tidily(|| Ok(recipe::write(&[target], &image, &plan, place, &access, &phases).map(drop)?))?;
+                signal::put_off();
+                recipe::write(&[target], &image, &plan, place, &access, &phases)?;
                 Rebuilt::Files { first, second, _scratch: scratch }
             }
             _ => Rebuilt::Image(Box::new(image)),
         };
         phases.finish();
-        Ok(Some(rebuilt))
+        Ok(rebuilt)
     }
 }

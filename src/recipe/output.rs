@@ -67,7 +67,11 @@ impl Target {
             kind => kind,
         };
         let value = Output { path: Some(elsewhere.to_path_buf()), kind, ..output.value.clone() };
-        Self::of(&Placed { place: output.place.clone(), value }, recipe).map(Some)
+        let mut target = Self::of(&Placed { place: output.place.clone(), value }, recipe)?;
+        for output in output::check(std::slice::from_ref(&target.output), Size::Auto { free: None }, false)? {
+            target.output = output;
+        }
+        Ok(Some(target))
     }
 
     fn of(placed: &Placed<Output>, recipe: &Recipe) -> Result<Self> {
