@@ -3,13 +3,13 @@
 use super::dockerfile::Docker;
 use super::import::source_date;
 use super::phases::{Phases, spelled};
+use super::rebuild::{self, Read};
 use super::settings::variable;
 use super::transfer::Network;
-use super::verify::Reports;
+use super::verify::{Reports, failed};
 use super::{Context, Result, tidily};
 use crate::bundle::Origin;
 use crate::debian::Progress;
-use crate::error::{Kind, NOT_REPRODUCIBLE};
 use crate::oci::{Image, Platform, Reference};
 use crate::output::Written;
 use crate::recipe::{
@@ -19,7 +19,7 @@ use crate::recipe::{
 use crate::store::{Lease, Store};
 use crate::sys::sandbox::private_mounts;
 use crate::sys::{selfexe, signal};
-use crate::verify::{self, Check, Outcome, Placed, Report};
+use crate::verify::{self, Report, Second};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
@@ -120,29 +120,23 @@ pub enum Error {
     /// A folder to copy from that is none.
     #[error("{} is no folder for a Dockerfile to copy from", .0.display())]
     NoContext(PathBuf),
+    /// Something that a recipe does not write.
+    #[error("{} writes no {}", .0.display(), .1.display())]
+    NoOutput(PathBuf, PathBuf),
     /// An option that recipes do not have.
     #[error("{0} is for Dockerfiles")]
     OfDockerfiles(&'static str),
 }
 
-/// The exit code of checks that do not all hold: of its own where it is the second build alone that came out
-/// otherwise.
-fn failed(report: &Report) -> Option<ExitCode> {
-    let mut failed = report.verdicts.iter().filter(|v| v.outcome != Outcome::Passed).peekable();
-    failed.peek()?;
-    let other_bytes = failed.all(|v| v.kind == "reproducible" && v.outcome == Outcome::Failed);
-    Some(ExitCode::from(if other_bytes { NOT_REPRODUCIBLE } else { Kind::Checks.exit_code() }))
-}
-
 impl Reading {
-    fn choices(&self, platform: &Platform) -> Choices {
+    pub(super) fn choices(&self, platform: &Platform) -> Choices {
         let set =
             self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
         Choices { set: set.collect(), platform: platform.clone(), epoch: source_date() }
     }
 
     /// For which platform is built.
-    fn platform(&self) -> Platform {
+    pub(super) fn platform(&self) -> Platform {
         self.platform.clone().unwrap_or_else(Platform::host)
     }
 
@@ -161,7 +155,7 @@ impl Reading {
     }
 
     /// How the lock comes about.
-    fn wish(&self) -> Wish {
+    pub(super) fn wish(&self) -> Wish {
         if self.frozen { Wish::Frozen } else { Wish::Keep }
     }
 
@@ -171,15 +165,6 @@ impl Reading {
         let (wish, access) = (self.wish(), self.access(place.0));
         Ok(Lock::of(recipe, old.as_ref(), &wish, &access, place, &Phases::new())?)
     }
-}
-
-/// What a build begins with.
-struct Read {
-    recipe: Recipe,
-    targets: Vec<Target>,
-    lock: Lock,
-    /// Where the lock is to be written, if it is another one than is there.
-    changed: Option<PathBuf>,
 }
 
 impl Args {
@@ -196,7 +181,10 @@ impl Args {
         context.runtime()?.sweep()?;
         let lease = store.lease()?;
         let (access, place, phases) = (self.reading.access(&store), (&store, &lease), Phases::new());
-        let Read { recipe, targets, lock, changed } = self.read(&access, place, &phases)?;
+        let file = (self.recipe.as_path(), &self.docker);
+        let Read { mut recipe, lock, changed } = Read::of(file, &self.reading, &access, place, &phases)?;
+        recipe.add_tags(&self.tag);
+        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
         let plan = Plan::of(&recipe, &lock)?;
         if self.dry_run {
             return self.print(&plan);
@@ -217,7 +205,11 @@ impl Args {
         let second = if self.rebuild || asked {
             let (access, overlays) = (options.access.clone(), options.overlays.clone());
             let anew = Options { access, overlays, no_cache: true, jobs: self.jobs(), ..Options::default() };
-            Some(Builder::new(&plan, &lock, place, &anew, &phases).build()?.image)
+            let second = Builder::new(&plan, &lock, place, &anew, &phases).build();
+            if second.is_err() {
+                signal::give_in();
+            }
+            Some(second?.image)
         } else {
             None
         };
@@ -233,32 +225,6 @@ impl Args {
             let written: Vec<_> = targets.iter().zip(written).collect();
             self.report(&plan, made, checked, &written, &phases)
         })
-    }
-
-    /// Reads the recipe or the Dockerfile, and what it is locked to.
-    fn read(&self, access: &Access, place: (&Store, &Lease), phases: &Phases) -> Result<Read> {
-        let dockerfile = self.docker.of(&self.recipe)?;
-        let mut choices = self.reading.choices(&self.reading.platform());
-        let beside = Lock::beside(dockerfile.as_ref().map_or(&self.recipe, |d| &d.file));
-        let (wish, old) = (self.reading.wish(), Lock::read(&beside)?);
-        let mut known = old.clone().unwrap_or_default();
-        let mut recipe = match &dockerfile {
-            None => Recipe::read(&self.recipe, &choices)?,
-            Some(dockerfile) => {
-                choices.set.extend(self.docker.given.arguments());
-                let platform = choices.platform.clone();
-                Recipe::of_dockerfile(dockerfile, &choices, &mut |name| {
-                    known.inherited((name, &dockerfile.file), &wish, &platform, access, place)
-                })?
-            }
-        };
-        recipe.add_tags(&self.tag);
-        let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
-        let lock = Lock::of(&recipe, Some(&known), &wish, access, place, phases)?;
-        // A Dockerfile has a lock where somebody has made one.
-        let own = dockerfile.is_none() || old.is_some();
-        let changed = Some(beside).filter(|_| own && old.as_ref() != Some(&lock));
-        Ok(Read { recipe, targets, lock, changed })
     }
 
     /// How the build is done.
@@ -295,9 +261,8 @@ impl Args {
         phases: &Phases,
     ) -> Result<Option<Report>> {
         let mut checks = if self.no_verify { Vec::new() } else { recipe.checks.clone() };
-        if second.is_some() && checks.iter().all(|c| c.check.reproducible.is_none()) {
-            checks
-                .push(Placed { check: Check { reproducible: Some(true), ..Check::default() }, place: None });
+        if second.is_some() {
+            rebuild::ask(&mut checks);
         }
         if checks.is_empty() {
             return Ok(None);
@@ -306,8 +271,12 @@ impl Args {
         let target = Origin::Image(None, Box::new(image.clone()));
         // Containers are taken away first.
         signal::put_off();
-        let checked =
-            verify::verify(store, &target, &checks, &verify::Options { again: second.is_some(), second });
+        let checked = verify::verify(
+            store,
+            &target,
+            &checks,
+            &verify::Options { again: second.is_some(), second: second.map(Second::Image) },
+        );
         if checked.is_err() {
             signal::give_in();
         }

@@ -4,6 +4,7 @@ use super::table::{self, Format};
 use super::{Context, Result, printable};
 use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::store::{Entry, Store, Summary};
+use crate::tree::fnmatch;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -84,31 +85,8 @@ fn names(glob: &str, name: &str) -> bool {
     std::iter::once(0).chain(starts).any(|start| {
         let end = &name[start..];
         let bare = end.rsplit_once(':').map_or(end, |(bare, _)| bare);
-        matches(glob.as_bytes(), end.as_bytes()) || matches(glob.as_bytes(), bare.as_bytes())
+        fnmatch(glob.as_bytes(), end.as_bytes()) || fnmatch(glob.as_bytes(), bare.as_bytes())
     })
-}
-
-/// `*` stands for any characters, `?` for one.
-fn matches(glob: &[u8], text: &[u8]) -> bool {
-    // Where to go on when what follows the last star does not fit: in time glob × text.
-    let (mut g, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match glob.get(g) {
-            Some(b'*') => {
-                star = Some((g, t));
-                g += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => (g, t) = (g + 1, t + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (g, t) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    glob[g..].iter().all(|&c| c == b'*')
 }
 
 impl Args {

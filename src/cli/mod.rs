@@ -62,6 +62,7 @@ mod ps;
 mod pull;
 mod pulling;
 mod push;
+mod rebuild;
 mod recipe;
 mod referrers;
 mod repack;

@@ -2,11 +2,10 @@
 
 use super::sweep::{self, Options, Refusal, Removal, User};
 use super::{Context, Result};
-use crate::oci::Digest;
+use crate::oci::{Digest, span};
 use crate::store::{Entry, Scope, Store, Survey};
 use std::collections::HashSet;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 /// How long the result of a step is kept that nothing asks for.
@@ -19,36 +18,13 @@ pub struct Args {
     #[arg(short, long)]
     all: bool,
     /// Keep images that were pulled or tagged within this time, as 12h, 7d or 2w
-    #[arg(long, value_name = "TIME")]
-    keep_since: Option<Span>,
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    keep_since: Option<Duration>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
     options: Options,
-}
-
-/// A span of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Refusal> {
-        let fail = || Refusal::Time(text.chars().take(100).collect());
-        let unit = text.chars().last().ok_or_else(fail)?;
-        let seconds: u64 = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86_400,
-            'w' => 604_800,
-            _ => return Err(fail()),
-        };
-        let number: u64 = text[..text.len() - 1].parse().map_err(|_| fail())?;
-        Ok(Self(Duration::from_secs(number.checked_mul(seconds).ok_or_else(fail)?)))
-    }
 }
 
 impl Args {
@@ -59,7 +35,7 @@ impl Args {
             return Err(Refusal::Unasked.into());
         }
         let since =
-            self.keep_since.map(|s| SystemTime::now().checked_sub(s.0).unwrap_or(SystemTime::UNIX_EPOCH));
+            self.keep_since.map(|s| SystemTime::now().checked_sub(s).unwrap_or(SystemTime::UNIX_EPOCH));
         sweep::remove(&store, &self.options, ask, |survey| {
             removal(context, &store, survey, self.all, since)
         })?;
@@ -109,29 +85,4 @@ fn used(survey: &Survey, users: &[User]) -> HashSet<Digest> {
         }
     }
     used
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans() {
-        let span = |t: &str| t.parse::<Span>().map(|s| s.0.as_secs()).ok();
-        for (text, want) in [
-            ("7d", Some(604_800)),
-            ("0s", Some(0)),
-            ("2w", Some(1_209_600)),
-            ("90m", Some(5400)),
-            ("", None),
-            ("d", None),
-            ("7", None),
-            ("-1d", None),
-            ("7é", None),
-            ("99999999999999999999d", None),
-            ("18446744073709551615w", None),
-        ] {
-            assert_eq!(span(text), want, "{text}");
-        }
-    }
 }

@@ -27,9 +27,6 @@ pub enum Refusal {
         /// Bundles and containers.
         users: Vec<String>,
     },
-    /// A span of time that is none.
-    #[error("invalid time {0:?}: wanted a number and s, m, h, d or w, as in 7d")]
-    Time(String),
 }
 
 /// Options that `rmi` and `prune` share.

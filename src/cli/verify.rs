@@ -1,17 +1,18 @@
 //! `shipimg verify`: checks of an image, a folder, a bundle or a file with a filesystem.
 
 use super::import::archive_source;
+use super::rebuild::{self, Rebuild, Rebuilt};
 use super::target::{self, Target};
 use super::{Context, Result};
 use crate::archive::{self, Reader};
 use crate::bundle::Origin;
-use crate::error::Kind;
+use crate::error::{Kind, NOT_REPRODUCIBLE};
 use crate::oci::Platform;
 use crate::rootfs::Access;
 use crate::store::Store;
 use crate::sys::signal;
 use crate::transfer::{self, FromArchive, Location, ToStore};
-use crate::verify::{self, Format, Options, Report};
+use crate::verify::{self, Format, Options, Outcome, Report};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,10 +23,12 @@ use std::str::FromStr;
 pub struct Args {
     /// An image, an archive (oci:DIR, docker-archive:FILE, …), a bundle, a folder, or a file with a filesystem
     #[arg(value_name = "TARGET")]
-    target: String,
+    subject: String,
     /// A file of checks: TOML, YAML or JSON
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "rebuild")]
     checks: Vec<PathBuf>,
+    #[command(flatten)]
+    rebuild: Rebuild,
     #[command(flatten)]
     reports: Reports,
     /// Put the report into the store as a referrer of the image
@@ -65,6 +68,15 @@ impl FromStr for Wanted {
     }
 }
 
+/// The exit code of checks that do not all hold: of its own where it is the second build alone that came out
+/// otherwise.
+pub(super) fn failed(report: &Report) -> Option<ExitCode> {
+    let mut failed = report.verdicts.iter().filter(|v| v.outcome != Outcome::Passed).peekable();
+    failed.peek()?;
+    let other_bytes = failed.all(|v| v.kind == "reproducible" && v.outcome == Outcome::Failed);
+    Some(ExitCode::from(if other_bytes { NOT_REPRODUCIBLE } else { Kind::Checks.exit_code() }))
+}
+
 /// What is checked.
 #[derive(Debug)]
 enum Subject {
@@ -84,7 +96,13 @@ impl Args {
         // An image from an archive has no name; it is held as long as this is.
         let unnamed = ToStore::nameless(&store);
         let target = self.target(&store, &unnamed)?;
-        let options = Options { again: self.again, ..Options::default() };
+        let lease = store.lease()?;
+        let rebuilt = self.rebuild.build(context, (&store, &lease), self.first(&target))?;
+        if rebuilt.is_some() {
+            rebuild::ask(&mut checks);
+        }
+        let second = rebuilt.as_ref().map(Rebuilt::second);
+        let options = Options { again: self.again, second };
         // Containers are taken away first.
         signal::put_off();
         let checked = match &target {
@@ -95,10 +113,10 @@ impl Args {
             signal::give_in();
         }
         let mut report = checked?;
-        report.target.clone_from(&self.target);
+        report.target.clone_from(&self.subject);
         if self.attach {
             let Subject::Origin(Origin::Image(Some(name), image)) = &target else {
-                return Err(verify::Error::Nameless(self.target.clone()).into());
+                return Err(verify::Error::Nameless(self.subject.clone()).into());
             };
             let attached = verify::attach(&store, name, image, &report)?;
             say!("attached {}", attached.digest);
@@ -111,13 +129,25 @@ impl Args {
             std::io::stdout().write_all(printed.write(&report).as_bytes())?;
         }
         self.reports.write(&report)?;
-        let failed = Kind::Checks.exit_code();
-        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(failed) })
+        Ok(failed(&report).unwrap_or(ExitCode::SUCCESS))
+    }
+
+    /// The file or folder that a second build is to be like; none where that is an image.
+    fn first(&self, target: &Subject) -> Option<PathBuf> {
+        let path = match (self.subject.parse(), target) {
+            // Of these nothing but the file is the same each time: they have no manifest.
+            (Ok(Location::Archive { kind: archive::Kind::DockerArchive, path, .. }), _) => path,
+            (_, Subject::Origin(Origin::Image(..))) => return None,
+            (_, Subject::Origin(Origin::Directory(path) | Origin::File(path)) | Subject::Bundle(path)) => {
+                path.clone()
+            }
+        };
+        Some(path.canonicalize().unwrap_or(path))
     }
 
     /// What is checked.
     fn target(&self, store: &Store, unnamed: &ToStore) -> Result<Subject> {
-        if let Ok(Location::Archive { kind, path, name }) = self.target.parse() {
+        if let Ok(Location::Archive { kind, path, name }) = self.subject.parse() {
             let scratch = store.scratch()?;
             let options =
                 archive::Options { kind: Some(kind), limits: *store.limits(), ..archive::Options::default() };
@@ -127,7 +157,7 @@ impl Args {
             let image = store.image(&copied.root, &Platform::host())?;
             return Ok(Subject::Origin(Origin::Image(None, Box::new(image))));
         }
-        Ok(match target::find(store, self.target.strip_prefix("store:").unwrap_or(&self.target))? {
+        Ok(match target::find(store, self.subject.strip_prefix("store:").unwrap_or(&self.subject))? {
             Target::Origin(origin) => Subject::Origin(origin),
             Target::Folder(folder) => Subject::Bundle(folder),
             Target::Named(bundle) => {

@@ -31,6 +31,36 @@ pub fn rfc5322(text: &str) -> Option<SystemTime> {
     since_epoch([year, month, day], [hours, minutes, seconds]).map(|s| UNIX_EPOCH + Duration::from_secs(s))
 }
 
+/// A text that is no span of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no time of at most a hundred years, wanted as 500ms, 30s, 1m30s, 12h, 7d or 2w")]
+pub struct NoSpan(String);
+
+/// The longest span: it can be added to any clock, and its nanoseconds have 64 bits.
+const LONGEST: u64 = 100 * 365 * 86_400_000;
+
+/// Reads a span of time: numbers with `ms`, `s`, `m`, `h`, `d` or `w` behind each, which are added up; `0` by itself.
+///
+/// # Errors
+/// [`NoSpan`].
+pub fn span(text: &str) -> Result<Duration, NoSpan> {
+    const UNITS: [(&str, u64); 6] =
+        [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+    let read = || {
+        let (mut sum, mut rest) = (0_u64, text);
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            let number: u64 = rest[..digits].parse().ok()?;
+            let (unit, factor) = UNITS.iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
+            sum = number.checked_mul(*factor).and_then(|n| sum.checked_add(n))?;
+            rest = &rest[digits + unit.len()..];
+        }
+        (!text.is_empty() && sum <= LONGEST).then(|| Duration::from_millis(sum))
+    };
+    let span = if text == "0" { Some(Duration::ZERO) } else { read() };
+    span.ok_or_else(|| NoSpan(text.chars().take(100).collect()))
+}
+
 /// Reads `20260901T000000Z` (ISO 8601, basic format), which names the state of an archive.
 #[must_use]
 pub fn iso8601(text: &str) -> Option<SystemTime> {
@@ -84,6 +114,37 @@ fn since_epoch([year, month, day]: [u64; 3], [hours, minutes, seconds]: [u64; 3]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans() {
+        for (text, milliseconds) in [
+            ("500ms", Some(500)),
+            ("30s", Some(30_000)),
+            ("1m30s", Some(90_000)),
+            ("90m", Some(5_400_000)),
+            ("12h", Some(43_200_000)),
+            ("7d", Some(604_800_000)),
+            ("2w1d", Some(1_296_000_000)),
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            ("1m30", None),
+            ("1.5s", None),
+            ("-1s", None),
+            ("+1s", None),
+            ("1 s", None),
+            ("7é", None),
+            ("101w1y", None),
+            ("5300w", None),
+            ("18446744073709551615w", None),
+            ("99999999999999999999s", None),
+        ] {
+            let found = span(text).ok().map(|span| span.as_millis());
+            assert_eq!(found, milliseconds, "{text}");
+        }
+    }
 
     #[test]
     fn to_utc_and_back() {

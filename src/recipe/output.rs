@@ -12,6 +12,7 @@ use crate::oci::{Compression, Image, Reference};
 use crate::output::{self, Files, Kind, Root, Settings, Written};
 use crate::store::{Entry, Lease, Store};
 use crate::transfer::{self, FromStore, ToRegistry};
+use std::path::Path;
 
 /// An output with what it needs.
 #[derive(Debug)]
@@ -48,6 +49,28 @@ impl Target {
             target.output = output;
         }
         Ok(targets)
+    }
+
+    /// What `recipe` writes to the path `place`, to be written to `elsewhere` instead, a subvolume as a folder;
+    /// none where it writes nothing there.
+    ///
+    /// # Errors
+    /// Those of [`Target::all`].
+    pub fn elsewhere(recipe: &Recipe, place: &Path, elsewhere: &Path) -> Result<Option<Self>> {
+        let is_there = |o: &&Placed<Output>| {
+            o.value.path.as_ref().is_some_and(|path| path.canonicalize().is_ok_and(|path| path == place))
+        };
+        let Some(output) = recipe.outputs.iter().find(is_there) else { return Ok(None) };
+        let kind = match output.value.kind {
+            OutputKind::Subvolume => OutputKind::Dir,
+            kind => kind,
+        };
+        let value = Output { path: Some(elsewhere.to_path_buf()), kind, ..output.value.clone() };
+        let mut target = Self::of(&Placed { place: output.place.clone(), value }, recipe)?;
+        for output in output::check(std::slice::from_ref(&target.output), Size::Auto { free: None }, false)? {
+            target.output = output;
+        }
+        Ok(Some(target))
     }
 
     fn of(placed: &Placed<Output>, recipe: &Recipe) -> Result<Self> {

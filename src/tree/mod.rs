@@ -13,7 +13,7 @@ mod pattern;
 pub mod recorded;
 
 pub use diff::{Node, Tree};
-pub use pattern::fnmatch;
+pub use pattern::{Glob, fnmatch};
 
 use std::ffi::OsStr;
 use std::fmt;

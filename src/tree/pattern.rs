@@ -1,4 +1,4 @@
-//! Shell patterns for paths.
+//! Shell patterns: for whole texts, and for paths by their components.
 
 /// Whether `text` matches the shell pattern: fnmatch(3) without flags, so that `*` and `?` match `/` too.
 #[must_use]
@@ -19,6 +19,63 @@ pub fn fnmatch(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|b| *b == b'*')
+}
+
+/// A pattern for paths: its components are shell patterns for those of a path, `**` is any number of them, but one at
+/// least where the pattern ends so.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Glob(Vec<Vec<u8>>);
+
+impl Glob {
+    /// The pattern in `text`. Slashes at both ends and double ones mean nothing.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Self {
+        Self::of(components(text).map(<[u8]>::to_vec).collect())
+    }
+
+    /// The pattern of these components.
+    #[must_use]
+    pub const fn of(components: Vec<Vec<u8>>) -> Self {
+        Self(components)
+    }
+
+    /// Whether the path as a whole is one of the pattern's.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.row(path).last() == Some(&true)
+    }
+
+    /// Whether the path, or a directory that it lies in, is one of the pattern's.
+    #[must_use]
+    pub fn matches_within(&self, path: &[u8]) -> bool {
+        self.row(path).iter().skip(1).any(|fits| *fits)
+    }
+
+    /// Of each number of the path's first components, from none on, whether these are the pattern's.
+    fn row(&self, path: &[u8]) -> Vec<bool> {
+        let path: Vec<&[u8]> = components(path).collect();
+        let mut fits = vec![false; path.len() + 1];
+        fits[0] = true;
+        for (number, part) in self.0.iter().enumerate() {
+            let mut next = vec![false; path.len() + 1];
+            if part == b"**" {
+                // What ends so is what lies below, not the directory itself.
+                let least = usize::from(number + 1 == self.0.len());
+                let begin = fits.iter().position(|fits| *fits).unwrap_or(fits.len());
+                next[(begin + least).min(fits.len())..].fill(true);
+            } else {
+                for (at, name) in path.iter().enumerate() {
+                    next[at + 1] = fits[at] && fnmatch(part, name);
+                }
+            }
+            fits = next;
+        }
+        fits
+    }
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|part| !part.is_empty())
 }
 
 /// The length of the pattern's first element where that matches `byte`.
@@ -86,5 +143,31 @@ mod tests {
         ] {
             assert_eq!(fnmatch(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, path, whole, within) in [
+            ("/var/log/**", "/var/log/a/b", true, true),
+            ("/var/log/**", "/var/log", false, false),
+            ("/var/*", "/var/a", true, true),
+            ("/var/*", "/var/a/b", false, true),
+            ("/**/x", "/x", true, true),
+            ("/**/x", "/a/b/x", true, true),
+            ("/**/x", "/a/bx", false, false),
+            ("/a?c", "/abc", true, true),
+            ("/a?c", "/a/c", false, false),
+            ("/a.c", "/abc", false, false),
+            ("/ä*", "/äb", true, true),
+            ("/a[0-9]", "/a1", true, true),
+            ("/usr/bin/[", "/usr/bin/[", true, true),
+            ("a/**/z", "a/z", true, true),
+            ("/", "/", true, false),
+            ("/**", "/", false, false),
+        ] {
+            let (glob, path) = (Glob::new(glob.as_bytes()), path.as_bytes());
+            assert_eq!((glob.matches(path), glob.matches_within(path)), (whole, within), "{glob:?} {path:?}");
+        }
+        assert!(Glob::new(b"/*").matches(b"/\xff\n"));
     }
 }

@@ -5,7 +5,7 @@ use super::report::{Finding, Source};
 use super::{Error, Result};
 use crate::oci::Image;
 use crate::store::Store;
-use crate::tree::{Entry, Name, TreePath};
+use crate::tree::{Name, TreePath};
 use crate::{analyze, layer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -65,7 +65,7 @@ impl Layers<'_> {
     }
 
     /// What the image's history says of the layer.
-    fn made_by(&self, layer: usize) -> Option<String> {
+    pub(super) fn made_by(&self, layer: usize) -> Option<String> {
         let history = self.image.config.history().iter().flatten();
         let step = history.filter(|h| h.empty_layer() != Some(true)).nth(layer)?;
         // Of what a recipe has made, the comment is where it says so.
@@ -135,63 +135,6 @@ pub(super) fn max_wasted(check: &Check, layers: Option<&Layers>) -> Result<Vec<F
         findings.push(Finding { path: Some(file.path.to_string()), layer: source, ..finding });
     }
     Ok(findings)
-}
-
-/// `reproducible`: the first difference between the image and the `second`, built from the same.
-pub(super) fn reproducible(layers: Option<&Layers>, second: Option<&Image>) -> Result<Vec<Finding>> {
-    let first = layers.ok_or(Error::NoImage("layers"))?;
-    let second = second.ok_or(Error::OneBuild)?;
-    if first.image.descriptor.digest == second.descriptor.digest {
-        return Ok(Vec::new());
-    }
-    let [a, b] = [&first.image.layers, &second.layers];
-    let differs = a.iter().zip(b).position(|(a, b)| a.diff_id != b.diff_id);
-    let wanted = "the same image from a second build";
-    let Some(layer) = differs else {
-        let found = if a.len() != b.len() {
-            format!("{} layers and {}", a.len(), b.len())
-        } else if first.image.config_descriptor.digest != second.config_descriptor.digest {
-            "another configuration".to_string()
-        } else {
-            "the same files, compressed or described otherwise".to_string()
-        };
-        return Ok(vec![Finding::new(wanted, found)]);
-    };
-    let entries = |layer| -> Result<Vec<Entry>> {
-        let mut all = Vec::new();
-        layer::entries(first.store, layer, &mut |entry| all.push(entry))?;
-        Ok(all)
-    };
-    let [one, two] = [entries(&a[layer])?, entries(&b[layer])?];
-    let place = (0..one.len().max(two.len())).find(|&i| one.get(i) != two.get(i));
-    let source =
-        Source { digest: a[layer].descriptor.digest.clone(), removed: false, by: first.made_by(layer) };
-    let entry = place.and_then(|i| one.get(i).or(two.get(i)));
-    let (path, found) = match entry.map(|e| &e.name) {
-        Some(Name::Entry(path) | Name::Whiteout(path) | Name::Opaque(path)) => {
-            (Some(path.to_string()), describe(place, &one, &two))
-        }
-        _ => (None, format!("layer {} has other contents of the same files", layer + 1)),
-    };
-    Ok(vec![Finding { path, layer: Some(source), ..Finding::new(wanted, found) }])
-}
-
-/// What is different between two lists of entries, from `place` on.
-fn describe(place: Option<usize>, one: &[Entry], two: &[Entry]) -> String {
-    let Some((a, b)) = place.and_then(|i| Some((one.get(i)?, two.get(i)?))) else {
-        return "it is in one of them alone".to_string();
-    };
-    let aspects = [
-        (a.name != b.name, "order"),
-        (a.kind != b.kind, "type"),
-        (a.size != b.size, "size"),
-        (a.meta.mode != b.meta.mode, "mode"),
-        ((a.meta.uid, a.meta.gid) != (b.meta.uid, b.meta.gid), "owner"),
-        (a.meta.mtime != b.meta.mtime, "time"),
-        (a.meta.xattrs != b.meta.xattrs, "attributes"),
-    ];
-    let words: Vec<&str> = aspects.iter().filter(|(differs, _)| *differs).map(|(_, word)| *word).collect();
-    format!("another {}", words.join(", "))
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ mod live;
 mod outside;
 mod packages;
 mod report;
+mod second;
 mod subject;
 pub mod value;
 mod writers;
@@ -54,11 +55,11 @@ pub use attach::{REPORT_TYPE, attach};
 pub use check::Check;
 pub use kind::{Kind, Phase};
 pub use report::{Finding, Outcome, Report, Source, Verdict};
+pub use second::Second;
 pub use writers::Format;
 pub use written::{Place, Placed, parse, read};
 
 use crate::bundle::{Origin, Settings};
-use crate::oci::Image;
 use crate::store::Store;
 use crate::sys::signal;
 use crate::{analyze, bundle, error, layer, oci, rootfs, run, store, sys};
@@ -138,7 +139,7 @@ pub enum Error {
     #[error("what a container writes is known of overlays alone: this driver is {0}")]
     NoUpper(String),
     /// Nobody built a second time.
-    #[error("two builds are compared by `build` alone")]
+    #[error("two builds are compared by `build`, and by `verify --rebuild`")]
     OneBuild,
     /// A thread ended early.
     #[error("a thread panicked")]
@@ -218,8 +219,8 @@ impl Error {
 pub struct Options<'a> {
     /// Find out anew what is kept.
     pub again: bool,
-    /// The same image, built a second time.
-    pub second: Option<&'a Image>,
+    /// The same, built a second time.
+    pub second: Option<Second<'a>>,
 }
 
 /// Checks `target`. To be called while this process has one thread. The checks need not be valid yet.
@@ -364,6 +365,6 @@ fn static_check(subject: &Subject, check: &Check, kind: &Kind, options: &Options
         "config" => config::config(check, subject.image),
         "max-layers" => layers::max_layers(check, layers),
         "max-wasted" => layers::max_wasted(check, layers),
-        _ => layers::reproducible(layers, options.second),
+        _ => second::reproducible(layers, options.second),
     }
 }

@@ -118,10 +118,14 @@ fn folders_and_filesystems_are_one_layer() {
     store.ok(&["copy", &format!("oci:{}:it", layout.path().display()), "localhost/it:1"]);
     store.ok(&["unpack", "it:1", root]);
     // What unpack makes is a bundle: a word that means one is its root.
-    let image = store.path().join("it.ext4");
-    let image = image.to_str().unwrap();
-    ok("mkfs.ext4", &["-q", "-d", &format!("{root}/rootfs"), image, "4M"]);
-    for what in [root, &format!("{root}/rootfs"), image] {
+    let image = |kind: &str| store.path().join(kind).to_str().unwrap().to_string();
+    let rootfs = format!("{root}/rootfs");
+    let [ext4, squashfs, erofs, btrfs] = ["ext4", "squashfs", "erofs", "btrfs"].map(image);
+    ok("mkfs.ext4", &["-q", "-d", &rootfs, &ext4, "4M"]);
+    ok("mksquashfs", &[&rootfs, &squashfs, "-quiet", "-no-progress"]);
+    ok("mkfs.erofs", &["--quiet", &erofs, &rootfs]);
+    ok("mkfs.btrfs", &["-q", "--rootdir", &rootfs, "--shrink", &btrfs]);
+    for what in [root, &rootfs, &ext4, &squashfs, &erofs, &btrfs] {
         let found = report(&store, what);
         assert_eq!(found["layers"].as_array().unwrap().len(), 1);
         assert_eq!(found["bytes"], 1000 + 300 + 1000 + STATUS.len() + 15, "{what}");

@@ -333,6 +333,71 @@ fn a_build_is_repeated_to_see_whether_it_is_the_same() {
 }
 
 #[test]
+fn what_was_built_is_built_anew_and_compared() {
+    let work = Work::new();
+    let recipe = |more: &str| {
+        let outputs =
+            [("dir", "out"), ("docker-archive", "app.tar"), ("tar.gz", "root.tar.gz"), ("squashfs", "r.img")];
+        let output = |(kind, path)| format!("[[output]]\nkind = \"{kind}\"\npath = \"{path}\"\n");
+        let outputs = outputs.map(output).concat();
+        let archive = "[[output]]\nkind = \"oci-archive\"\npath = \"oci.tar\"\ntag = \"x:1\"\n";
+        format!("{BUSYBOX}{more}{TAG}{outputs}{archive}")
+    };
+    work.write("r.toml", recipe(""));
+    work.ok(&["build", "r.toml"]);
+    let lock = fs::read(work.path("r.lock")).unwrap();
+    let targets = [
+        "made:1",
+        "out",
+        "docker-archive:app.tar",
+        "root.tar.gz",
+        "./r.img",
+        "oci-archive:oci.tar",
+        "oci.tar",
+    ];
+    for target in targets {
+        let said = work.ok(&["verify", target, "--rebuild", "r.toml"]);
+        assert!(
+            said.contains("passed reproducible") && said.contains("1 passed, 0 failed"),
+            "{target}: {said}"
+        );
+    }
+    work.write("checks.toml", "[[check]]\nfile = \"/bin/busybox\"\n[[check]]\nreproducible = true\n");
+    let said = work.ok(&["verify", "made:1", "--checks", "checks.toml", "--rebuild", "r.toml", "--offline"]);
+    assert!(said.contains("2 passed, 0 failed"), "{said}");
+
+    // Another recipe: each target says where it is another one first.
+    work.write("r.toml", recipe("[[copy]]\ncontent = \"new\"\nto = \"/etc/new\"\n"));
+    let fails = |args: &[&str], want: &str| {
+        let out = work.output(&[&["verify"], args].concat());
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.code() == Some(5) && said.contains(want), "{args:?}: {said}");
+    };
+    fails(&["made:1", "--rebuild", "r.toml"], "2 layers and 3");
+    fails(
+        &["out", "--rebuild", "r.toml"],
+        "/etc: wanted the same bytes from a second build, found it is in the second",
+    );
+    fails(&["root.tar.gz", "--rebuild", "r.toml"], "another byte at offset ");
+    fails(&["docker-archive:app.tar", "--rebuild", "r.toml"], "another byte at offset ");
+    let random = "[[run]]\nshell = \"cat /proc/sys/kernel/random/uuid > /id\"\n";
+    work.write("random.toml", format!("{BUSYBOX}{random}{TAG}"));
+    work.ok(&["build", "random.toml"]);
+    fails(&["made:1", "--rebuild", "random.toml"], "layer 3 has other contents of the same files");
+
+    // Where checks fail, too, that is told first; what is no output is told before work is done.
+    work.write("bad.toml", "[[check]]\nfile = \"/none\"\n");
+    let out = work.output(&["verify", "made:1", "--checks", "bad.toml", "--rebuild", "random.toml"]);
+    assert_eq!(out.status.code(), Some(3));
+    let said = work.fails(2, &["verify", "r.toml", "--rebuild", "random.toml"]);
+    assert!(said.contains("random.toml writes no /"), "{said}");
+    work.fails(10, &["verify", "made:1", "--rebuild", "none.toml"]);
+    work.store.fails_usage(&["verify", "made:1", "--checks", "x", "--set", "a=b"]);
+    assert_eq!(fs::read(work.path("r.lock")).unwrap(), lock, "locks are left as they are");
+    work.nothing_left();
+}
+
+#[test]
 fn a_build_ends_when_it_is_interrupted() {
     use std::os::unix::process::ExitStatusExt;
     use std::time::{Duration, Instant};

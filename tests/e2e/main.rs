@@ -37,6 +37,7 @@ mod doctor;
 mod drivers;
 mod erofs;
 mod exec_options;
+mod exit_codes;
 mod ext4;
 mod faults;
 mod faults_push;

@@ -76,7 +76,7 @@ fn every_static_check_holds_and_does_not() {
             ("no-secrets = true", "/root/key no secrets | what looks like a private key"),
             ("no-world-writable = true\nexcept = '/etc/open'", ""),
             ("no-world-writable = true", "/etc/open nothing that everybody may write | mode 0666"),
-            ("reproducible = true", "error: two builds are compared by `build` alone"),
+            ("reproducible = true", "error: two builds are compared by `build`, and"),
         ],
     );
     nothing_left(&store);
@@ -137,10 +137,15 @@ fn every_sort_of_target() {
     for (program, args) in [
         ("mke2fs", &["-q", "-t", "ext4", "-d", &rootfs, &at("ext4.img"), "32M"][..]),
         ("mksquashfs", &[&rootfs, &at("squashfs.img"), "-quiet", "-no-progress"]),
+        ("mkfs.erofs", &["--quiet", &at("erofs.img"), &rootfs]),
+        ("mkfs.btrfs", &["-q", "--rootdir", &rootfs, "--shrink", &at("btrfs.img")]),
     ] {
         ok(program, args);
     }
     disk(&at("ext4.img"), &at("disk.img"));
+    let sums =
+        || ["ext4", "squashfs", "erofs", "btrfs"].map(|kind| ok("sha256sum", &[at(&format!("{kind}.img"))]));
+    let before = sums();
     let common = [
         ("file = '/etc/passwd'\nmode = '0644'\ncontains = '^web:'", ""),
         ("file = '/etc/mine'\nowner = 'web'\nmode = '0600'", ""),
@@ -163,12 +168,46 @@ fn every_sort_of_target() {
         (rootfs, no_image),
         (at("ext4.img"), no_image),
         (at("squashfs.img"), no_image),
+        (at("erofs.img"), no_image),
+        (at("btrfs.img"), no_image),
         (at("disk.img"), no_image),
     ] {
         holds(&store, &target, &[&common[..], &[more]].concat());
     }
+    assert_eq!(sums(), before, "images are as they were");
     store.ok(&["bundle", "delete", "named"]);
     nothing_left(&store);
+}
+
+#[test]
+fn an_ordinary_user_is_told_who_may_mount() {
+    let user = User::new();
+    fs::create_dir(user.home().join("root")).unwrap();
+    fs::write(user.home().join("root/file"), "x").unwrap();
+    let at = |name: &str| user.home().join(name).to_str().unwrap().to_string();
+    for (program, args) in [
+        ("mke2fs", &["-q", "-t", "ext4", "-d", &at("root"), &at("ext4.img"), "4M"][..]),
+        ("mksquashfs", &[&at("root"), &at("squashfs.img"), "-quiet", "-no-progress"]),
+        ("mkfs.erofs", &["--quiet", &at("erofs.img"), &at("root")]),
+        ("mkfs.btrfs", &["-q", "--rootdir", &at("root"), "--shrink", &at("btrfs.img")]),
+    ] {
+        ok(program, args);
+    }
+    fs::write(user.home().join("c.toml"), "[[check]]\nfile = '/file'\n").unwrap();
+    user.give(&user.home());
+    for kind in ["ext4", "squashfs", "erofs", "btrfs"] {
+        let image = at(&format!("{kind}.img"));
+        user.give(Path::new(&image));
+        for args in [&["verify", &image, "--checks", &at("c.toml")][..], &["analyze", &image]] {
+            let said = user.fails(8, args);
+            assert!(
+                said.contains(&image) && said.contains("cannot be mounted by an ordinary user"),
+                "{kind}: {said}"
+            );
+        }
+    }
+    let left = fs::read_dir(user.store().join("shipimg/tmp")).into_iter().flatten().count();
+    assert_eq!(left, 0);
 }
 
 #[test]
@@ -441,7 +480,10 @@ fn two_builds_are_compared() {
         ("config:1", Some("wanted the same image from a second build, found another configuration")),
     ] {
         let second = find(second);
-        let options = shipimg::verify::Options { second: Some(&second), ..Default::default() };
+        let options = shipimg::verify::Options {
+            second: Some(shipimg::verify::Second::Image(&second)),
+            ..Default::default()
+        };
         let origin = shipimg::bundle::Origin::Image(None, Box::new(find("one:1")));
         let report = shipimg::verify::verify(&opened, &origin, &checks, &options).unwrap();
         let lines = report.verdicts[0].lines();

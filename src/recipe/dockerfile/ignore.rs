@@ -1,6 +1,6 @@
 //! `.dockerignore`: which files of a context no instruction sees ("Build context" of docker's documentation).
 
-use crate::tree::fnmatch;
+use crate::tree::Glob;
 use std::path::{Component, Path};
 
 /// The rules of a `.dockerignore`; the last one that fits counts.
@@ -9,8 +9,7 @@ pub struct Ignore(Vec<Rule>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
-    /// Patterns of a path's parts; `**` is any number of parts.
-    parts: Vec<String>,
+    glob: Glob,
     /// Whether what fits is taken in again (`!`).
     back: bool,
 }
@@ -23,15 +22,15 @@ impl Ignore {
         let rules = lines.filter(|line| !line.starts_with('#')).filter_map(|line| {
             let line = line.trim();
             let (back, pattern) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
-            let mut parts: Vec<String> = Vec::new();
+            let mut parts: Vec<Vec<u8>> = Vec::new();
             for part in Path::new(pattern).components() {
                 match part {
-                    Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+                    Component::Normal(part) => parts.push(part.as_encoded_bytes().to_vec()),
                     Component::ParentDir => drop(parts.pop()),
                     _ => {}
                 }
             }
-            (!parts.is_empty()).then_some(Rule { parts, back })
+            (!parts.is_empty()).then(|| Rule { glob: Glob::of(parts), back })
         });
         Self(rules.collect())
     }
@@ -39,9 +38,8 @@ impl Ignore {
     /// Whether the file or folder `path` of the context is left out, by itself or with a folder above it.
     #[must_use]
     pub fn skips(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').collect();
-        let fits = |rule: &&Rule| (1..=parts.len()).any(|length| fit(&rule.parts, &parts[..length]));
-        self.0.iter().rev().find(fits).is_some_and(|rule| !rule.back)
+        let last = self.0.iter().rev().find(|rule| rule.glob.matches_within(path.as_bytes()));
+        last.is_some_and(|rule| !rule.back)
     }
 
     /// Whether something below a folder that is left out may be taken in again.
@@ -49,27 +47,6 @@ impl Ignore {
     pub fn takes_back(&self) -> bool {
         self.0.iter().any(|rule| rule.back)
     }
-}
-
-fn fit(pattern: &[String], path: &[&str]) -> bool {
-    // Row by row: which lengths of the path the patterns so far fit.
-    let mut fits = vec![false; path.len() + 1];
-    fits[0] = true;
-    for (number, part) in pattern.iter().enumerate() {
-        let mut next = vec![false; path.len() + 1];
-        if part == "**" {
-            // What ends so is what lies below, not the folder itself.
-            let least = usize::from(number + 1 == pattern.len());
-            let begin = fits.iter().position(|f| *f).unwrap_or(fits.len());
-            next[(begin + least).min(fits.len())..].fill(true);
-        } else {
-            for (at, name) in path.iter().enumerate() {
-                next[at + 1] = fits[at] && fnmatch(part.as_bytes(), name.as_bytes());
-            }
-        }
-        fits = next;
-    }
-    fits[path.len()]
 }
 
 #[cfg(test)]
