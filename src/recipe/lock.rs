@@ -22,14 +22,13 @@ use super::types::{Base, Copy};
 use super::{Error, Result};
 use crate::debian::{self, Progress, Request};
 use crate::error::Kind;
-use crate::oci::{Digest, Image, Name, Platform, Reference, iso8601};
+use crate::oci::{Digest, Image, Name, Platform, Reference, parse_rfc3339};
 use crate::registry;
 use crate::store::{self, Lease, Store};
 use crate::transfer::{self, FromRegistry, Platforms, ToStore};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// What a lock's file begins with, for people.
 const HEAD: &str = "# What a build takes from elsewhere, exactly. Made by shipimg; brought up to date by `shipimg lock --update`.\n";
@@ -301,9 +300,8 @@ fn fetch(
 fn created(store: &Store, image: &Image) -> Result<i64> {
     let config: serde_json::Value =
         serde_json::from_slice(&store.document(&image.config_descriptor)?).unwrap_or_default();
-    let time = config["created"].as_str().and_then(iso8601);
-    let seconds = time.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
-    Ok(i64::try_from(seconds).unwrap_or(0))
+    let seconds = config["created"].as_str().and_then(parse_rfc3339).map(|(seconds, _)| seconds);
+    Ok(seconds.and_then(|s| i64::try_from(s).ok()).unwrap_or(0))
 }
 
 /// The image of the store that a lock has under `name`; it is brought there where it is missing.
