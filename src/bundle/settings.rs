@@ -4,8 +4,8 @@ use super::health::HealthChange;
 use super::limits::{HostDevice, Limits};
 use super::network::{Mode, NETWORK_ANNOTATION, Net, Network};
 use super::seccomp::Seccomp;
-use super::{Error, Result, mount};
-use crate::sys::Call;
+use super::{Error, Result, mount, spec};
+use crate::sys::{Call, userns};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
     Mount, PosixRlimit, Process, RootBuilder, Spec,
@@ -254,6 +254,9 @@ impl Settings {
     }
 
     fn apply_net(&self, spec: &mut Spec) -> Result<()> {
+        if self.net == Net::Host && !userns::ids().is_host() {
+            spec::host_sys(spec);
+        }
         let Some(linux) = spec.linux_mut() else { return Ok(()) };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);

@@ -62,16 +62,25 @@ pub fn rootless_spec(uid: u32, gid: u32) -> Result<Spec, OciSpecError> {
     let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "user"];
     linux["namespaces"] = kinds.iter().map(|kind| json!({"type": kind})).collect();
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
-        if mount["destination"] == "/sys" {
-            // A sysfs of its own needs a network namespace of its own.
-            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
-                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
-        }
         if let Some(options) = mount["options"].as_array_mut() {
             options.retain(|o| o != "gid=5");
         }
     }
-    Ok(serde_json::from_value(spec)?)
+    let mut spec = serde_json::from_value(spec)?;
+    host_sys(&mut spec);
+    Ok(spec)
+}
+
+/// Puts the host's `/sys` in the place of a sysfs of the container's own: in a user namespace that needs a network
+/// namespace of its own, too (`sysfs_init_fs_context` of the kernel). The control groups mounted there are read-only
+/// as well (CVE-2023-25809).
+pub(super) fn host_sys(spec: &mut Spec) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in mounts.iter_mut().filter(|m| m.typ().as_deref() == Some("sysfs")) {
+        let options = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"].map(String::from).to_vec();
+        mount.set_typ(Some("none".to_string())).set_source(Some("/sys".into())).set_options(Some(options));
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 fn document() -> serde_json::Value {
