@@ -26,6 +26,7 @@ use crate::oci::{Digest, Image, Name, Platform, Reference, parse_rfc3339};
 use crate::registry;
 use crate::store::{self, Lease, Store};
 use crate::transfer::{self, FromRegistry, Platforms, ToStore};
+use crate::verify::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -166,16 +167,19 @@ impl Lock {
             Wish::Update(names) => names.is_empty() || names.iter().any(|n| n == name),
             Wish::Keep | Wish::Frozen => false,
         };
-        for name in images(recipe) {
+        for (name, at) in images(recipe) {
             let pinned = match was.images.get(&name).filter(|_| !anew(&name)) {
                 Some(pinned) => pinned.clone(),
                 None if matches!(wish, Wish::Frozen) => return stale(&format!("the image {name}")),
-                None => pin(&name, anew(&name), &recipe.platform, access, (store, lease))?,
+                None => pin(&name, anew(&name), &recipe.platform, access, (store, lease))
+                    .map_err(|e| e.of_image(at, &name))?,
             };
             new.images.insert(name, pinned);
         }
         for stage in &recipe.stages {
-            let Some(request) = request(recipe, stage)? else { continue };
+            let Some(mut request) = request(recipe, stage)? else { continue };
+            // No script will run.
+            request.foreign = true;
             let fits = was.debian.get(&stage.name).filter(|lock| lock.request == request.asked());
             let lock = match (fits, wish) {
                 (Some(lock), Wish::Keep | Wish::Frozen) => lock.clone(),
@@ -210,6 +214,13 @@ impl Lock {
 }
 
 impl Lock {
+    /// Whether an image or a package is called `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut packages = self.debian.values().flat_map(|lock| &lock.packages);
+        self.images.contains_key(name) || packages.any(|package| package.name == name)
+    }
+
     /// What is different from `old`: packages, images, inputs.
     #[must_use]
     pub fn changes(&self, old: Option<&Self>) -> Vec<debian::Change> {
@@ -237,15 +248,15 @@ impl Lock {
     }
 }
 
-/// All images that a recipe takes from.
-fn images(recipe: &Recipe) -> Vec<String> {
+/// All images that a recipe takes from, and where it does.
+fn images(recipe: &Recipe) -> Vec<(String, &Place)> {
     let bases = recipe.stages.iter().filter_map(|s| match &s.base.value {
-        Base::Image(name) => Some(name.clone()),
+        Base::Image(name) => Some((name.clone(), &s.base.place)),
         _ => None,
     });
     let steps = recipe.stages.iter().flat_map(|s| &s.steps);
     let copies = steps.filter_map(|s| match &s.value {
-        Action::Copy(Copy { image, .. }) => image.clone(),
+        Action::Copy(Copy { image, .. }) => image.clone().map(|name| (name, &s.place)),
         _ => None,
     });
     bases.chain(copies).collect()
