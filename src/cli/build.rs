@@ -42,6 +42,9 @@ pub struct Args {
     /// The name of the image in the store, besides what a recipe writes
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
+    /// Set a label of the image, over what a recipe or a Dockerfile says
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    label: Vec<String>,
     #[command(flatten)]
     reading: Reading,
     /// Print the steps with their keys and do nothing
@@ -248,6 +251,7 @@ impl Args {
             }
         };
         recipe.add_tags(&self.tag);
+        recipe.add_labels(self.label.iter().filter_map(|label| label.split_once('=')));
         let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
         let lock = Lock::of(&recipe, Some(&known), &wish, access, place, phases)?;
         // A Dockerfile has a lock where somebody has made one.

@@ -316,6 +316,9 @@ fn steps_are_done_once() {
     assert!(lines[4].contains("Dockerfile:7  ") && lines[4].ends_with("copy a of stage a to /a"), "{plan}");
     let history = work.ok(&["history", "localhost/made:1", "--format", "json"]);
     assert!(history.contains("run /bin/sh -c echo a > /a") && history.contains("Dockerfile:4"), "{history}");
+    let labelled = work.build(&["--label", "a=b", "--label", "from=me=you"]);
+    assert_eq!(labelled.1, 1, "settings are a step");
+    assert_eq!(work.config("localhost/made:1")["Labels"], json!({"a": "b", "from": "me=you"}));
 }
 
 #[test]
