@@ -4,7 +4,7 @@ use super::health::HealthChange;
 use super::limits::{HostDevice, Limits};
 use super::network::{Mode, NETWORK_ANNOTATION, Net, Network};
 use super::seccomp::Seccomp;
-use super::{Error, Result, mount, spec as runtime};
+use super::{Error, Result, mount, spec};
 use crate::sys::{Call, userns};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
@@ -254,6 +254,9 @@ impl Settings {
     }
 
     fn apply_net(&self, spec: &mut Spec) -> Result<()> {
+        if self.net == Net::Host && !userns::ids().is_host() {
+            spec::host_sys(spec);
+        }
         let Some(linux) = spec.linux_mut() else { return Ok(()) };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
@@ -272,9 +275,6 @@ impl Settings {
             }
         }
         linux.set_namespaces(Some(namespaces));
-        if self.net == Net::Host && userns::ids() != userns::Ids::Host {
-            runtime::bind_sys(spec);
-        }
         if let Some(text) = self.runner_network()?.annotation() {
             let mut annotations = spec.annotations().clone().unwrap_or_default();
             annotations.insert(NETWORK_ANNOTATION.to_string(), text);

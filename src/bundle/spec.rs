@@ -67,19 +67,18 @@ pub fn rootless_spec(uid: u32, gid: u32) -> Result<Spec, OciSpecError> {
         }
     }
     let mut spec = serde_json::from_value(spec)?;
-    bind_sys(&mut spec);
+    host_sys(&mut spec);
     Ok(spec)
 }
 
-/// Has the host's `/sys` in the place of a sysfs, which in a user namespace needs a network namespace of its own.
-pub(super) fn bind_sys(spec: &mut Spec) {
+/// Puts the host's `/sys` in the place of a sysfs of the container's own: in a user namespace that needs a network
+/// namespace of its own, too (`sysfs_init_fs_context` of the kernel). The control groups mounted there are read-only
+/// as well (CVE-2023-25809).
+pub(super) fn host_sys(spec: &mut Spec) {
     let mut mounts = spec.mounts().clone().unwrap_or_default();
-    let options = ["rbind", "nosuid", "noexec", "nodev", "ro"].map(String::from).to_vec();
     for mount in mounts.iter_mut().filter(|m| m.typ().as_deref() == Some("sysfs")) {
-        mount
-            .set_typ(Some("none".to_string()))
-            .set_source(Some("/sys".into()))
-            .set_options(Some(options.clone()));
+        let options = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"].map(String::from).to_vec();
+        mount.set_typ(Some("none".to_string())).set_source(Some("/sys".into())).set_options(Some(options));
     }
     spec.set_mounts(Some(mounts));
 }

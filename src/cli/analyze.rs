@@ -40,7 +40,7 @@ pub struct Args {
     /// How many rows the tables of the text have, at most
     #[arg(long, value_name = "N", default_value_t = 12)]
     rows: usize,
-    /// Write a page with a map of all files into this file, and print nothing
+    /// Write a page with a map of all files into this file, - for standard output, and print nothing else
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Show the results of checks in the page: a report of verify or build, written with --report json=FILE
@@ -170,6 +170,10 @@ fn stored(store: &Store, image: &Image, name: &str) -> Result<Report> {
 /// Writes the file `path` in place of what is there, when it is whole.
 fn write_page(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let fail = |source| analyze::Error::Io { action: "write", path: path.to_path_buf(), source };
+    if path.as_os_str() == "-" {
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        return Ok(write(&mut out).and_then(|()| out.flush())?);
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Less the umask, as a file that is just opened.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);

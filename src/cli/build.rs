@@ -43,6 +43,9 @@ pub struct Args {
     /// The name of the image in the store, besides what a recipe writes
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
+    /// Set a label of the image, over what a recipe or a Dockerfile says
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    label: Vec<String>,
     #[command(flatten)]
     reading: Reading,
     /// Print the steps with their keys and do nothing
@@ -184,6 +187,7 @@ impl Args {
         let file = (self.recipe.as_path(), &self.docker);
         let Read { mut recipe, lock, changed } = Read::of(file, &self.reading, &access, place, &phases)?;
         recipe.add_tags(&self.tag);
+        recipe.add_labels(self.label.iter().filter_map(|label| label.split_once('=')));
         let targets = if self.dry_run { Vec::new() } else { Target::all(&recipe)? };
         let plan = Plan::of(&recipe, &lock)?;
         if self.dry_run {

@@ -36,7 +36,9 @@ impl Docker {
         let (file, context) = if let Some(file) = &self.file {
             (file.clone(), path.to_path_buf())
         } else if path.is_dir() {
-            let found = DOCKERFILES.iter().map(|name| path.join(name)).find(|file| file.is_file());
+            // What a link leads to is asked in the context alone.
+            let is_file = |file: &PathBuf| file.symlink_metadata().is_ok_and(|meta| !meta.is_dir());
+            let found = DOCKERFILES.iter().map(|name| path.join(name)).find(is_file);
             (found.ok_or_else(|| Error::NoDockerfile(path.to_path_buf()))?, path.to_path_buf())
         } else if is_dockerfile(path) {
             (path.to_path_buf(), path.parent().unwrap_or(Path::new("")).to_path_buf())

@@ -7,7 +7,7 @@ use super::{Context, Result};
 use crate::archive::{Found, Kind, Options, Reader, Settings, Source};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference, rfc3339};
 use crate::store::Store;
-use crate::transfer::{self, FromArchive, Platforms, ToStore};
+use crate::transfer::{self, FromArchive, Location, Platforms, ToStore};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub enum Error {
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file, a folder, or - for standard input
+    /// A file, a folder, or - for standard input; also KIND:FILE, as `copy` has it
     #[arg(value_name = "FILE")]
     source: PathBuf,
     /// The name that the image gets, or of several images the one to take
@@ -167,11 +167,12 @@ pub(super) fn archive_source(path: &Path) -> Result<Source> {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<ExitCode> {
-        let source = archive_source(&self.source)?;
+        let (kind, path) = self.place();
+        let source = archive_source(&path)?;
         let store = context.store()?;
         let scratch = store.scratch()?;
         let options = Options {
-            kind: self.kind,
+            kind,
             limits: *store.limits(),
             settings: self.settings.settings(self.platform.clone()),
         };
@@ -184,6 +185,19 @@ impl Args {
         let copied = self.copy_all(&store, &source, &reader, &progress);
         progress.clear();
         print(self.format, &copied?)
+    }
+
+    /// What is read, and what it is said to be: a file of that name counts more than a kind before a `:`.
+    fn place(&self) -> (Option<Kind>, PathBuf) {
+        let text = self.source.to_string_lossy();
+        match text.parse() {
+            Ok(Location::Archive { kind, path, name: None })
+                if self.kind.is_none() && !self.source.exists() =>
+            {
+                (Some(kind), path)
+            }
+            _ => (self.kind, self.source.clone()),
+        }
     }
 
     /// Copies the wanted images into the store; gives their names.

@@ -60,8 +60,8 @@ pub enum Error {
     /// A lock that is not there, and nothing to make it of.
     #[error("no lock {}", .0.display())]
     NoLock(PathBuf),
-    /// A package to be brought up to date that is not in the lock.
-    #[error("no package {name} in {}", path.display())]
+    /// What is to be brought up to date is not in the lock.
+    #[error("no package or image {name} in {}", path.display())]
     NotLocked {
         /// Its name.
         name: String,
@@ -176,6 +176,9 @@ impl Args {
         };
         let new = recipe::Lock::of(&recipe, old.as_ref(), &wish, &access, (&store, &lease), &phases)?;
         phases.finish();
+        if let Some(name) = self.update.iter().flatten().find(|name| !new.has(name)) {
+            return Err(Error::NotLocked { name: (*name).clone(), path: file }.into());
+        }
         let changes = new.changes(old.as_ref());
         let current = old.as_ref() == Some(&new);
         let written = !current && (old.is_none() || self.update.is_some());

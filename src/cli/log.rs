@@ -9,7 +9,7 @@ use crate::oci::rfc3339;
 use crate::run;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -74,7 +74,9 @@ impl Options {
         let filter = filter.unwrap_or_else(|_| if self.debug { "debug" } else { "warn" }.into());
         let common = tracing_subscriber::fmt().with_env_filter(filter);
         let Some(path) = &self.log else {
-            common.with_writer(std::io::stderr).without_time().with_target(false).init();
+            let colours =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            common.with_writer(std::io::stderr).with_ansi(colours).without_time().with_target(false).init();
             return Ok(None);
         };
         let open = || File::options().append(true).create(true).open(path);

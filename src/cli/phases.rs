@@ -19,6 +19,8 @@ struct State {
     bar: ProgressBar,
     begun: Instant,
     current: Option<&'static str>,
+    /// A step whose first detail, which says what it is, is still to come.
+    unnamed: bool,
     done: Vec<(&'static str, Duration)>,
 }
 
@@ -26,8 +28,13 @@ impl Phases {
     /// Nothing begun.
     #[must_use]
     pub fn new() -> Self {
-        let state =
-            State { bar: ProgressBar::hidden(), begun: Instant::now(), current: None, done: Vec::new() };
+        let state = State {
+            bar: ProgressBar::hidden(),
+            begun: Instant::now(),
+            current: None,
+            unnamed: false,
+            done: Vec::new(),
+        };
         Self { terminal: std::io::stderr().is_terminal(), state: Mutex::new(state) }
     }
 
@@ -35,7 +42,7 @@ impl Phases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the last phase; gives each with its time.
+    /// Ends the last phase; gives each with its time, of one that came several times their sum.
     pub fn finish(&self) -> Vec<(&'static str, Duration)> {
         let mut state = self.state();
         state.end();
@@ -70,8 +77,11 @@ pub fn spelled(phases: &[(&'static str, Duration)]) -> String {
 impl State {
     fn end(&mut self) {
         self.bar.finish_and_clear();
-        if let Some(name) = self.current.take() {
-            self.done.push((name, self.begun.elapsed()));
+        let Some(name) = self.current.take() else { return };
+        let took = self.begun.elapsed();
+        match self.done.iter_mut().find(|(done, _)| *done == name) {
+            Some((_, time)) => *time += took,
+            None => self.done.push((name, took)),
         }
     }
 }
@@ -84,11 +94,11 @@ impl debian::Progress for Phases {
         state.bar = bar;
         state.begun = Instant::now();
         state.current = Some(name);
+        state.unnamed = name == "step";
         if !self.terminal {
             match (name, total) {
                 ("download", Some(bytes)) => say!("{name}: {} MB", bytes.div_ceil(1_000_000)),
                 (_, Some(total)) => say!("{name}: {total} packages"),
-                // It is said which one.
                 ("step", None) => {}
                 (_, None) => say!("{name}"),
             }
@@ -100,11 +110,27 @@ impl debian::Progress for Phases {
     }
 
     fn detail(&self, text: &str) {
-        let state = self.state();
+        let mut state = self.state();
         if self.terminal {
             state.bar.set_message(text.to_string());
-        } else if state.current == Some("step") {
-            say!("{}", printable(text));
+        } else if std::mem::take(&mut state.unnamed) {
+            say!("step: {}", printable(text));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use debian::Progress;
+
+    #[test]
+    fn phases_of_one_name_are_one() {
+        let phases = Phases::new();
+        for name in ["unpack", "step", "verify", "step"] {
+            phases.phase(name, None);
+        }
+        let names: Vec<_> = phases.finish().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["unpack", "step", "verify"]);
     }
 }

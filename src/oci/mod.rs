@@ -23,7 +23,7 @@ pub use health::Health;
 pub use image::{Image, ImageConfig, Layer};
 pub use platform::Platform;
 pub use reference::{Match, Name, Reference};
-pub use time::{NoSpan, iso8601, rfc3339, rfc5322, span, to_utc};
+pub use time::{NoSpan, iso8601, parse_rfc3339, rfc3339, rfc5322, span, to_utc};
 
 use crate::error::Kind;
 

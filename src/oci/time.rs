@@ -75,10 +75,15 @@ pub fn iso8601(text: &str) -> Option<SystemTime> {
     since_epoch(date, clock).map(|s| UNIX_EPOCH + Duration::from_secs(s))
 }
 
-/// Reads `2026-01-31T12:00:00.5+01:00` (RFC 3339, section 5.6); gives the time in UTC, as
-/// [`rfc3339`] writes it.
+/// The time `2026-01-31T12:00:00.5+01:00` (RFC 3339, section 5.6) in UTC, as [`rfc3339`] writes it.
 #[must_use]
 pub fn to_utc(text: &str) -> Option<String> {
+    parse_rfc3339(text).map(|(seconds, nanos)| rfc3339(seconds, nanos))
+}
+
+/// Reads a time as RFC 3339 (section 5.6) writes it: seconds since 1970, and nanoseconds.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<(u64, u32)> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;
     let at = rest.find(['Z', 'z', '+', '-'])?;
     let (clock, zone) = rest.split_at(at);
@@ -96,7 +101,7 @@ pub fn to_utc(text: &str) -> Option<String> {
             i64::try_from(hours * 3600 + minutes * 60).ok()? * if zone.starts_with('-') { -1 } else { 1 }
         }
     };
-    Some(rfc3339(local.checked_add_signed(-offset)?, digits.parse().ok()?))
+    Some((local.checked_add_signed(-offset)?, digits.parse().ok()?))
 }
 
 /// Seconds since 1970 to a date (year, month, day) and a time of day; none where there is no such.
@@ -156,8 +161,10 @@ mod tests {
         ] {
             assert_eq!(to_utc(text).as_deref(), Some(utc), "{text}");
         }
+        assert_eq!(parse_rfc3339("2000-02-29T01:00:00.5+01:00"), Some((951_782_400, 500_000_000)));
         for bad in [
             "",
+            "0001-01-01T00:00:00Z",
             "2026-01-31",
             "2026-01-31T12:00:00",
             "2026-13-31T12:00:00Z",

@@ -234,6 +234,12 @@ impl Recipe {
         }));
     }
 
+    /// Gives the image these labels, over its own.
+    pub fn add_labels<'a>(&mut self, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+        let Some(main) = self.stages.last_mut() else { return };
+        main.image.labels.extend(labels.map(|(name, value)| (name.to_string(), value.to_string())));
+    }
+
     /// Takes the stages of another recipe in, under names of their own; gives the name of the last.
     fn take_in(&mut self, below: Self, path: &Path) -> String {
         let prefix = path.display();

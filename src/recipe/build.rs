@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
                     return self.copy_of(step, copy, image, &root);
                 }
                 let options = if copy.docker.is_some() { context::kept() } else { plain(&copy.exclude) };
-                files::copy(copy, step, None, &root, &options)
+                files::copy(copy, step, None, &root, (&options, self.store.limits()))
             }
         }
     }
@@ -340,7 +340,7 @@ impl<'a> Builder<'a> {
         let other = self.options.overlays.over(image.clone(), self.store, "from", &Settings::default())?;
         let shape = Shape { exclude: copy.exclude.clone(), ..Shape::default() };
         let options = WriteOptions { shape, latest: Some(step.time), ..WriteOptions::default() };
-        let copied = files::copy(copy, step, Some(&other.rootfs()), root, &options);
+        let copied = files::copy(copy, step, Some(&other.rootfs()), root, (&options, self.store.limits()));
         let removed = other.remove();
         copied?;
         Ok(removed?)

@@ -5,6 +5,8 @@
 
 use super::dockerfile::Ignore;
 use super::inputs::digest_at;
+use super::read::{read_text, text_of, too_large};
+use super::{Error, Result};
 use crate::layer::{self, Shape, WriteOptions};
 use crate::oci::{Compression, Digest};
 use crate::store::Limits;
@@ -77,12 +79,31 @@ impl Found {
     }
 }
 
-/// All that `pattern` names below `root`, by name; one at least.
+/// The text of a Dockerfile, or of a `.dockerignore`. Of one that lies in `context` no link leads out of that, as of
+/// its other files: its words are told in messages, and who wrote a context may not read the files of who builds it.
+///
+/// # Errors
+/// [`Error::Read`].
+pub(super) fn text(context: &Path, path: &Path) -> Result<String> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let whole = absolute(path);
+    let Ok(inside) = whole.strip_prefix(absolute(context)) else { return read_text(path) };
+    let found = one(&Dir::open(context)?, inside, &Ignore::default())?;
+    let nothing = || io::Error::new(io::ErrorKind::NotFound, "there is no such file in the context");
+    let text = match found.map(|found| found.dir.regular(&found.name)).transpose()? {
+        Some(Some((file, _))) => text_of(file),
+        Some(None) => Err(too_large()),
+        None => Err(nothing()),
+    };
+    text.map_err(|source| Error::Read { path: path.to_path_buf(), source })
+}
+
+/// All that `pattern` names below `root`, by name; one at least, but of a pattern that has wildcards.
 pub(super) fn find(root: &Dir, pattern: &str, docker: &DockerCopy) -> layer::Result<Vec<Found>> {
     let mut paths = vec![PathBuf::new()];
     for part in Path::new(pattern).components() {
         let std::path::Component::Normal(part) = part else { continue };
-        let wild = part.as_bytes().iter().any(|b| b"*?[\\".contains(b));
+        let wild = is_wild(part.as_bytes());
         let mut next = Vec::new();
         for path in paths {
             if !wild {
@@ -108,10 +129,20 @@ pub(super) fn find(root: &Dir, pattern: &str, docker: &DockerCopy) -> layer::Res
             found.push(source);
         }
     }
-    if found.is_empty() {
-        return Ok(Err(Errno::NOENT).call(|| format!("stat({pattern})"))?);
+    if found.is_empty() && !is_wild(pattern.as_bytes()) {
+        return missing(pattern, docker);
     }
     Ok(found)
+}
+
+fn is_wild(pattern: &[u8]) -> bool {
+    pattern.iter().any(|b| b"*?[\\".contains(b))
+}
+
+/// The error that nothing is there to be copied.
+pub(super) fn missing<T>(pattern: &str, docker: &DockerCopy) -> layer::Result<T> {
+    let seen = if docker.ignore == Ignore::default() { "" } else { ", of what .dockerignore leaves" };
+    Ok(Err(Errno::NOENT).call(|| format!("find({pattern}{seen})"))?)
 }
 
 /// What lies at `path`; none where nothing does, or nothing that is seen.

@@ -18,9 +18,9 @@ mod words;
 
 pub use ignore::Ignore;
 
-use super::read::{Choices, Placed, Recipe, Stage, read_text};
+use super::read::{Choices, Placed, Recipe, Stage};
 use super::types::{Base, Packages, Secret};
-use super::{Result, suggest};
+use super::{Result, context, suggest};
 use crate::oci::Platform;
 use crate::verify::Place;
 use lines::Line;
@@ -124,10 +124,11 @@ impl Recipe {
         choices: &Choices,
         look: &mut dyn FnMut(&str) -> Result<Inherited>,
     ) -> Result<Self> {
-        let text = read_text(&dockerfile.file)?;
+        let read = |path: &PathBuf| context::text(&dockerfile.context, path);
+        let text = read(&dockerfile.file)?;
         let beside = format!("{}.dockerignore", dockerfile.file.display()).into();
         let ignores = [beside, dockerfile.context.join(".dockerignore")];
-        let ignore = ignores.iter().find(|path: &&PathBuf| path.exists()).map(|path| read_text(path));
+        let ignore = ignores.iter().find(|path: &&PathBuf| path.exists()).map(read);
         let ignore = Ignore::parse(&ignore.transpose()?.unwrap_or_default());
         translate(&text, dockerfile, &ignore, choices, look)
     }
@@ -175,7 +176,7 @@ fn translate(
             Some((below, scope)) => (Base::Stage(stages[below].name.clone()), scope),
             None if written.image == "scratch" => (Base::Scratch(true), Scope::default()),
             None => {
-                let inherited = look(&written.image)?;
+                let inherited = look(&written.image).map_err(|e| e.of_image(&place, &written.image))?;
                 if inherited.onbuild {
                     let reason = format!("{} has ONBUILD instructions, which are not done", written.image);
                     return Err(place.error(reason));

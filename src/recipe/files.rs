@@ -27,13 +27,14 @@ struct Source {
     stat: Stat,
 }
 
-/// Does a copy step into `root`, from beside the recipe or out of the root `from`.
+/// Does a copy step into `root`, from beside the recipe or out of the root `from`. Limits are those of tars that
+/// are unpacked.
 pub(super) fn copy(
     copy: &Copy,
     step: &Step,
     from: Option<&Path>,
     root: &Path,
-    options: &WriteOptions,
+    (options, limits): (&WriteOptions, &Limits),
 ) -> Result<()> {
     let mut options = options.clone();
     let shape = &mut options.shape;
@@ -58,7 +59,7 @@ pub(super) fn copy(
     }
     if let Some(docker) = &copy.docker {
         let other = Dir::open(from.unwrap_or(&docker.context))?;
-        return as_docker(copy, docker, &other, &target, &options, step.time);
+        return as_docker(copy, docker, &other, &target, (&options, limits), step.time);
     }
     if !copy.program.is_empty() {
         return programs(copy, &target, &options, step.time);
@@ -80,19 +81,23 @@ fn as_docker(
     docker: &DockerCopy,
     from: &Dir,
     target: &Dir,
-    options: &WriteOptions,
+    (options, limits): (&WriteOptions, &Limits),
     time: i64,
 ) -> Result<()> {
     let to = Path::new(&copy.to);
     let sources = copy.from.iter().map(|pattern| context::find(from, pattern, docker));
     let sources: Vec<_> = sources.collect::<layer::Result<Vec<_>>>()?.into_iter().flatten().collect();
+    if sources.is_empty() {
+        return Ok(context::missing(&copy.from.join(" "), docker)?);
+    }
     let folder = copy.to.ends_with('/') || sources.len() > 1;
     for found in sources {
         let options = found.options(options);
         if docker.unpack && !found.is_dir() {
             // What is in a tar keeps its owners.
             let owner = options.shape.owner.filter(|_| copy.owner.is_some());
-            if unpacked(&found, to, target, owner, time)? {
+            let owner = owner.map_or_else(|| placing().owner, |(u, g)| Owner::One(u, g));
+            if unpacked(&found, to, target, &Placing { owner, limits: *limits }, time)? {
                 continue;
             }
         }
@@ -104,15 +109,16 @@ fn as_docker(
 }
 
 /// Unpacks a tar into the folder `to`; whether it is one.
-fn unpacked(found: &Found, to: &Path, target: &Dir, owner: Option<(u32, u32)>, time: i64) -> Result<bool> {
+fn unpacked(found: &Found, to: &Path, target: &Dir, placing: &Placing, time: i64) -> Result<bool> {
     let Some((file, _)) = found.dir.regular(&found.name)? else { return Ok(false) };
     let tar = context::tar_in(&file).call(|| format!("read({})", found.called.display()))?;
     let Some((tar, compression)) = tar else { return Ok(false) };
     let mut options = WriteOptions::default();
-    options.shape.owner = owner;
+    if let Owner::One(uid, gid) = placing.owner {
+        options.shape.owner = Some((uid, gid));
+    }
     let dir = made(target, to, &options, time)?;
-    let placing = owner.map_or_else(placing, |(u, g)| Placing { owner: Owner::One(u, g), ..placing() });
-    layer::place(tar, compression, &dir, &placing)?;
+    layer::place(tar, compression, &dir, placing)?;
     Ok(true)
 }
 

@@ -22,14 +22,14 @@ use super::types::{Base, Copy};
 use super::{Error, Result};
 use crate::debian::{self, Progress, Request};
 use crate::error::Kind;
-use crate::oci::{Digest, Image, Name, Platform, Reference, iso8601};
+use crate::oci::{Digest, Image, Name, Platform, Reference, parse_rfc3339};
 use crate::registry;
 use crate::store::{self, Lease, Store};
 use crate::transfer::{self, FromRegistry, Platforms, ToStore};
+use crate::verify::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// What a lock's file begins with, for people.
 const HEAD: &str = "# What a build takes from elsewhere, exactly. Made by shipimg; brought up to date by `shipimg lock --update`.\n";
@@ -167,16 +167,19 @@ impl Lock {
             Wish::Update(names) => names.is_empty() || names.iter().any(|n| n == name),
             Wish::Keep | Wish::Frozen => false,
         };
-        for name in images(recipe) {
+        for (name, at) in images(recipe) {
             let pinned = match was.images.get(&name).filter(|_| !anew(&name)) {
                 Some(pinned) => pinned.clone(),
                 None if matches!(wish, Wish::Frozen) => return stale(&format!("the image {name}")),
-                None => pin(&name, anew(&name), &recipe.platform, access, (store, lease))?,
+                None => pin(&name, anew(&name), &recipe.platform, access, (store, lease))
+                    .map_err(|e| e.of_image(at, &name))?,
             };
             new.images.insert(name, pinned);
         }
         for stage in &recipe.stages {
-            let Some(request) = request(recipe, stage)? else { continue };
+            let Some(mut request) = request(recipe, stage)? else { continue };
+            // No script will run.
+            request.foreign = true;
             let fits = was.debian.get(&stage.name).filter(|lock| lock.request == request.asked());
             let lock = match (fits, wish) {
                 (Some(lock), Wish::Keep | Wish::Frozen) => lock.clone(),
@@ -211,6 +214,13 @@ impl Lock {
 }
 
 impl Lock {
+    /// Whether an image or a package is called `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut packages = self.debian.values().flat_map(|lock| &lock.packages);
+        self.images.contains_key(name) || packages.any(|package| package.name == name)
+    }
+
     /// What is different from `old`: packages, images, inputs.
     #[must_use]
     pub fn changes(&self, old: Option<&Self>) -> Vec<debian::Change> {
@@ -238,15 +248,15 @@ impl Lock {
     }
 }
 
-/// All images that a recipe takes from.
-fn images(recipe: &Recipe) -> Vec<String> {
+/// All images that a recipe takes from, and where it does.
+fn images(recipe: &Recipe) -> Vec<(String, &Place)> {
     let bases = recipe.stages.iter().filter_map(|s| match &s.base.value {
-        Base::Image(name) => Some(name.clone()),
+        Base::Image(name) => Some((name.clone(), &s.base.place)),
         _ => None,
     });
     let steps = recipe.stages.iter().flat_map(|s| &s.steps);
     let copies = steps.filter_map(|s| match &s.value {
-        Action::Copy(Copy { image, .. }) => image.clone(),
+        Action::Copy(Copy { image, .. }) => image.clone().map(|name| (name, &s.place)),
         _ => None,
     });
     bases.chain(copies).collect()
@@ -301,9 +311,8 @@ fn fetch(
 fn created(store: &Store, image: &Image) -> Result<i64> {
     let config: serde_json::Value =
         serde_json::from_slice(&store.document(&image.config_descriptor)?).unwrap_or_default();
-    let time = config["created"].as_str().and_then(iso8601);
-    let seconds = time.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
-    Ok(i64::try_from(seconds).unwrap_or(0))
+    let seconds = config["created"].as_str().and_then(parse_rfc3339).map(|(seconds, _)| seconds);
+    Ok(seconds.and_then(|s| i64::try_from(s).ok()).unwrap_or(0))
 }
 
 /// The image of the store that a lock has under `name`; it is brought there where it is missing.

@@ -317,6 +317,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The same, told with the image that it is about and the place that names it.
+    fn of_image(self, place: &Place, name: &str) -> Self {
+        match self {
+            Self::Syntax { .. } | Self::Step { .. } | Self::Stale { .. } | Self::Offline { .. } => self,
+            other => {
+                Self::Step { place: place.clone(), what: format!("image {name}"), source: Box::new(other) }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ use crate::oci::Platform;
 use crate::verify::{self, Check, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -170,12 +172,20 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
     let error = |source| Error::Read { path: path.to_path_buf(), source };
     let meta = std::fs::metadata(path).map_err(error)?;
     if !meta.is_file() || meta.len() > MAX_SIZE {
-        return Err(error(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            "not a file of at most 4 MiB",
-        )));
+        return Err(error(too_large()));
     }
     std::fs::read_to_string(path).map_err(error)
+}
+
+/// The text of an open file, as [`read_text`].
+pub(super) fn text_of(file: File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SIZE { Err(too_large()) } else { Ok(text) }
+}
+
+pub(super) fn too_large() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, "not a file of at most 4 MiB")
 }
 
 impl Parsed {

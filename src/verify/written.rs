@@ -74,6 +74,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Placed>> {
         check.kind().map_err(|reason| syntax(path, line, reason))?;
         Ok(Placed { check, place: Some(Place { file: path.to_path_buf(), line }) })
     };
+    if checks.is_empty() {
+        return Err(syntax(path, 1, "no check in it"));
+    }
     checks.into_iter().map(at).collect()
 }
 
@@ -127,7 +130,6 @@ mod tests {
         assert_eq!(lines(yaml, "c.yaml").unwrap(), [2, 3]);
         let json = "{\"check\": [\n{\"file\": \"/a\"},\n{\"port\": 80}]}";
         assert_eq!(lines(json, "c.json").unwrap(), [2, 3]);
-        assert!(lines("", "c.toml").unwrap().is_empty());
     }
 
     #[test]
@@ -136,6 +138,8 @@ mod tests {
             ("c.toml", "[[check]]\nfile = '/a'\n[[check]]\nfiel = '/a'\n", "c.toml:4: unknown field `fiel`"),
             ("c.toml", "[[check]]\nfile = '/a'\n[[check]]\nname = 'x'\n", "c.toml:3: a check is of no kind"),
             ("c.toml", "[[check]\n", "c.toml:1: "),
+            ("c.toml", "# later\n", "c.toml:1: no check in it"),
+            ("c.yaml", "check: []\n", "c.yaml:1: no check in it"),
             ("c.toml", "[[check]]\nfile = '/a'\nmode = '9'\n", "c.toml:3: mode \"9\" is not octal"),
             ("c.yaml", "check:\n  - file: /a\n  - fiel: /a\n", "c.yaml:3: "),
             ("c.yaml", "check:\n  - file: /a\n  - name: x\n", "c.yaml:3: a check is of no kind"),

@@ -186,6 +186,7 @@ fn pages_of_hostile_images() {
     // The library, the script, and the data.
     assert_eq!((html.matches("<script").count(), html.matches("</script").count()), (3, 3));
     assert!(!html.contains("<img") && html.contains("default-src 'none'"));
+    assert_eq!(store.ok(&["analyze", &place, "--html", "-", "--checks-report", &checks]), html);
     store.ok(&["analyze", &place, &place, "--html", page]);
     assert!(!fs::read_to_string(page).unwrap().contains("<img"));
     // Text for terminals has none of it, either.

@@ -265,7 +265,7 @@ fn what_docker_saves_is_imported() {
 
     // One of several, by its name.
     let store = TestStore::new();
-    let said = store.ok(&["import", &lab.at("old.tar"), "base:1"]);
+    let said = store.ok(&["import", &format!("docker-archive:{}", lab.at("old.tar")), "base:1"]);
     assert_eq!(said.lines().count(), 1);
     let e = store.fails(2, &["import", &lab.at("old.tar"), "other:1"]);
     assert!(e.contains("no such image, but app:1, lab.example.org/app:latest, base:1"), "{e}");

@@ -273,7 +273,8 @@ fn an_ordinary_user_builds_the_same() {
     let recipe = |chown: &str| {
         format!(
             "{BUSYBOX}[[user]]\nname = \"u\"\nuid = 1000\n[[copy]]\ncontent = \"x\"\nto = \"/x\"\nowner = \"u\"\n\
-         [[run]]\nshell = \"id; mkdir /d; {chown}; rm /bin/vi\"\n{TAG}"
+         [[run]]\nshell = \"id; mkdir /d; {chown}; rm /bin/vi\"\n\
+         [[run]]\nnetwork = true\nshell = \"ls /sys/class >/d/classes; ! grep ' /sys[^ ]* rw' /proc/self/mountinfo; rm /bin/ed\"\n{TAG}"
         )
     };
     // With one id alone there is nobody else that a program could give a file to.
@@ -416,9 +417,9 @@ fn a_build_ends_when_it_is_interrupted() {
             .spawn()
             .unwrap();
         let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.ends_with("\nsleeps\n") {
-            assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "{line}");
+        let mut lines = String::new();
+        while !lines.ends_with("\nsleeps\n") {
+            assert!(std::io::BufRead::read_line(&mut said, &mut lines).unwrap() > 0, "{lines}");
         }
         let begun = Instant::now();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();

@@ -188,7 +188,7 @@ COPY *.txt dir /txt/
 COPY dir /newdir
 COPY dir/sub /newdir/c2/
 COPY run.sh /usr/local/bin/run
-COPY a.txt /alias/
+COPY a.txt none* /alias/
 COPY b.txt /alias
 COPY --chown=app:web --chmod=640 dir/c top /owned/
 COPY --chown=1000 dir/sub /owned/sub
@@ -317,6 +317,9 @@ fn steps_are_done_once() {
     assert!(lines[4].contains("Dockerfile:7  ") && lines[4].ends_with("copy a of stage a to /a"), "{plan}");
     let history = work.ok(&["history", "localhost/made:1", "--format", "json"]);
     assert!(history.contains("run /bin/sh -c echo a > /a") && history.contains("Dockerfile:4"), "{history}");
+    let labelled = work.build(&["--label", "a=b", "--label", "from=me=you"]);
+    assert_eq!(labelled.1, 1, "settings are a step");
+    assert_eq!(work.config("localhost/made:1")["Labels"], json!({"a": "b", "from": "me=you"}));
 }
 
 #[test]
@@ -352,6 +355,8 @@ fn a_lock_counts_where_there_is_one() {
     let (first, _) = work.build(&["--frozen"]);
     work.base(&BASE.replace("staff", "people"));
     assert_eq!(work.build(&["--frozen"]), (first, 0), "the base is the one that is locked");
+    let said = work.fails(10, &["lock", "ctx/Dockerfile", "--update", "localhost/base:1,bsae"]);
+    assert!(said.contains("no package or image bsae in ctx/Dockerfile.lock"), "{said}");
     work.write("f", "2");
     work.fails(4, &["build", "ctx", "--frozen"]);
     assert_eq!(work.build(&[]).1, 1);
@@ -390,6 +395,24 @@ fn nothing_outside_a_context_is_read() {
             "{said}"
         );
     }
+    for name in [".dockerignore", "Dockerfile"] {
+        work.write("Dockerfile", "FROM localhost/base:1\n");
+        let path = work.path("ctx").join(name);
+        let _ = fs::remove_file(&path);
+        symlink("../outside", &path).unwrap();
+        for args in [&["build", "ctx"][..], &["build", "-f", "ctx/Dockerfile", "ctx"]] {
+            let said = work.fails(10, args);
+            assert!(
+                said.contains(&format!("read ctx/{name}: there is no such file in the context")),
+                "{said}"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+    }
+    work.write("in/file", "FROM localhost/base:1\nCOPY f /\n");
+    symlink("/in/file", work.path("ctx/Dockerfile")).unwrap();
+    work.build(&[]);
+    fs::remove_file(work.path("ctx/Dockerfile")).unwrap();
     // Links are what they are below a source, and a context is the root of its own links.
     work.write("Dockerfile", "FROM localhost/base:1\nCOPY . /x/\nCOPY folder/same/f same /y/\n");
     work.build(&[]);
@@ -436,4 +459,37 @@ fn files_that_mean_harm_are_refused() {
     let said = work.refused(9, "FROM localhost/base:1\nADD evil.tar /x/\n");
     assert!(said.contains("Dockerfile:2: ") && said.contains("out"), "{said}");
     assert!(!work.path("escaped").exists());
+    // Limits are those of any archive.
+    fs::write(tree.join("zeros"), vec![0; 200_000]).unwrap();
+    ok("tar", &["-C", tree.to_str().unwrap(), "-czf", work.path("ctx/zeros.tgz").to_str().unwrap(), "zeros"]);
+    work.write("Dockerfile", "FROM localhost/base:1\nADD zeros.tgz /x/\n");
+    work.ok(&["build", "ctx"]);
+    let said = work.fails(9, &["build", "--no-cache", "--max-inflated", "100k", "ctx"]);
+    assert!(
+        said.contains("Dockerfile:2: copy zeros.tgz to /x/: ") && said.contains("inflated bytes"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_made_has_the_time_of_the_base() {
+    let work = Work::new();
+    let aged = |seconds: &str| {
+        let mut command = work.command(&["build", "base.toml"]);
+        common::succeeded(&["build"], &common::collect(command.env("SOURCE_DATE_EPOCH", seconds)));
+    };
+    aged("1700000000");
+    work.write("Dockerfile", "FROM localhost/base:1\nRUN echo $SOURCE_DATE_EPOCH > /when\nCOPY f /f\n")
+        .write("f", "1");
+    let (first, _) = work.build(&[]);
+    let inspected: Value = serde_json::from_str(&work.ok(&["inspect", "localhost/made:1"])).unwrap();
+    assert_eq!(inspected["config"]["created"], "2023-11-14T22:13:20.000000000Z");
+    work.ok(&["unpack", "localhost/made:1", "unpacked"]);
+    assert_eq!(fs::read_to_string(work.path("unpacked/rootfs/when")).unwrap(), "1700000000\n");
+    for name in ["when", "f"] {
+        let path = work.path("unpacked/rootfs").join(name);
+        assert_eq!(ok("stat", &["-c", "%Y", path.to_str().unwrap()]).trim(), "1700000000", "{name}");
+    }
+    aged("1700000001");
+    assert_ne!(work.build(&[]).0, first);
 }

@@ -113,7 +113,7 @@ fn wrong_calls() {
     fails(10, &[], "no lock");
     fails(10, &["--update", "a"], "no lock");
     archive.store.ok(&made(&archive, "a", &[]));
-    fails(10, &["--update", "a,b"], "no package b in");
+    fails(10, &["--update", "a,b"], "no package or image b in");
     fails(2, &["--include", "a"], "--include without --suite");
     fails(2, &["--suite", "nope"], "unknown suite");
     // Which file is meant, where none is named.

@@ -30,5 +30,9 @@ fn shipped_recipes_are_built_and_checked() {
         );
         succeeded(&args, &again);
     }
+    // A plan runs no programs: its workers may be of another kind than this machine.
+    let args = ["plan", "recipes/static.toml", "--platforms", "linux/amd64,linux/arm64"];
+    let plan = succeeded(&args, &collect(store.command().args(args).current_dir(work.path())));
+    assert!(plan.contains("linux/amd64") && plan.contains("linux/arm64"), "{plan}");
     assert!(work.path().join("netlab.img").exists() && work.path().join("busybox/bin/sh").exists());
 }
