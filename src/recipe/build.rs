@@ -211,7 +211,7 @@ impl<'a> Builder<'a> {
         match base {
             Base::Image(name) => {
                 let access = &self.options.access;
-                Ok(lock::locked(name, self.lock, &self.plan.recipe.platform, access, (store, lease))?
+                Ok(lock::below(name, self.lock, &self.plan.recipe.platform, access, (store, lease))?
                     .descriptor)
             }
             Base::Debian(_) => {

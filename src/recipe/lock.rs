@@ -118,7 +118,7 @@ impl Lock {
             let pinned = pin(name, false, platform, access, place)?;
             self.images.insert(name.to_string(), pinned);
         }
-        let image = locked(name, self, platform, access, place)?;
+        let image = below(name, self, platform, access, place)?;
         let config = place.0.document(&image.config_descriptor)?;
         Ok(Inherited::of(&serde_json::from_slice(&config).unwrap_or_default()))
     }
@@ -313,6 +313,24 @@ fn created(store: &Store, image: &Image) -> Result<i64> {
         serde_json::from_slice(&store.document(&image.config_descriptor)?).unwrap_or_default();
     let seconds = config["created"].as_str().and_then(parse_rfc3339).map(|(seconds, _)| seconds);
     Ok(seconds.and_then(|s| i64::try_from(s).ok()).unwrap_or(0))
+}
+
+/// As [`locked`], of an image to build on: it is for the same system and architecture, or says nothing of them.
+pub(super) fn below(
+    name: &str,
+    lock: &Lock,
+    platform: &Platform,
+    access: &Access,
+    place: (&Store, &Lease),
+) -> Result<Image> {
+    let image = locked(name, lock, platform, access, place)?;
+    let is = image.platform();
+    let serves = |is: &str, wanted: &str| is.is_empty() || is == wanted;
+    if serves(&is.os, &platform.os) && serves(&is.architecture, &platform.architecture) {
+        Ok(image)
+    } else {
+        Err(Error::Platform { is: is.into(), wanted: platform.clone().into() })
+    }
 }
 
 /// The image of the store that a lock has under `name`; it is brought there where it is missing.

@@ -69,6 +69,7 @@ pub use shard::{Job, Shard, shards};
 pub use types::{Base, Copy, File, Group, Image, Output, OutputKind, Run, Secret, User};
 
 use crate::error::Kind;
+use crate::oci::Platform;
 use crate::verify::Place;
 use crate::{bundle, debian, disk, layer, oci, registry, run, store, sys, transfer};
 use std::ffi::OsString;
@@ -114,6 +115,14 @@ pub enum Error {
     NoSecret {
         /// Its name.
         name: String,
+    },
+    /// An image to build on that is for another platform.
+    #[error("it is for {is}, not for {wanted}")]
+    Platform {
+        /// What it is for.
+        is: Box<Platform>,
+        /// What is built for.
+        wanted: Box<Platform>,
     },
     /// A name that no file in a layer can have.
     #[error("{name:?} cannot be the name of a file")]
@@ -263,7 +272,7 @@ impl Error {
             | Self::Name { .. }
             | Self::Accounts { .. } => Kind::Input,
             Self::NoResult { .. } => Kind::Integrity,
-            Self::NoSecret { .. } | Self::Offline { .. } => Kind::Missing,
+            Self::NoSecret { .. } | Self::Offline { .. } | Self::Platform { .. } => Kind::Missing,
             Self::Stale { .. } => Kind::Stale,
             Self::Stage { kind, .. } => *kind,
             Self::Failed(_) => Kind::Internal,

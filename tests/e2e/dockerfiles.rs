@@ -446,6 +446,9 @@ fn files_that_mean_harm_are_refused() {
     assert!(work.fails(2, &["build", "ctx"]).contains("no Dockerfile and no Containerfile in ctx"));
     let said = work.fails(2, &["build", "base.toml", "--target", "x"]);
     assert!(said.contains("--target is for Dockerfiles"), "{said}");
+    work.write("Dockerfile", "FROM localhost/base:1\n");
+    let said = work.fails(10, &["build", "ctx", "--platform", "linux/s390x"]);
+    assert!(said.contains("Dockerfile:1: image localhost/base:1: it is for linux/"), "{said}");
     // A tar whose links lead out of the root.
     let tree = work.path("evil");
     fs::create_dir(&tree).unwrap();
