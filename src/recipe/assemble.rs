@@ -249,8 +249,10 @@ impl Recipe {
                 rename(name);
             }
             for step in &mut stage.steps {
-                if let Action::Copy(Copy { stage: Some(name), .. }) = &mut step.value {
-                    rename(name);
+                match &mut step.value {
+                    Action::Copy(copy) => copy.stage.iter_mut().for_each(rename),
+                    Action::Run(run) => run.bind.iter_mut().filter_map(|b| b.stage.as_mut()).for_each(rename),
+                    _ => {}
                 }
             }
             if self.stages.iter().all(|s| s.name != stage.name) {

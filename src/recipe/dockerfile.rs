@@ -11,6 +11,7 @@
 
 mod ignore;
 mod lines;
+mod mounts;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -320,7 +321,11 @@ fn needed(stages: &[Written], target: usize) -> BTreeSet<usize> {
         let before = &stages[..index];
         work.extend(stage_of(before, &stages[index].image));
         let flags = stages[index].lines.iter().flat_map(|line| &line.flags);
-        let froms = flags.filter(|(name, _)| name == "from").filter_map(|(_, value)| value.as_deref());
+        let froms = flags.filter_map(|(name, value)| match name.as_str() {
+            "from" => value.as_deref(),
+            "mount" => value.as_deref()?.split(',').find_map(|option| option.strip_prefix("from=")),
+            _ => None,
+        });
         work.extend(froms.filter_map(|name| source_of(before, name)));
     }
     needed

@@ -245,11 +245,12 @@ fn images(recipe: &Recipe) -> Vec<String> {
         _ => None,
     });
     let steps = recipe.stages.iter().flat_map(|s| &s.steps);
-    let copies = steps.filter_map(|s| match &s.value {
-        Action::Copy(Copy { image, .. }) => image.clone(),
-        _ => None,
+    let taken = steps.flat_map(|s| match &s.value {
+        Action::Copy(Copy { image, .. }) => image.iter().collect(),
+        Action::Run(run) => run.bind.iter().filter_map(|bind| bind.image.as_ref()).collect::<Vec<_>>(),
+        _ => Vec::new(),
     });
-    bases.chain(copies).collect()
+    bases.chain(taken.cloned()).collect()
 }
 
 /// Finds an image: in the store, or else in its registry; with `anew` in the registry first, unless that

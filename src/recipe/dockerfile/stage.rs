@@ -12,7 +12,7 @@ use crate::verify::Place;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-type Checked<T> = std::result::Result<T, Wrong>;
+pub(super) type Checked<T> = std::result::Result<T, Wrong>;
 
 /// What instructions stand in.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Scope {
     /// Arguments that have a value.
     pub args: BTreeMap<String, String>,
     user: String,
-    workdir: String,
+    pub workdir: String,
     shell: Vec<String>,
 }
 
@@ -41,10 +41,10 @@ impl Values for Scope {
 
 /// A stage being translated.
 pub(super) struct Builder<'a> {
-    scope: Scope,
-    before: &'a [Written<'a>],
-    dockerfile: &'a Dockerfile,
-    ignore: &'a Ignore,
+    pub(super) scope: Scope,
+    pub(super) before: &'a [Written<'a>],
+    pub(super) dockerfile: &'a Dockerfile,
+    pub(super) ignore: &'a Ignore,
     escape: char,
     at: &'a dyn Fn(usize) -> Place,
     steps: Vec<Placed<Action>>,
@@ -231,12 +231,7 @@ impl<'a> Builder<'a> {
             match (flag.as_str(), value.as_str()) {
                 ("network", "none") => run.network = false,
                 ("network", "default" | "host") => {}
-                ("mount", mount) => {
-                    if let Some((id, target)) = self.secret(mount)? {
-                        run.targets.extend(target.map(|target| (id.clone(), target.into())));
-                        run.secrets.push(id);
-                    }
-                }
+                ("mount", mount) => self.mount(&mut run, mount)?,
                 (flag, value) => return Err(format!("RUN --{flag}={value} is not done here")),
             }
         }
@@ -261,35 +256,6 @@ impl<'a> Builder<'a> {
         run.workdir = Some(self.scope.workdir.clone()).filter(|dir| dir.starts_with('/'));
         self.step(line, Action::Run(run));
         Ok(())
-    }
-
-    /// The secret that `--mount` asks for, and where it is to lie; none where it is not given and need not be.
-    fn secret(&self, mount: &str) -> Checked<Option<(String, Option<String>)>> {
-        let options: BTreeMap<&str, &str> =
-            mount.split(',').map(|option| option.split_once('=').unwrap_or((option, "true"))).collect();
-        if options.get("type") != Some(&"secret") {
-            return Err(format!("RUN --mount={mount} is not done here, but for type=secret"));
-        }
-        let id = *options.get("id").ok_or_else(|| format!("--mount={mount}: no id"))?;
-        if id.is_empty() || id.contains('/') || id.starts_with('.') {
-            return Err(format!("--mount={mount}: this cannot be an id"));
-        }
-        let mut target = None;
-        for (key, value) in &options {
-            match *key {
-                "type" | "id" => {}
-                "required" if ["true", "false"].contains(value) => {}
-                "target" | "dst" | "destination" if value.starts_with('/') => {
-                    target = Some(absolute("/", value));
-                }
-                _ => return Err(format!("--mount={mount}: {key}={value} is not done here")),
-            }
-        }
-        let given = self.dockerfile.secrets.contains_key(id);
-        if !given && options.get("required") == Some(&"true") {
-            return Err(format!("no secret {id} is given: --secret id={id},src=FILE"));
-        }
-        Ok(given.then(|| (id.to_string(), target)))
     }
 
     fn copy(&mut self, line: &Line) -> Checked<()> {
@@ -407,7 +373,7 @@ fn ports(text: &str) -> Checked<Vec<String>> {
 }
 
 /// `path` seen from `workdir`, without `.` and `..`; with a slash at its end where it is meant as a folder.
-fn absolute(workdir: &str, path: &str) -> String {
+pub(super) fn absolute(workdir: &str, path: &str) -> String {
     let whole = Path::new("/").join(workdir).join(path);
     let mut parts: Vec<String> = Vec::new();
     for part in whole.components() {
@@ -423,7 +389,7 @@ fn absolute(workdir: &str, path: &str) -> String {
 }
 
 /// A source below a context, without `.` and `..`; none where it leads out.
-fn clean(source: &str) -> Option<String> {
+pub(super) fn clean(source: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in source.split('/') {
         match part {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::recipe::context::{Directory, DockerCopy};
 use crate::recipe::types::{Copy, Healthcheck, Image, Run};
-use crate::recipe::{Action, Error};
+use crate::recipe::{Action, Error, KeptFolder, Share};
 
 /// What the image `base` says.
 fn base() -> Inherited {
@@ -74,6 +74,24 @@ fn runs_stand_in_what_was_said_before() {
     assert_eq!(inside.env, env.into_iter().chain(more).collect());
     assert_eq!((inside.user.as_deref(), inside.workdir.as_deref()), (Some("app:web"), Some("/srv/sub")));
     assert!(!inside.network);
+    let cache =
+        run("WORKDIR /w\nRUN --mount=type=cache,target=c,id=i,sharing=locked,uid=7,gid=8,mode=0700 x").cache;
+    let kept = KeptFolder {
+        target: "/w/c".into(),
+        id: Some("i".into()),
+        sharing: Share::Locked,
+        uid: 7,
+        gid: 8,
+        mode: Some("0700".into()),
+    };
+    assert_eq!(cache, [kept]);
+    assert_eq!(run("RUN --mount=type=tmpfs,target=/t,size=1m x").tmpfs[0].size.as_deref(), Some("1m"));
+    let bind = |text: &str| run(&format!("RUN --mount={text} x")).bind.remove(0);
+    let from = bind("type=bind,from=build,source=/a/../b,dst=/in,rw");
+    assert_eq!((from.stage, from.image.as_deref(), from.write), (None, Some("build"), true));
+    assert_eq!((from.from.as_str(), from.target.as_str()), ("/b", "/in"));
+    let context = bind("target=/in,src=a/./b");
+    assert!(context.docker.is_some() && !context.write && context.from == "a/b");
     assert_eq!(run("RUN --mount=type=secret,id=token x").secrets, ["token"]);
     let elsewhere = run("RUN --mount=type=secret,id=token,target=/a/../b x").targets;
     assert_eq!(elsewhere, [("token".to_string(), PathBuf::from("/b"))].into());
@@ -223,16 +241,29 @@ fn stages_and_arguments() {
 
 #[test]
 fn what_is_not_known_is_said_with_its_line() {
-    let mounts = "RUN --mount=type=cache,target=/x y";
+    let mounts = "RUN --mount=type=ssh,target=/x y";
     for (text, line, reason) in [
         ("RUN x\nFROM base", 1, "RUN before the first FROM"),
         ("# only\n", 1, "no FROM"),
         ("FROM base\n\nRNU x", 3, "no instruction RNU, did you mean RUN?"),
         ("FROM base\nRUN a \\\n b\nRUN", 4, "RUN wants more words"),
         ("FROM base\nRUN <<E\nx\n", 2, "here-document E has no end"),
-        (&format!("FROM base\n{mounts}"), 2, "--mount=type=cache,target=/x is not done here"),
-        ("FROM base\nRUN --mount=type=secret,id=token,target=t x", 2, "target=t is not done here"),
-        ("FROM base\nRUN --mount=type=secret,id=token,env=T x", 2, "env=T is not done here"),
+        (&format!("FROM base\n{mounts}"), 2, "--mount=type=ssh,target=/x: this type is not done here"),
+        ("FROM base\nRUN --mount=type=cache,id=a x", 2, "no target"),
+        ("FROM base\nRUN --mount=type=cache,target=/ x", 2, "no target, or / as one"),
+        (
+            "FROM base\nRUN --mount=type=cache,target=/x,sharing=all x",
+            2,
+            "sharing is shared, locked or private",
+        ),
+        ("FROM base\nRUN --mount=type=cache,target=/x,from=y x", 2, "from is not done here"),
+        ("FROM base\nRUN --mount=type=cache,target=/x,mode=9 x", 2, "mode is octal"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/x,size=1,mode=2 x", 2, "mode is not done here"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/x,size=much x", 2, "size is a number"),
+        ("FROM base\nRUN --mount=target=/x,source=../y x", 2, "outside of the context"),
+        ("FROM base\nRUN --mount=target=/x,rw=maybe x", 2, "rw is true or false"),
+        ("FROM base\nRUN --mount=type=secret,id=token,target=t x", 2, "an absolute path"),
+        ("FROM base\nRUN --mount=type=secret,id=token,env=T x", 2, "env is not done here"),
         ("FROM base\nRUN --mount=type=secret,id=a/b x", 2, "cannot be an id"),
         ("FROM base\nRUN --mount=type=secret,id=q,required=true x", 2, "--secret id=q,src=FILE"),
         ("FROM base\nRUN --security=insecure x", 2, "RUN --security is not done here"),
