@@ -113,7 +113,7 @@ impl Image {
         macro_rules! one {
             ($($field:ident)*) => { $(if over.$field.is_some() { self.$field = over.$field; })* };
         }
-        one!(entrypoint cmd workdir user stop_signal shell author healthcheck compression);
+        one!(entrypoint cmd workdir user stop_signal shell onbuild author healthcheck compression);
         self.env.extend(over.env);
         self.labels.extend(over.labels);
         self.annotations.extend(over.annotations);

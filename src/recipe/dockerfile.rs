@@ -64,8 +64,8 @@ pub struct Inherited {
     pub user: String,
     /// By what lines are run; nothing where it does not say.
     pub shell: Vec<String>,
-    /// Whether it has instructions of its own for those who build on it.
-    pub onbuild: bool,
+    /// Instructions for those who build on it.
+    pub onbuild: Vec<String>,
 }
 
 impl Inherited {
@@ -85,7 +85,7 @@ impl Inherited {
             workdir: text("WorkingDir"),
             user: text("User"),
             shell: texts("Shell"),
-            onbuild: !texts("OnBuild").is_empty(),
+            onbuild: texts("OnBuild"),
         }
     }
 }
@@ -175,14 +175,7 @@ fn translate(
         let (base, mut scope) = match below {
             Some((below, scope)) => (Base::Stage(stages[below].name.clone()), scope),
             None if written.image == "scratch" => (Base::Scratch(true), Scope::default()),
-            None => {
-                let inherited = look(&written.image)?;
-                if inherited.onbuild {
-                    let reason = format!("{} has ONBUILD instructions, which are not done", written.image);
-                    return Err(place.error(reason));
-                }
-                (Base::Image(written.image.clone()), Scope::of(inherited))
-            }
+            None => (Base::Image(written.image.clone()), Scope::of(look(&written.image)?)),
         };
         for (name, value) in &choices.set {
             if PROXIES.contains(&name.to_ascii_uppercase().as_str()) {
@@ -193,7 +186,8 @@ fn translate(
         if matches!(base, Base::Scratch(_)) {
             builder.set_env("PATH", PATH);
         }
-        for line in written.lines {
+        let triggers = builder.triggers(written.from.number).map_err(|reason| place.error(reason))?;
+        for line in triggers.iter().chain(written.lines) {
             builder.add(line, &globals, choices)?;
         }
         let (steps, image, scope) = builder.finish();

@@ -487,6 +487,10 @@ pub struct Image {
     pub stop_signal: Option<String>,
     /// Program and arguments that a Dockerfile on top of it runs lines by.
     pub shell: Option<Vec<String>>,
+    /// Instructions for a Dockerfile on top of it, as a Dockerfile has them.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub onbuild: Option<Vec<String>>,
     /// The author.
     pub author: Option<String>,
     /// How to find out whether it is well.

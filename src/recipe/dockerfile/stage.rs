@@ -1,6 +1,6 @@
 //! One stage: its instructions, in order, as steps and as how the image is run.
 
-use super::lines::{Document, Line, is_document};
+use super::lines::{self, Document, Line, is_document};
 use super::words::{Expander, Values, Wrong, split};
 use super::{Dockerfile, Globals, Ignore, Inherited, Written, source_of};
 use crate::recipe::Result;
@@ -24,12 +24,14 @@ pub(super) struct Scope {
     user: String,
     pub workdir: String,
     shell: Vec<String>,
+    /// Instructions for who builds on it.
+    onbuild: Vec<String>,
 }
 
 impl Scope {
     pub fn of(image: Inherited) -> Self {
-        let Inherited { env, workdir, user, shell, onbuild: _ } = image;
-        Self { env, args: BTreeMap::new(), user, workdir, shell }
+        let Inherited { env, workdir, user, shell, onbuild } = image;
+        Self { env, args: BTreeMap::new(), user, workdir, shell, onbuild }
     }
 }
 
@@ -71,6 +73,16 @@ impl<'a> Builder<'a> {
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.scope.env.insert(name.to_string(), value.to_string());
         self.image.env.insert(name.to_string(), value.to_string());
+    }
+
+    /// The instructions that the base has for who builds on it, as if they stood in the line `number`. They are
+    /// done once.
+    pub fn triggers(&mut self, number: usize) -> Checked<Vec<Line>> {
+        let texts = std::mem::take(&mut self.scope.onbuild);
+        if !texts.is_empty() {
+            self.image.onbuild = Some(Vec::new());
+        }
+        texts.iter().map(|text| Ok(Line { number, ..trigger(text)? })).collect()
     }
 
     /// Adds an instruction.
@@ -171,6 +183,11 @@ impl<'a> Builder<'a> {
             "VOLUME" => {
                 let volumes = self.words(line)?;
                 self.image.volumes.extend(volumes);
+            }
+            "ONBUILD" => {
+                trigger(&line.rest)?;
+                self.scope.onbuild.push(line.rest.clone());
+                self.image.onbuild = Some(self.scope.onbuild.clone());
             }
             "STOPSIGNAL" => self.image.stop_signal = Some(self.expand(&line.rest)?),
             "HEALTHCHECK" => self.image.healthcheck = Some(self.healthcheck(line)?),
@@ -319,6 +336,21 @@ impl<'a> Builder<'a> {
         let copy = Copy { content: Some(text), to, owner, mode, ..Copy::default() };
         self.step(line, Action::Copy(copy));
         Ok(())
+    }
+}
+
+/// The instruction that stands after ONBUILD.
+fn trigger(text: &str) -> Checked<Line> {
+    let wrong = |reason: &str| Err(format!("ONBUILD {text}: {reason}"));
+    match lines::read(text) {
+        Err((_, reason)) => wrong(&reason),
+        Ok((mut found, _)) => match (found.pop(), found.is_empty()) {
+            (Some(line), true) if ["FROM", "ONBUILD", "MAINTAINER"].contains(&line.name.as_str()) => {
+                wrong("this cannot come after it")
+            }
+            (Some(line), true) => known_flags(&line).map(|()| line),
+            _ => wrong("wanted one instruction"),
+        },
     }
 }
 

@@ -8,13 +8,19 @@ use crate::recipe::{Action, Error, KeptFolder, Share};
 /// What the image `base` says.
 fn base() -> Inherited {
     let env = [("PATH", "/bin"), ("BASE", "b")].map(|(n, v)| (n.to_string(), v.to_string())).into();
-    Inherited { env, workdir: "/srv".into(), user: String::new(), shell: Vec::new(), onbuild: false }
+    Inherited { env, workdir: "/srv".into(), user: String::new(), shell: Vec::new(), onbuild: Vec::new() }
 }
 
 fn with(text: &str, dockerfile: &Dockerfile, set: &[(&str, &str)]) -> Result<Recipe> {
     let set = set.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())).collect();
     let choices = Choices { set, platform: "linux/arm64".parse()?, ..Choices::default() };
-    let mut look = |name: &str| Ok(Inherited { onbuild: name == "onbuild", ..base() });
+    let mut look = |name: &str| {
+        Ok(match name {
+            "onbuild" => Inherited { onbuild: words(&["ARG A=1", "RUN x $A", "ENV T=done"]), ..base() },
+            "bad" => Inherited { onbuild: words(&["FROM other\nRUN x"]), ..base() },
+            _ => base(),
+        })
+    };
     translate(text, dockerfile, &Ignore::default(), &choices, &mut look)
 }
 
@@ -38,6 +44,24 @@ fn image(text: &str) -> Image {
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_builds_on_an_image_does_what_it_asks_for() {
+    let stages = |text: &str| -> Vec<(Vec<String>, Option<Vec<String>>)> {
+        let stages = read(text).unwrap().stages.into_iter();
+        let steps = |s: &Stage| s.steps.iter().map(|s| format!("{} {}", s.place.line, s.value)).collect();
+        stages.map(|s| (steps(&s), s.image.onbuild)).collect()
+    };
+    let done = stages("FROM onbuild\nRUN y");
+    assert_eq!(done, [(words(&["1 run /bin/sh -c x $A", "2 run /bin/sh -c y"]), Some(Vec::new()))]);
+    let text = "FROM base AS a\nONBUILD RUN x\nONBUILD WORKDIR /w\nFROM a AS b\nRUN y\nFROM b\nRUN z";
+    let wanted = [
+        (Vec::new(), Some(words(&["RUN x", "WORKDIR /w"]))),
+        (words(&["4 run /bin/sh -c x", "4 directory /w", "5 run /bin/sh -c y"]), Some(Vec::new())),
+        (words(&["7 run /bin/sh -c z"]), None),
+    ];
+    assert_eq!(stages(text), wanted, "once");
 }
 
 #[test]
@@ -285,8 +309,11 @@ fn what_is_not_known_is_said_with_its_line() {
         ("FROM base\nHEALTHCHECK x", 2, "wanted HEALTHCHECK"),
         ("FROM base\nHEALTHCHECK --interval=5 CMD x", 2, "--interval: \"5\" is no time"),
         ("FROM base\nSHELL sh", 2, "wanted SHELL"),
-        ("FROM base\nONBUILD RUN x", 2, "ONBUILD is not done here"),
-        ("FROM onbuild", 1, "onbuild has ONBUILD instructions"),
+        ("FROM base\nONBUILD ONBUILD RUN x", 2, "this cannot come after it"),
+        ("FROM base\nONBUILD FROM x", 2, "this cannot come after it"),
+        ("FROM base\nONBUILD RUM x", 2, "no instruction RUM"),
+        ("FROM base\nONBUILD RUN --security=x y", 2, "--security is not done here"),
+        ("FROM bad", 1, "wanted one instruction"),
         ("FROM base AS 1x", 1, "no name of a stage"),
         ("FROM a AS x\nFROM b AS X", 2, "a stage x is there already"),
         ("FROM a b", 1, "wanted FROM IMAGE [AS NAME]"),
