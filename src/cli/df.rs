@@ -68,6 +68,7 @@ fn rows(context: &Context) -> Result<Vec<Row>> {
         folder("bundles", Area::Bundles.name(), 0, 0)?,
         folder("containers", Area::Containers.name(), 0, 0)?,
         folder("packages", Area::Packages.name(), 0, 0)?,
+        folder("caches of steps", Area::Caches.name(), 0, 0)?,
         folder("partial downloads", "ingest", partials(&prune), partials(&all))?,
         folder("damaged blobs", "damaged", 0, 0)?,
         folder("work in progress", "tmp", 0, 0)?,

@@ -106,11 +106,13 @@ impl Removal {
         users: &[User],
         idle: SystemTime,
     ) -> Result<Self> {
+        let caches = if scope == Scope::All { store.idle_caches(idle)? } else { Vec::new() };
         let (idle, busy): (Vec<Kept>, _) = store.kept()?.into_iter().partition(|k| k.used < idle);
         let needed = users.iter().filter_map(|u| u.needs.image.clone());
         let keep: Vec<Digest> = needed.chain(busy.into_iter().map(|k| k.manifest)).collect();
         let mut plan = survey.plan(scope, &drop, &keep)?;
         plan.results = idle.into_iter().map(|k| k.path).collect();
+        plan.caches = caches;
         let layers = match scope {
             Scope::Dropped => Stale::default(),
             Scope::All => {
@@ -137,7 +139,11 @@ impl Removal {
 
     fn is_empty(&self) -> bool {
         let plan = &self.plan;
-        let files = plan.blobs.len() + plan.partials.len() + plan.results.len() + self.layers.folders.len();
+        let files = plan.blobs.len()
+            + plan.partials.len()
+            + plan.results.len()
+            + plan.caches.len()
+            + self.layers.folders.len();
         plan.entries.is_empty() && files == 0
     }
 
@@ -148,6 +154,7 @@ impl Removal {
             (self.plan.blobs.len(), "blob"),
             (self.plan.partials.len(), "partial download"),
             (self.plan.results.len(), "kept result"),
+            (self.plan.caches.len(), "cache of steps"),
             (self.layers.folders.len(), "unpacked layer"),
         ];
         let count = |(n, what): &(usize, &str)| format!("{n} {what}{}", if *n == 1 { "" } else { "s" });

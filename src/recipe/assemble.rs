@@ -113,7 +113,7 @@ impl Image {
         macro_rules! one {
             ($($field:ident)*) => { $(if over.$field.is_some() { self.$field = over.$field; })* };
         }
-        one!(entrypoint cmd workdir user stop_signal shell author healthcheck compression);
+        one!(entrypoint cmd workdir user stop_signal shell onbuild author healthcheck compression);
         self.env.extend(over.env);
         self.labels.extend(over.labels);
         self.annotations.extend(over.annotations);
@@ -255,8 +255,10 @@ impl Recipe {
                 rename(name);
             }
             for step in &mut stage.steps {
-                if let Action::Copy(Copy { stage: Some(name), .. }) = &mut step.value {
-                    rename(name);
+                match &mut step.value {
+                    Action::Copy(copy) => copy.stage.iter_mut().for_each(rename),
+                    Action::Run(run) => run.bind.iter_mut().filter_map(|b| b.stage.as_mut()).for_each(rename),
+                    _ => {}
                 }
             }
             if self.stages.iter().all(|s| s.name != stage.name) {

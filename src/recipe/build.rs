@@ -11,6 +11,7 @@ use super::context;
 use super::files;
 use super::inputs::plain;
 use super::lock::{self, Access, Lock};
+use super::mounts::Mounted;
 use super::overlays::Overlays;
 use super::plan::{Plan, Step as Planned, Work};
 use super::read::Action;
@@ -293,12 +294,15 @@ impl<'a> Builder<'a> {
 
     /// Does a step in an overlay over `below`; what is different then is its layer.
     fn act(&self, step: &Planned, action: &Action, below: &Image, more: &[Image]) -> Result<Descriptor> {
-        let (mut settings, secrets) = match action {
-            Action::Run(run) => {
-                (command::settings(run, step)?, command::secrets(self.plan.recipe, run, step, self.store)?)
-            }
-            _ => (Settings::default(), None),
+        let (mut settings, secrets, mounted) = match action {
+            Action::Run(run) => (
+                command::settings(run, step)?,
+                command::secrets(self.plan.recipe, run, step, self.store)?,
+                self.mounted(run, step, more)?,
+            ),
+            _ => (Settings::default(), None, Mounted::default()),
         };
+        settings.mounts.extend(mounted.mounts.iter().cloned());
         settings.mounts.extend(secrets.iter().flat_map(|s| s.mounts.iter().cloned()));
         let overlays = &self.options.overlays;
         let bundle = overlays.over(without_volumes(below), self.store, "build", &settings)?;
@@ -306,8 +310,10 @@ impl<'a> Builder<'a> {
         let written = done.and_then(|()| self.difference(step, below, &bundle));
         drop(secrets);
         let removed = bundle.remove();
+        let closed = mounted.close();
         let written = written?;
         removed?;
+        closed?;
         Ok(written)
     }
 

@@ -2,7 +2,7 @@
 
 use super::read::{Action, Recipe, Stage};
 use super::types::{Base, Copy, Run};
-use super::{Result, suggest};
+use super::{Result, mounts, suggest};
 use crate::layer::Coding;
 use crate::verify::Place;
 
@@ -42,7 +42,10 @@ pub(super) fn stage(stage: &Stage, recipe: &Recipe) -> Result<()> {
                         .place
                         .error(format!("no secret {name} in [secrets]{}", suggest(name, &known))));
                 }
-                run_of(run)
+                for name in run.bind.iter().filter_map(|bind| bind.stage.as_ref()) {
+                    there(name, &step.place)?;
+                }
+                run_of(run).or_else(|| mounts::wrong(run))
             }
             Action::Group(group) => name_of(&group.name),
             Action::User(user) => name_of(&user.name),

@@ -11,6 +11,7 @@
 
 mod ignore;
 mod lines;
+mod mounts;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -63,8 +64,8 @@ pub struct Inherited {
     pub user: String,
     /// By what lines are run; nothing where it does not say.
     pub shell: Vec<String>,
-    /// Whether it has instructions of its own for those who build on it.
-    pub onbuild: bool,
+    /// Instructions for those who build on it.
+    pub onbuild: Vec<String>,
 }
 
 impl Inherited {
@@ -84,7 +85,7 @@ impl Inherited {
             workdir: text("WorkingDir"),
             user: text("User"),
             shell: texts("Shell"),
-            onbuild: !texts("OnBuild").is_empty(),
+            onbuild: texts("OnBuild"),
         }
     }
 }
@@ -177,10 +178,6 @@ fn translate(
             None if written.image == "scratch" => (Base::Scratch(true), Scope::default()),
             None => {
                 let inherited = look(&written.image).map_err(|e| e.of_image(&place, &written.image))?;
-                if inherited.onbuild {
-                    let reason = format!("{} has ONBUILD instructions, which are not done", written.image);
-                    return Err(place.error(reason));
-                }
                 (Base::Image(written.image.clone()), Scope::of(inherited))
             }
         };
@@ -193,7 +190,8 @@ fn translate(
         if matches!(base, Base::Scratch(_)) {
             builder.set_env("PATH", PATH);
         }
-        for line in written.lines {
+        let triggers = builder.triggers(written.from.number).map_err(|reason| place.error(reason))?;
+        for line in triggers.iter().chain(written.lines) {
             builder.add(line, &globals, choices)?;
         }
         let (steps, image, scope) = builder.finish();
@@ -321,7 +319,11 @@ fn needed(stages: &[Written], target: usize) -> BTreeSet<usize> {
         let before = &stages[..index];
         work.extend(stage_of(before, &stages[index].image));
         let flags = stages[index].lines.iter().flat_map(|line| &line.flags);
-        let froms = flags.filter(|(name, _)| name == "from").filter_map(|(_, value)| value.as_deref());
+        let froms = flags.filter_map(|(name, value)| match name.as_str() {
+            "from" => value.as_deref(),
+            "mount" => value.as_deref()?.split(',').find_map(|option| option.strip_prefix("from=")),
+            _ => None,
+        });
         work.extend(froms.filter_map(|name| source_of(before, name)));
     }
     needed

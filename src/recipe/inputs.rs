@@ -80,8 +80,10 @@ fn of_step(step: &Placed<Action>) -> Vec<Input<'_>> {
             let files = from.iter().map(|from| Input::Files(step.place.beside(from), exclude));
             files.chain(program.iter().map(|program| Input::Program(program))).collect()
         }
-        Action::Run(Run { script, inputs, .. }) => {
-            script.iter().chain(inputs).map(|file| Input::Files(step.place.beside(file), &[])).collect()
+        Action::Run(Run { script, inputs, bind, .. }) => {
+            let files = script.iter().chain(inputs).map(|file| Input::Files(step.place.beside(file), &[]));
+            let context = bind.iter().filter_map(|b| Some(Input::Context(&b.from, b.docker.as_ref()?)));
+            files.chain(context).collect()
         }
         _ => Vec::new(),
     }

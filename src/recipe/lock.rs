@@ -255,11 +255,15 @@ fn images(recipe: &Recipe) -> Vec<(String, &Place)> {
         _ => None,
     });
     let steps = recipe.stages.iter().flat_map(|s| &s.steps);
-    let copies = steps.filter_map(|s| match &s.value {
-        Action::Copy(Copy { image, .. }) => image.clone().map(|name| (name, &s.place)),
-        _ => None,
+    let taken = steps.flat_map(|s| {
+        let names = match &s.value {
+            Action::Copy(Copy { image, .. }) => image.iter().collect(),
+            Action::Run(run) => run.bind.iter().filter_map(|bind| bind.image.as_ref()).collect(),
+            _ => Vec::new(),
+        };
+        names.into_iter().map(|name| (name.clone(), &s.place))
     });
-    bases.chain(copies).collect()
+    bases.chain(taken).collect()
 }
 
 /// Finds an image: in the store, or else in its registry; with `anew` in the registry first, unless that

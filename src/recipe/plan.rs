@@ -7,6 +7,7 @@
 
 use super::inputs;
 use super::lock::{Lock, request};
+use super::mounts::Bind;
 use super::read::{Action, Placed, Recipe, Stage};
 use super::types::{Base, Copy, Image};
 use super::{Error, Result};
@@ -99,6 +100,18 @@ impl<'a> Plan<'a> {
             }
             if let Action::Copy(Copy { image: Some(name), .. }) = value {
                 facts["image"] = json!(pinned(name, lock, self.recipe)?.0);
+            }
+            if let Action::Run(run) = value {
+                needs.extend(run.bind.iter().filter_map(|bind| bind.stage.as_deref()).filter_map(of_stage));
+                // Which of them is which.
+                let what = |bind: &Bind| match &bind.image {
+                    Some(name) => Ok(json!(pinned(name, lock, self.recipe)?.0)),
+                    None => Ok(json!(if bind.docker.is_some() { "context" } else { "stage" })),
+                };
+                let binds = run.bind.iter().map(what).collect::<Result<Vec<_>>>()?;
+                if !binds.is_empty() {
+                    facts["binds"] = json!(binds);
+                }
             }
             for name in inputs::names(self.recipe, step) {
                 let digest = lock.inputs.get(&name).ok_or_else(|| stale(&name, self.recipe))?;

@@ -30,6 +30,12 @@ pub(super) fn apply(image: &Image, edit: &mut Edit) -> Result<(), String> {
             settings.insert(key.into(), json!(text));
         }
     }
+    match image.onbuild.as_deref() {
+        None => {}
+        // Those of the base are done.
+        Some([]) => drop(settings.remove("OnBuild")),
+        Some(lines) => drop(settings.insert("OnBuild".into(), json!(lines))),
+    }
     for (name, value) in &image.env {
         Edit::set_variable(settings, &format!("{name}={value}"));
     }

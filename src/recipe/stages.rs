@@ -83,14 +83,18 @@ impl Builder<'_> {
         let parts = parts(self.plan, &missing);
         let mut workers = Vec::new();
         let done = self.all(&parts, &mut workers);
-        if done.is_err() && !workers.is_empty() {
+        if done.is_err() {
             copy::end(workers);
-            // What they had begun is nobody's now.
-            drop(self.store.scratch()?);
-            Runtime::open(self.store.root())?.sweep()?;
+            self.sweep().unwrap_or_else(|e| tracing::warn!("{e}"));
         }
         signal::unblock();
         done
+    }
+
+    /// Takes away what processes that are gone have left.
+    fn sweep(&self) -> Result<()> {
+        drop(self.store.scratch()?);
+        Ok(Runtime::open(self.store.root())?.sweep()?)
     }
 
     /// Adds the steps that have to be done for `index`.

@@ -4,6 +4,7 @@
 //! stages are `[[stage]]`s. What stands in lists knows where it stands ([`At`]).
 
 use super::context::DockerCopy;
+use super::mounts::{Bind, InMemory, KeptFolder, Short, short};
 use crate::debian::Variant;
 use crate::verify::Check;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -388,6 +389,17 @@ pub struct Run {
     #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(skip)]
     pub targets: BTreeMap<String, PathBuf>,
+    /// Directories that are kept in the store from one build to the next, and are in no layer: paths, or tables.
+    #[serde(default, deserialize_with = "short", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Short<KeptFolder>>")]
+    pub cache: Vec<KeptFolder>,
+    /// Files of stages and images that are there while it runs, and are in no layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bind: Vec<Bind>,
+    /// Filesystems in memory: paths, or tables.
+    #[serde(default, deserialize_with = "short", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Short<InMemory>>")]
+    pub tmpfs: Vec<InMemory>,
     /// Who runs it, `USER[:GROUP]`, instead of root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -475,6 +487,10 @@ pub struct Image {
     pub stop_signal: Option<String>,
     /// Program and arguments that a Dockerfile on top of it runs lines by.
     pub shell: Option<Vec<String>>,
+    /// Instructions for a Dockerfile on top of it, as a Dockerfile has them.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub onbuild: Option<Vec<String>>,
     /// The author.
     pub author: Option<String>,
     /// How to find out whether it is well.

@@ -50,6 +50,8 @@ pub struct Plan {
     pub partials: Vec<Waste>,
     /// Results of steps that are kept no longer.
     pub results: Vec<PathBuf>,
+    /// Directories of steps that were not used for long.
+    pub caches: Vec<PathBuf>,
     /// Leases of killed processes.
     leases: Vec<PathBuf>,
 }
@@ -336,6 +338,7 @@ impl Survey {
         for path in plan.results.iter().chain(blobs).chain(&plan.leases) {
             remove(path)?;
         }
+        plan.caches.iter().try_for_each(|folder| super::caches::remove(folder))?;
         for Waste { path, .. } in &plan.partials {
             // Somebody may have gone on with it meanwhile.
             if is_free(path) {

@@ -14,6 +14,7 @@
 //! ROOT/shipimg/damaged/ALGO-HEX   blobs that `fsck --repair` moved away
 //! ROOT/shipimg/summaries          what `images` shows, by manifest (`summary`)
 //! ROOT/shipimg/verdicts/ALGO-HEX  what was found out about an image (`verdicts`)
+//! ROOT/shipimg/caches/NAME        what steps of builds keep (`caches`)
 //! ROOT/shipimg/tmp/               scratch folders, each locked by its owner
 //! ROOT/shipimg/AREA/              what the rooms above keep here, see [`Area`]
 //! ```
@@ -35,6 +36,7 @@
 
 mod backing;
 mod blob;
+mod caches;
 mod fsck;
 mod gc;
 mod hashed;
@@ -52,6 +54,7 @@ mod verdicts;
 
 pub use backing::{check_empty, init_btrfs, mount_backing};
 pub use blob::{BlobReader, BlobWriter, Ingest, Verified, VerifyError};
+pub use caches::{Cache, Owned, Sharing};
 pub use fsck::{Damage, Fault};
 pub use gc::{Plan, Scope, Survey, Waste};
 pub use hashed::Hashed;
@@ -195,6 +198,8 @@ pub enum Area {
     Containers,
     /// Debian packages by hash (`debian/`).
     Packages,
+    /// What steps of builds keep (`caches`).
+    Caches,
 }
 
 impl Area {
@@ -206,6 +211,7 @@ impl Area {
             Self::Bundles => "bundles",
             Self::Containers => "containers",
             Self::Packages => "packages",
+            Self::Caches => "caches",
         }
     }
 

@@ -20,6 +20,7 @@ mod back;
 mod back_random;
 mod bad_input;
 mod build_cache;
+mod build_mounts;
 mod build_nested;
 mod build_stages;
 mod builds;

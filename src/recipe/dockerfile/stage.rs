@@ -1,6 +1,6 @@
 //! One stage: its instructions, in order, as steps and as how the image is run.
 
-use super::lines::{Document, Line, is_document};
+use super::lines::{self, Document, Line, is_document};
 use super::words::{Expander, Values, Wrong, split};
 use super::{Dockerfile, Globals, Ignore, Inherited, Written, source_of};
 use crate::recipe::Result;
@@ -12,7 +12,7 @@ use crate::verify::Place;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-type Checked<T> = std::result::Result<T, Wrong>;
+pub(super) type Checked<T> = std::result::Result<T, Wrong>;
 
 /// What instructions stand in.
 #[derive(Debug, Clone, Default)]
@@ -22,14 +22,16 @@ pub(super) struct Scope {
     /// Arguments that have a value.
     pub args: BTreeMap<String, String>,
     user: String,
-    workdir: String,
+    pub workdir: String,
     shell: Vec<String>,
+    /// Instructions for who builds on it.
+    onbuild: Vec<String>,
 }
 
 impl Scope {
     pub fn of(image: Inherited) -> Self {
-        let Inherited { env, workdir, user, shell, onbuild: _ } = image;
-        Self { env, args: BTreeMap::new(), user, workdir, shell }
+        let Inherited { env, workdir, user, shell, onbuild } = image;
+        Self { env, args: BTreeMap::new(), user, workdir, shell, onbuild }
     }
 }
 
@@ -41,10 +43,10 @@ impl Values for Scope {
 
 /// A stage being translated.
 pub(super) struct Builder<'a> {
-    scope: Scope,
-    before: &'a [Written<'a>],
-    dockerfile: &'a Dockerfile,
-    ignore: &'a Ignore,
+    pub(super) scope: Scope,
+    pub(super) before: &'a [Written<'a>],
+    pub(super) dockerfile: &'a Dockerfile,
+    pub(super) ignore: &'a Ignore,
     escape: char,
     at: &'a dyn Fn(usize) -> Place,
     steps: Vec<Placed<Action>>,
@@ -71,6 +73,16 @@ impl<'a> Builder<'a> {
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.scope.env.insert(name.to_string(), value.to_string());
         self.image.env.insert(name.to_string(), value.to_string());
+    }
+
+    /// The instructions that the base has for who builds on it, as if they stood in the line `number`. They are
+    /// done once.
+    pub fn triggers(&mut self, number: usize) -> Checked<Vec<Line>> {
+        let texts = std::mem::take(&mut self.scope.onbuild);
+        if !texts.is_empty() {
+            self.image.onbuild = Some(Vec::new());
+        }
+        texts.iter().map(|text| Ok(Line { number, ..trigger(text)? })).collect()
     }
 
     /// Adds an instruction.
@@ -172,6 +184,11 @@ impl<'a> Builder<'a> {
                 let volumes = self.words(line)?;
                 self.image.volumes.extend(volumes);
             }
+            "ONBUILD" => {
+                trigger(&line.rest)?;
+                self.scope.onbuild.push(line.rest.clone());
+                self.image.onbuild = Some(self.scope.onbuild.clone());
+            }
             "STOPSIGNAL" => self.image.stop_signal = Some(self.expand(&line.rest)?),
             "HEALTHCHECK" => self.image.healthcheck = Some(self.healthcheck(line)?),
             "MAINTAINER" => self.image.author = Some(self.expand(&line.rest)?),
@@ -231,12 +248,7 @@ impl<'a> Builder<'a> {
             match (flag.as_str(), value.as_str()) {
                 ("network", "none") => run.network = false,
                 ("network", "default" | "host") => {}
-                ("mount", mount) => {
-                    if let Some((id, target)) = self.secret(mount)? {
-                        run.targets.extend(target.map(|target| (id.clone(), target.into())));
-                        run.secrets.push(id);
-                    }
-                }
+                ("mount", mount) => self.mount(&mut run, mount)?,
                 (flag, value) => return Err(format!("RUN --{flag}={value} is not done here")),
             }
         }
@@ -261,35 +273,6 @@ impl<'a> Builder<'a> {
         run.workdir = Some(self.scope.workdir.clone()).filter(|dir| dir.starts_with('/'));
         self.step(line, Action::Run(run));
         Ok(())
-    }
-
-    /// The secret that `--mount` asks for, and where it is to lie; none where it is not given and need not be.
-    fn secret(&self, mount: &str) -> Checked<Option<(String, Option<String>)>> {
-        let options: BTreeMap<&str, &str> =
-            mount.split(',').map(|option| option.split_once('=').unwrap_or((option, "true"))).collect();
-        if options.get("type") != Some(&"secret") {
-            return Err(format!("RUN --mount={mount} is not done here, but for type=secret"));
-        }
-        let id = *options.get("id").ok_or_else(|| format!("--mount={mount}: no id"))?;
-        if id.is_empty() || id.contains('/') || id.starts_with('.') {
-            return Err(format!("--mount={mount}: this cannot be an id"));
-        }
-        let mut target = None;
-        for (key, value) in &options {
-            match *key {
-                "type" | "id" => {}
-                "required" if ["true", "false"].contains(value) => {}
-                "target" | "dst" | "destination" if value.starts_with('/') => {
-                    target = Some(absolute("/", value));
-                }
-                _ => return Err(format!("--mount={mount}: {key}={value} is not done here")),
-            }
-        }
-        let given = self.dockerfile.secrets.contains_key(id);
-        if !given && options.get("required") == Some(&"true") {
-            return Err(format!("no secret {id} is given: --secret id={id},src=FILE"));
-        }
-        Ok(given.then(|| (id.to_string(), target)))
     }
 
     fn copy(&mut self, line: &Line) -> Checked<()> {
@@ -356,6 +339,21 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The instruction that stands after ONBUILD.
+fn trigger(text: &str) -> Checked<Line> {
+    let wrong = |reason: &str| Err(format!("ONBUILD {text}: {reason}"));
+    match lines::read(text) {
+        Err((_, reason)) => wrong(&reason),
+        Ok((mut found, _)) => match (found.pop(), found.is_empty()) {
+            (Some(line), true) if ["FROM", "ONBUILD", "MAINTAINER"].contains(&line.name.as_str()) => {
+                wrong("this cannot come after it")
+            }
+            (Some(line), true) => known_flags(&line).map(|()| line),
+            _ => wrong("wanted one instruction"),
+        },
+    }
+}
+
 /// Whose files become: of a number alone the group is the same number, whatever the user's group is.
 fn owner(user: &str) -> String {
     let number = !user.is_empty() && user.bytes().all(|b| b.is_ascii_digit());
@@ -407,7 +405,7 @@ fn ports(text: &str) -> Checked<Vec<String>> {
 }
 
 /// `path` seen from `workdir`, without `.` and `..`; with a slash at its end where it is meant as a folder.
-fn absolute(workdir: &str, path: &str) -> String {
+pub(super) fn absolute(workdir: &str, path: &str) -> String {
     let whole = Path::new("/").join(workdir).join(path);
     let mut parts: Vec<String> = Vec::new();
     for part in whole.components() {
@@ -423,7 +421,7 @@ fn absolute(workdir: &str, path: &str) -> String {
 }
 
 /// A source below a context, without `.` and `..`; none where it leads out.
-fn clean(source: &str) -> Option<String> {
+pub(super) fn clean(source: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in source.split('/') {
         match part {

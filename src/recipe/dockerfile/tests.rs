@@ -3,18 +3,24 @@
 use super::*;
 use crate::recipe::context::{Directory, DockerCopy};
 use crate::recipe::types::{Copy, Healthcheck, Image, Run};
-use crate::recipe::{Action, Error};
+use crate::recipe::{Action, Error, KeptFolder, Share};
 
 /// What the image `base` says.
 fn base() -> Inherited {
     let env = [("PATH", "/bin"), ("BASE", "b")].map(|(n, v)| (n.to_string(), v.to_string())).into();
-    Inherited { env, workdir: "/srv".into(), user: String::new(), shell: Vec::new(), onbuild: false }
+    Inherited { env, workdir: "/srv".into(), user: String::new(), shell: Vec::new(), onbuild: Vec::new() }
 }
 
 fn with(text: &str, dockerfile: &Dockerfile, set: &[(&str, &str)]) -> Result<Recipe> {
     let set = set.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())).collect();
     let choices = Choices { set, platform: "linux/arm64".parse()?, ..Choices::default() };
-    let mut look = |name: &str| Ok(Inherited { onbuild: name == "onbuild", ..base() });
+    let mut look = |name: &str| {
+        Ok(match name {
+            "onbuild" => Inherited { onbuild: words(&["ARG A=1", "RUN x $A", "ENV T=done"]), ..base() },
+            "bad" => Inherited { onbuild: words(&["FROM other\nRUN x"]), ..base() },
+            _ => base(),
+        })
+    };
     translate(text, dockerfile, &Ignore::default(), &choices, &mut look)
 }
 
@@ -38,6 +44,24 @@ fn image(text: &str) -> Image {
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_builds_on_an_image_does_what_it_asks_for() {
+    let stages = |text: &str| -> Vec<(Vec<String>, Option<Vec<String>>)> {
+        let stages = read(text).unwrap().stages.into_iter();
+        let steps = |s: &Stage| s.steps.iter().map(|s| format!("{} {}", s.place.line, s.value)).collect();
+        stages.map(|s| (steps(&s), s.image.onbuild)).collect()
+    };
+    let done = stages("FROM onbuild\nRUN y");
+    assert_eq!(done, [(words(&["1 run /bin/sh -c x $A", "2 run /bin/sh -c y"]), Some(Vec::new()))]);
+    let text = "FROM base AS a\nONBUILD RUN x\nONBUILD WORKDIR /w\nFROM a AS b\nRUN y\nFROM b\nRUN z";
+    let wanted = [
+        (Vec::new(), Some(words(&["RUN x", "WORKDIR /w"]))),
+        (words(&["4 run /bin/sh -c x", "4 directory /w", "5 run /bin/sh -c y"]), Some(Vec::new())),
+        (words(&["7 run /bin/sh -c z"]), None),
+    ];
+    assert_eq!(stages(text), wanted, "once");
 }
 
 #[test]
@@ -74,6 +98,24 @@ fn runs_stand_in_what_was_said_before() {
     assert_eq!(inside.env, env.into_iter().chain(more).collect());
     assert_eq!((inside.user.as_deref(), inside.workdir.as_deref()), (Some("app:web"), Some("/srv/sub")));
     assert!(!inside.network);
+    let cache =
+        run("WORKDIR /w\nRUN --mount=type=cache,target=c,id=i,sharing=locked,uid=7,gid=8,mode=0700 x").cache;
+    let kept = KeptFolder {
+        target: "/w/c".into(),
+        id: Some("i".into()),
+        sharing: Share::Locked,
+        uid: 7,
+        gid: 8,
+        mode: Some("0700".into()),
+    };
+    assert_eq!(cache, [kept]);
+    assert_eq!(run("RUN --mount=type=tmpfs,target=/t,size=1m x").tmpfs[0].size.as_deref(), Some("1m"));
+    let bind = |text: &str| run(&format!("RUN --mount={text} x")).bind.remove(0);
+    let from = bind("type=bind,from=build,source=/a/../b,dst=/in,rw");
+    assert_eq!((from.stage, from.image.as_deref(), from.write), (None, Some("build"), true));
+    assert_eq!((from.from.as_str(), from.target.as_str()), ("/b", "/in"));
+    let context = bind("target=/in,src=a/./b");
+    assert!(context.docker.is_some() && !context.write && context.from == "a/b");
     assert_eq!(run("RUN --mount=type=secret,id=token x").secrets, ["token"]);
     let elsewhere = run("RUN --mount=type=secret,id=token,target=/a/../b x").targets;
     assert_eq!(elsewhere, [("token".to_string(), PathBuf::from("/b"))].into());
@@ -223,16 +265,29 @@ fn stages_and_arguments() {
 
 #[test]
 fn what_is_not_known_is_said_with_its_line() {
-    let mounts = "RUN --mount=type=cache,target=/x y";
+    let mounts = "RUN --mount=type=ssh,target=/x y";
     for (text, line, reason) in [
         ("RUN x\nFROM base", 1, "RUN before the first FROM"),
         ("# only\n", 1, "no FROM"),
         ("FROM base\n\nRNU x", 3, "no instruction RNU, did you mean RUN?"),
         ("FROM base\nRUN a \\\n b\nRUN", 4, "RUN wants more words"),
         ("FROM base\nRUN <<E\nx\n", 2, "here-document E has no end"),
-        (&format!("FROM base\n{mounts}"), 2, "--mount=type=cache,target=/x is not done here"),
-        ("FROM base\nRUN --mount=type=secret,id=token,target=t x", 2, "target=t is not done here"),
-        ("FROM base\nRUN --mount=type=secret,id=token,env=T x", 2, "env=T is not done here"),
+        (&format!("FROM base\n{mounts}"), 2, "--mount=type=ssh,target=/x: this type is not done here"),
+        ("FROM base\nRUN --mount=type=cache,id=a x", 2, "no target"),
+        ("FROM base\nRUN --mount=type=cache,target=/ x", 2, "no target, or / as one"),
+        (
+            "FROM base\nRUN --mount=type=cache,target=/x,sharing=all x",
+            2,
+            "sharing is shared, locked or private",
+        ),
+        ("FROM base\nRUN --mount=type=cache,target=/x,from=y x", 2, "from is not done here"),
+        ("FROM base\nRUN --mount=type=cache,target=/x,mode=9 x", 2, "mode is octal"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/x,size=1,mode=2 x", 2, "mode is not done here"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/x,size=much x", 2, "size is a number"),
+        ("FROM base\nRUN --mount=target=/x,source=../y x", 2, "outside of the context"),
+        ("FROM base\nRUN --mount=target=/x,rw=maybe x", 2, "rw is true or false"),
+        ("FROM base\nRUN --mount=type=secret,id=token,target=t x", 2, "an absolute path"),
+        ("FROM base\nRUN --mount=type=secret,id=token,env=T x", 2, "env is not done here"),
         ("FROM base\nRUN --mount=type=secret,id=a/b x", 2, "cannot be an id"),
         ("FROM base\nRUN --mount=type=secret,id=q,required=true x", 2, "--secret id=q,src=FILE"),
         ("FROM base\nRUN --security=insecure x", 2, "RUN --security is not done here"),
@@ -254,8 +309,11 @@ fn what_is_not_known_is_said_with_its_line() {
         ("FROM base\nHEALTHCHECK x", 2, "wanted HEALTHCHECK"),
         ("FROM base\nHEALTHCHECK --interval=5 CMD x", 2, "--interval: \"5\" is no time"),
         ("FROM base\nSHELL sh", 2, "wanted SHELL"),
-        ("FROM base\nONBUILD RUN x", 2, "ONBUILD is not done here"),
-        ("FROM onbuild", 1, "onbuild has ONBUILD instructions"),
+        ("FROM base\nONBUILD ONBUILD RUN x", 2, "this cannot come after it"),
+        ("FROM base\nONBUILD FROM x", 2, "this cannot come after it"),
+        ("FROM base\nONBUILD RUM x", 2, "no instruction RUM"),
+        ("FROM base\nONBUILD RUN --security=x y", 2, "--security is not done here"),
+        ("FROM bad", 1, "wanted one instruction"),
         ("FROM base AS 1x", 1, "no name of a stage"),
         ("FROM a AS x\nFROM b AS X", 2, "a stage x is there already"),
         ("FROM a b", 1, "wanted FROM IMAGE [AS NAME]"),
