@@ -1,11 +1,11 @@
 //! `file` and `files`: what is there, whose it is, what is in it.
 
-use super::accounts::Accounts;
 use super::check::{Check, FileType};
 use super::report::Finding;
 use super::subject::Files;
 use super::value::{Glob, Several, Text};
-use super::{Result, capability, written};
+use super::{Error, Result, capability, written};
+use crate::sys::signal;
 use crate::tree::{Kind, Node, TreePath};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -80,6 +80,9 @@ pub(super) fn all_files(check: &Check, files: &Files) -> Result<Vec<Finding>> {
     let Some(glob) = &check.files else { return Ok(Vec::new()) };
     let (mut findings, mut count) = (Vec::new(), 0);
     for (path, node) in matching(files, glob, check.except.as_ref()) {
+        if signal::pending().is_some() {
+            return Err(Error::Interrupted);
+        }
         count += 1;
         if findings.len() < MOST_TOLD {
             aspects(check, path, node, files, &mut findings)?;
@@ -127,7 +130,7 @@ fn aspects(check: &Check, path: &TreePath, node: &Node, files: &Files, out: &mut
         differs(format!("mode {mode}"), format!("{:04o}", node.meta.mode));
     }
     if let Some(owner) = &check.owner {
-        let accounts = Accounts::of(files)?;
+        let accounts = files.accounts()?;
         if !accounts.says(owner, node.meta.uid, node.meta.gid) {
             differs(format!("owner {owner}"), accounts.names(node.meta.uid, node.meta.gid));
         }
