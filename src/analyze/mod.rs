@@ -14,6 +14,7 @@
 
 mod checks;
 mod compare;
+mod directories;
 mod fold;
 mod packages;
 mod page;
@@ -22,9 +23,10 @@ mod report;
 
 pub use checks::Check;
 pub use compare::{Comparison, Difference, Pair};
+pub use directories::Directory;
 pub use fold::{Fate, File};
 pub use page::{compared_page, page};
-pub use report::{Directory, LayerRow, Report, Sum};
+pub use report::{LayerRow, Report, Sum};
 
 use crate::error::Kind;
 use crate::layer::{self, Owners};
