@@ -193,7 +193,7 @@ fn packages(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
 fn files(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
     fn seen(report: &Report) -> impl Iterator<Item = (&TreePath, usize)> {
         let all = report.files.iter().enumerate().filter(|(_, f)| f.fate.is_seen());
-        all.map(|(number, file)| (&file.path, number))
+        all.map(|(number, file)| (&*file.path, number))
     }
     let sum = |file: &File| Sum { bytes: file.bytes, files: 1, waste: 0 };
     let mut rows = Vec::new();

@@ -126,7 +126,7 @@ impl Report {
     fn new(name: &str, mut layers: Vec<LayerRow>, listings: Vec<Listing>) -> Self {
         let folded = Folded::new(listings.into_iter().map(|l| l.items).collect());
         let packages = Packages::new(&folded);
-        let mut files = folded.files;
+        let mut files = folded.into_files();
         let mut directories = Directories::default();
         let (mut total, mut loose) = (Sum::default(), Sum::default());
         let mut sums = vec![Sum::default(); packages.list.len()];
