@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The most bytes of a document: as a value it takes some forty times as many.
+const MOST_DOCUMENT: u64 = 8 << 20;
 /// So many files that are not as they should be are told of.
 const MOST_TOLD: usize = 20;
 
@@ -189,6 +191,10 @@ fn content(check: &Check, path: &TreePath, node: &Node, files: &Files, out: &mut
     if !(searched || parsed) {
         return Ok(());
     }
+    if parsed && node.size > MOST_DOCUMENT {
+        differs("a document".to_string(), format!("{} bytes, more than are read", node.size));
+        return Ok(());
+    }
     let Some(bytes) = files.content(path)? else {
         differs("content to search".to_string(), format!("{} bytes, more than are read", node.size));
         return Ok(());
@@ -325,6 +331,9 @@ mod tests {
         ] {
             assert_eq!(found(root, toml), want, "{toml}");
         }
+        std::fs::write(root.join("etc/large.json"), "[0".to_string() + &",0".repeat(4 << 20) + "]").unwrap();
+        let large = found(root, "file = '/etc/large.json'\njson = { '/0' = 0 }");
+        assert_eq!(large, "a document | 8388611 bytes, more than are read");
         let sum = "sha256 = '0000000000000000000000000000000000000000000000000000000000000000'";
         assert!(found(root, &format!("file = '/etc/passwd'\n{sum}")).starts_with("sha256 0000"));
         let right = crate::oci::Digest::of(&std::fs::read(root.join("etc/passwd")).unwrap());
