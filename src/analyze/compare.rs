@@ -1,5 +1,6 @@
 //! What is different between two images: by layer, by directory, by package, by file.
 
+use super::directories;
 use super::fold::File;
 use super::report::{Report, Rows, Sum};
 use crate::packages::Package;
@@ -65,8 +66,8 @@ pub struct Comparison<'a> {
     /// Layers by their numbers in both: those of the second in their order, each with one of the first
     /// of the same content, then what only the first has.
     pub layers: Vec<Difference<Pair<usize>>>,
-    /// Directories of which the bytes or the number of files is different, by path.
-    pub directories: Vec<Difference<TreePath>>,
+    /// Directories of which the bytes or the number of files is different, by their numbers in both.
+    pub directories: Vec<Difference<Pair<usize>>>,
     /// Packages of which the version or the files are, by name, by their numbers in both.
     pub packages: Vec<Difference<Pair<usize>>>,
     /// Files that are different, by path, by their numbers in both.
@@ -95,6 +96,13 @@ impl<'a> Comparison<'a> {
             "changed" if known => "same",
             other => other,
         }
+    }
+
+    /// The path of the directory of a row.
+    #[must_use]
+    pub fn directory(&self, row: &Difference<Pair<usize>>) -> String {
+        let new = row.what.new.map(|n| self.new.directory(n));
+        new.or_else(|| row.what.old.map(|n| self.old.directory(n))).unwrap_or_default()
     }
 
     /// The packages of a row.
@@ -148,14 +156,20 @@ fn layers(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
     rows
 }
 
-fn directories(old: &Report, new: &Report) -> Vec<Difference<TreePath>> {
-    fn seen(report: &Report) -> impl Iterator<Item = (&TreePath, Sum)> {
-        report.directories.iter().filter(|d| d.sum.files > 0).map(|d| (&d.path, d.sum))
-    }
-    let differs =
-        |sums: &Pair<Sum>| sums.old.map(|s| (s.bytes, s.files)) != sums.new.map(|s| (s.bytes, s.files));
-    let pairs = paired(seen(old), seen(new)).into_iter().filter(|(_, sums)| differs(sums));
-    pairs.map(|(path, sums)| Difference { what: path.clone(), sums }).collect()
+fn directories(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
+    // One that has hidden files alone is not there.
+    let there = |report: &Report, number: Option<usize>| {
+        number.filter(|n| report.directories[*n].sum.files > 0).map(|n| (n, report.directories[n].sum))
+    };
+    let count = |of: Option<(usize, Sum)>| of.map(|(_, sum)| (sum.bytes, sum.files));
+    let row = |(o, n)| {
+        let (o, n) = (there(old, o), there(new, n));
+        (count(o) != count(n)).then(|| Difference {
+            what: Pair { old: o.map(|o| o.0), new: n.map(|n| n.0) },
+            sums: Pair { old: o.map(|o| o.1), new: n.map(|n| n.1) },
+        })
+    };
+    directories::pairs(&old.directories, &new.directories).into_iter().filter_map(row).collect()
 }
 
 fn packages(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
@@ -179,7 +193,7 @@ fn packages(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
 fn files(old: &Report, new: &Report) -> Vec<Difference<Pair<usize>>> {
     fn seen(report: &Report) -> impl Iterator<Item = (&TreePath, usize)> {
         let all = report.files.iter().enumerate().filter(|(_, f)| f.fate.is_seen());
-        all.map(|(number, file)| (&file.path, number))
+        all.map(|(number, file)| (&*file.path, number))
     }
     let sum = |file: &File| Sum { bytes: file.bytes, files: 1, waste: 0 };
     let mut rows = Vec::new();
@@ -256,8 +270,8 @@ impl Serialize for Comparison<'_> {
             new_layer: d.what.new,
             ..Row::of(self.layer_change(d), d.sums)
         };
-        let directory = |d: &Difference<TreePath>| Row {
-            path: Some(d.what.to_string()),
+        let directory = |d: &Difference<Pair<usize>>| Row {
+            path: Some(self.directory(d)),
             ..Row::of(d.sums.change(), d.sums)
         };
         let package = |d: &Difference<Pair<usize>>| {
@@ -303,7 +317,7 @@ mod tests {
         let layers: Vec<_> = found.layers.iter().map(|d| (d.what.old, d.what.new, d.sums.growth())).collect();
         assert_eq!(layers, [(Some(0), Some(0), 0), (None, Some(1), 27), (Some(1), None, -5)]);
         let directories: Vec<_> =
-            found.directories.iter().map(|d| (d.what.to_string(), d.sums.growth())).collect();
+            found.directories.iter().map(|d| (found.directory(d), d.sums.growth())).collect();
         assert_eq!(directories, [("/".to_string(), 2), ("/b".to_string(), 7), ("/gone".to_string(), -5)]);
         let packages: Vec<_> = found
             .packages

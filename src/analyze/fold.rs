@@ -8,6 +8,7 @@ use crate::tree::{MAX_PATH, TreePath};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 /// The most steps along the links of an image, in all; a path of a large system has six, and one in a hundred
 /// is looked up twice.
@@ -32,7 +33,7 @@ pub enum What {
         /// SHA-256 of its content, where that is known.
         sha256: Option<[u8; 32]>,
         /// The content, of the databases of packages.
-        text: Option<Vec<u8>>,
+        text: Option<Box<[u8]>>,
     },
     /// A directory.
     Directory,
@@ -86,8 +87,8 @@ impl Fate {
 /// A regular file of a layer.
 #[derive(Debug)]
 pub struct File {
-    /// Its path; of several names the first.
-    pub path: TreePath,
+    /// Its path; of several names the first. The folded tree has it as well.
+    pub path: Arc<TreePath>,
     /// Bytes of its content.
     pub bytes: u64,
     /// SHA-256 of its content, where that is known.
@@ -97,7 +98,7 @@ pub struct File {
     /// What became of it.
     pub fate: Fate,
     /// Its content, of a database that is in the image.
-    pub text: Option<Vec<u8>>,
+    pub text: Option<Box<[u8]>>,
     /// How many names it has.
     names: usize,
 }
@@ -118,7 +119,7 @@ enum Seen {
 pub struct Folded {
     /// The regular files of all layers, the lowest layer's first, in the order of their tars.
     pub files: Vec<File>,
-    seen: BTreeMap<TreePath, Seen>,
+    seen: BTreeMap<Arc<TreePath>, Seen>,
     /// Steps that were taken along links: there is an end to that.
     steps: Cell<usize>,
 }
@@ -148,6 +149,7 @@ impl Folded {
     }
 
     fn add(&mut self, layer: usize, Item { path, what }: Item) {
+        let path = Arc::new(path);
         let seen = match what {
             What::Whiteout | What::Opaque => return,
             What::Directory => {
@@ -194,7 +196,7 @@ impl Folded {
         if itself {
             self.drop_name(path, fate);
         }
-        let below = self.seen.range(path.join(OsStr::new(""))..);
+        let below = self.seen.range::<TreePath, _>(path.join(OsStr::new(""))..);
         let below: Vec<_> = below.take_while(|(p, _)| p.is_within(path)).map(|(p, _)| p.clone()).collect();
         for path in below.iter().filter(|p| !p.is_root()) {
             self.drop_name(path, fate);
@@ -230,9 +232,9 @@ impl Folded {
 
     /// The files of the image in this directory and below it by path, each by all of its names.
     pub fn seen_within(&self, folder: &TreePath) -> impl Iterator<Item = (&TreePath, &File)> {
-        let below = self.seen.range(folder.join(OsStr::new(""))..);
+        let below = self.seen.range::<TreePath, _>(folder.join(OsStr::new(""))..);
         below.take_while(move |(path, _)| path.is_within(folder)).filter_map(|(path, seen)| match seen {
-            Seen::File(number) => Some((path, &self.files[*number])),
+            Seen::File(number) => Some((&**path, &self.files[*number])),
             _ => None,
         })
     }
@@ -287,6 +289,12 @@ impl Folded {
             }
         }
         at
+    }
+
+    /// The files alone.
+    #[must_use]
+    pub fn into_files(self) -> Vec<File> {
+        self.files
     }
 
     /// Whether there were more links than are followed.

@@ -50,7 +50,7 @@ impl Packages {
     pub fn new(image: &Folded) -> Self {
         // By path, of the hidden files too: their packages would have them.
         let mut owners: HashMap<&TreePath, Option<usize>> =
-            image.files.iter().map(|f| (&f.path, None)).collect();
+            image.files.iter().map(|f| (&*f.path, None)).collect();
         let mut real: HashMap<TreePath, TreePath> = HashMap::new();
         let key = |package: &Package| (package.name.clone(), package.architecture.clone());
         let mut each = |list: &[Package], number: usize, path: TreePath| {
@@ -73,7 +73,7 @@ impl Packages {
         order.sort_by_cached_key(|&number| key(&found.list[number]));
         let mut places = vec![0; order.len()];
         order.iter().enumerate().for_each(|(place, &number)| places[number] = place);
-        let owner = |file: &File| owners.get(&file.path).copied().flatten().map(|number| places[number]);
+        let owner = |file: &File| owners.get(&*file.path).copied().flatten().map(|number| places[number]);
         let mut notes: Vec<String> = found.unread.iter().map(ToString::to_string).collect();
         if image.has_led_too_far() {
             notes.push("links of directories lead too far: not all files are their packages'".to_string());
@@ -95,7 +95,7 @@ mod tests {
     fn image(files: &[(&str, &str)], links: &[(&str, &str)]) -> Folded {
         let path = |p: &str| TreePath::parse_link(p.as_bytes()).unwrap();
         let file = |(p, text): &(&str, &str)| {
-            let text = packages::is_database(&path(p)).then(|| text.as_bytes().to_vec());
+            let text = packages::is_database(&path(p)).then(|| text.as_bytes().into());
             Item { path: path(p), what: What::File { bytes: 1, sha256: None, text } }
         };
         let link =

@@ -11,8 +11,9 @@
 mod rows;
 
 use super::compare::Comparison;
+use super::directories::Directories;
 use super::fold::Fate;
-use super::report::{Directories, LayerRow, Report, Sum};
+use super::report::{LayerRow, Report, Sum};
 use super::{Check, Difference, Pair};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -244,7 +245,7 @@ pub fn compared_page(found: &Comparison, checks: Option<&[Check]>, out: &mut dyn
     changes.sort_by_key(|d| std::cmp::Reverse(d.sums.growth().unsigned_abs()));
     let bytes = |sum: Option<Sum>| sum.map(|s| s.bytes);
     let changes = changes.into_iter().take(MOST_ROWS).map(|d| Changed {
-        path: d.what.to_string(),
+        path: found.directory(d),
         old_bytes: bytes(d.sums.old),
         new_bytes: bytes(d.sums.new),
     });

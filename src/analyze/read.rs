@@ -113,7 +113,11 @@ fn item(entry: Entry, held: Held) -> Option<Item> {
         Name::Ignored => return None,
         Name::Entry(path) => {
             let what = match entry.kind {
-                Kind::File => What::File { bytes: held.bytes, sha256: held.sha256, text: held.content },
+                Kind::File => What::File {
+                    bytes: held.bytes,
+                    sha256: held.sha256,
+                    text: held.content.map(Vec::into_boxed_slice),
+                },
                 Kind::Directory => What::Directory,
                 Kind::Link(target) => What::Link(target),
                 Kind::Symlink(target) => What::Symlink(target),
@@ -139,7 +143,8 @@ pub fn folder(root: &Path, owners: Option<std::sync::Arc<Owners>>) -> Result<Lis
             (Kind::File, Some(first)) if first != path => What::Link(first),
             (Kind::File, _) => {
                 let wanted = budget.take(0, &path, node.size);
-                let text = if wanted { Some(content(&top, &path, node.size)?) } else { None };
+                let text =
+                    if wanted { Some(content(&top, &path, node.size)?.into_boxed_slice()) } else { None };
                 What::File { bytes: node.size, sha256: node.sha256, text }
             }
             (Kind::Directory, _) => What::Directory,

@@ -1,13 +1,12 @@
 //! Sums over the files of an image.
 
+use super::directories::{self, Directories, Directory};
 use super::fold::{Fate, File, Folded};
 use super::packages::Packages;
 use super::read::Listing;
 use crate::oci::Image;
 use crate::packages::Package;
-use crate::tree::TreePath;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
-use std::collections::HashMap;
 
 /// Files together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -22,7 +21,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.files += other.files;
         self.waste = self.waste.saturating_add(other.waste);
@@ -62,17 +61,6 @@ pub struct LayerRow {
     pub created_by: Option<String>,
     /// What its maker says.
     pub comment: Option<String>,
-}
-
-/// A directory with all that is below it.
-#[derive(Debug, Clone)]
-pub struct Directory {
-    /// Its path.
-    pub path: TreePath,
-    /// The one that it lies in, by its number; none of the root.
-    pub parent: Option<usize>,
-    /// The files below it.
-    pub sum: Sum,
 }
 
 /// What an image is made of.
@@ -138,7 +126,7 @@ impl Report {
     fn new(name: &str, mut layers: Vec<LayerRow>, listings: Vec<Listing>) -> Self {
         let folded = Folded::new(listings.into_iter().map(|l| l.items).collect());
         let packages = Packages::new(&folded);
-        let mut files = folded.files;
+        let mut files = folded.into_files();
         let mut directories = Directories::default();
         let (mut total, mut loose) = (Sum::default(), Sum::default());
         let mut sums = vec![Sum::default(); packages.list.len()];
@@ -167,6 +155,12 @@ impl Report {
         }
     }
 
+    /// The path of the directory of this number.
+    #[must_use]
+    pub fn directory(&self, number: usize) -> String {
+        directories::path(&self.directories, number).to_string()
+    }
+
     /// Files that are waste, the largest first, with their numbers.
     #[must_use]
     pub fn wasted(&self) -> Vec<(usize, &File)> {
@@ -192,52 +186,6 @@ impl Report {
                 self.files.get(first).map_or(String::new(), |f| format!("the same as {}", f.path))
             }
         }
-    }
-}
-
-/// Directories while files are added to them.
-#[derive(Default)]
-pub(super) struct Directories {
-    all: Vec<Directory>,
-    numbers: HashMap<TreePath, usize>,
-    last: Option<(TreePath, usize)>,
-}
-
-impl Directories {
-    /// Adds a file; gives the number of its directory.
-    pub(super) fn add(&mut self, file: &TreePath, sum: Sum) -> usize {
-        let parent = file.split().map_or_else(TreePath::root, |(parent, _)| parent);
-        let number = match &self.last {
-            Some((path, number)) if *path == parent => *number,
-            _ => self.number(&parent),
-        };
-        self.all[number].sum.add(sum);
-        self.last = Some((parent, number));
-        number
-    }
-
-    fn number(&mut self, path: &TreePath) -> usize {
-        let mut parent = None;
-        for path in std::iter::once(TreePath::root()).chain(path.prefixes()) {
-            let number = self.numbers.get(&path).copied().unwrap_or_else(|| {
-                self.all.push(Directory { path: path.clone(), parent, sum: Sum::default() });
-                self.numbers.insert(path, self.all.len() - 1);
-                self.all.len() - 1
-            });
-            parent = Some(number);
-        }
-        parent.unwrap_or(0)
-    }
-
-    /// All of them, each with what is in those that lie in it.
-    pub(super) fn summed(mut self) -> Vec<Directory> {
-        for number in (0..self.all.len()).rev() {
-            let sum = self.all[number].sum;
-            if let Some(parent) = self.all[number].parent {
-                self.all[parent].sum.add(sum);
-            }
-        }
-        self.all
     }
 }
 
@@ -305,7 +253,7 @@ impl Report {
 
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let directory = |d: &Directory| DirectoryJson { path: d.path.to_string(), sum: d.sum };
+        let directory = |n: usize| DirectoryJson { path: self.directory(n), sum: self.directories[n].sum };
         let mut object = serializer.serialize_struct("Report", 12)?;
         object.serialize_field("name", &self.name)?;
         object.serialize_field("digest", &self.digest)?;
@@ -316,7 +264,7 @@ impl Serialize for Report {
         object.serialize_field("waste", &self.total.waste)?;
         object.serialize_field("notes", &self.notes)?;
         object.serialize_field("layers", &self.layers)?;
-        object.serialize_field("directories", &Rows(|| self.directories.iter().map(directory)))?;
+        object.serialize_field("directories", &Rows(|| (0..self.directories.len()).map(directory)))?;
         object.serialize_field(
             "packages",
             &Rows(|| self.packages.iter().map(|(package, sum)| package.json(*sum))),
@@ -344,6 +292,7 @@ impl Package {
 pub(super) mod tests {
     use super::super::fold::{Item, What};
     use super::*;
+    use crate::tree::TreePath;
 
     /// A report of layers of files: path, bytes, content.
     pub fn report(layers: &[&[(&str, u64, u8)]]) -> Report {
@@ -370,9 +319,9 @@ pub(super) mod tests {
         let layers: Vec<_> = report.layers.iter().map(|l| (l.sum.bytes, l.sum.files, l.sum.waste)).collect();
         // Of the first: two is deleted, three replaced, four is what one is. Of the second five is three.
         assert_eq!(layers, [(150, 4, 140), (12, 2, 7)]);
-        let rows = report.directories.iter();
+        let rows = report.directories.iter().enumerate();
         let rows: Vec<_> =
-            rows.map(|d| (d.path.to_string(), d.sum.bytes, d.sum.files, d.sum.waste)).collect();
+            rows.map(|(n, d)| (report.directory(n), d.sum.bytes, d.sum.files, d.sum.waste)).collect();
         assert_eq!(
             rows,
             [

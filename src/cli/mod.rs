@@ -491,7 +491,7 @@ fn report(e: &Error) -> ExitCode {
 
 /// Text that may come from an image or a server, as one line that steers no terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if crate::tree::steers(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

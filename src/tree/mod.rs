@@ -173,6 +173,14 @@ impl fmt::Display for TreePath {
     }
 }
 
+/// Whether a character of a name steers a terminal, or the direction in which text is shown (Unicode, UAX 9), and
+/// so may make it look like another.
+#[must_use]
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&b| b == b'/') {
         Some(i) => (&path[..i], &path[i + 1..]),

@@ -129,12 +129,12 @@ impl Accounts {
 
 /// `user`.
 pub(super) fn user(check: &Check, files: &Files) -> Result<Vec<Finding>> {
-    Ok(Accounts::of(files)?.user(check))
+    Ok(files.accounts()?.user(check))
 }
 
 /// `group`.
 pub(super) fn group(check: &Check, files: &Files) -> Result<Vec<Finding>> {
-    Ok(Accounts::of(files)?.group(check))
+    Ok(files.accounts()?.group(check))
 }
 
 #[cfg(test)]

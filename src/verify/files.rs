@@ -1,16 +1,18 @@
 //! `file` and `files`: what is there, whose it is, what is in it.
 
-use super::accounts::Accounts;
 use super::check::{Check, FileType};
 use super::report::Finding;
 use super::subject::Files;
 use super::value::{Glob, Several, Text};
-use super::{Result, capability, written};
+use super::{Error, Result, capability, written};
+use crate::sys::signal;
 use crate::tree::{Kind, Node, TreePath};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The most bytes of a document: as a value it takes some forty times as many.
+const MOST_DOCUMENT: u64 = 8 << 20;
 /// So many files that are not as they should be are told of.
 const MOST_TOLD: usize = 20;
 
@@ -80,6 +82,9 @@ pub(super) fn all_files(check: &Check, files: &Files) -> Result<Vec<Finding>> {
     let Some(glob) = &check.files else { return Ok(Vec::new()) };
     let (mut findings, mut count) = (Vec::new(), 0);
     for (path, node) in matching(files, glob, check.except.as_ref()) {
+        if signal::pending().is_some() {
+            return Err(Error::Interrupted);
+        }
         count += 1;
         if findings.len() < MOST_TOLD {
             aspects(check, path, node, files, &mut findings)?;
@@ -127,7 +132,7 @@ fn aspects(check: &Check, path: &TreePath, node: &Node, files: &Files, out: &mut
         differs(format!("mode {mode}"), format!("{:04o}", node.meta.mode));
     }
     if let Some(owner) = &check.owner {
-        let accounts = Accounts::of(files)?;
+        let accounts = files.accounts()?;
         if !accounts.says(owner, node.meta.uid, node.meta.gid) {
             differs(format!("owner {owner}"), accounts.names(node.meta.uid, node.meta.gid));
         }
@@ -184,6 +189,10 @@ fn content(check: &Check, path: &TreePath, node: &Node, files: &Files, out: &mut
         }
     }
     if !(searched || parsed) {
+        return Ok(());
+    }
+    if parsed && node.size > MOST_DOCUMENT {
+        differs("a document".to_string(), format!("{} bytes, more than are read", node.size));
         return Ok(());
     }
     let Some(bytes) = files.content(path)? else {
@@ -322,6 +331,9 @@ mod tests {
         ] {
             assert_eq!(found(root, toml), want, "{toml}");
         }
+        std::fs::write(root.join("etc/large.json"), "[0".to_string() + &",0".repeat(4 << 20) + "]").unwrap();
+        let large = found(root, "file = '/etc/large.json'\njson = { '/0' = 0 }");
+        assert_eq!(large, "a document | 8388611 bytes, more than are read");
         let sum = "sha256 = '0000000000000000000000000000000000000000000000000000000000000000'";
         assert!(found(root, &format!("file = '/etc/passwd'\n{sum}")).starts_with("sha256 0000"));
         let right = crate::oci::Digest::of(&std::fs::read(root.join("etc/passwd")).unwrap());

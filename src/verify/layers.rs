@@ -1,7 +1,7 @@
 //! What each layer of an image did: which one brought or removed a file, and what was for nothing.
 
 use super::check::Check;
-use super::report::{Finding, Source};
+use super::report::{Finding, Source, plain};
 use super::{Error, Result};
 use crate::oci::Image;
 use crate::store::Store;
@@ -72,7 +72,8 @@ impl Layers<'_> {
         let words: Vec<&str> =
             [step.comment(), step.created_by()].into_iter().flatten().map(String::as_str).collect();
         let text = Some(words.join(": ")).filter(|t| !t.is_empty())?;
-        Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
+        let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+        Some(plain(&text))
     }
 }
 

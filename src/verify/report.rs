@@ -2,7 +2,7 @@
 
 use super::written::Place;
 use crate::oci::Digest;
-use crate::tree::TreePath;
+use crate::tree::{TreePath, steers};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -28,6 +28,13 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Text as one line that steers nothing: neither terminals, nor the direction of what is shown, nor the workflows
+/// of GitHub, which look for `##[` anywhere in a line.
+pub(super) fn plain(text: &str) -> String {
+    let one = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.replace("##[", "##\\[").chars().map(one).collect()
+}
+
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -47,14 +54,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// One that is about no file. What comes from an image may hold anything: control characters are
-    /// escaped.
+    /// One that is about no file. What comes from an image may hold anything, and is made one line that steers nothing.
     #[must_use]
     pub fn new(wanted: impl AsRef<str>, found: impl AsRef<str>) -> Self {
-        let plain = |text: &str| {
-            let one = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            text.chars().map(one).collect()
-        };
         Self {
             wanted: plain(wanted.as_ref()),
             found: plain(found.as_ref()),

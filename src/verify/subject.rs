@@ -5,6 +5,7 @@
 //! links; a path is resolved in it, and what is opened is opened below the root without links. So
 //! nothing outside is read, and nothing but regular files is opened.
 
+use super::accounts::Accounts;
 use super::layers::Layers;
 use super::{Error, Result};
 use crate::bundle::Origin;
@@ -23,6 +24,8 @@ use std::sync::OnceLock;
 
 /// The most bytes of a file that are searched for patterns.
 const MOST_READ: u64 = 64 << 20;
+/// The most bytes of a file with users or groups, as where a container gets its user.
+const MOST_ACCOUNTS: u64 = 4 << 20;
 /// As many links lead on from a path, as on Linux.
 const MOST_LINKS: usize = 40;
 
@@ -39,6 +42,8 @@ pub(super) struct Subject<'a> {
 pub(super) struct Files {
     root: PathBuf,
     pub(super) tree: Tree,
+    /// Users and groups, once they are read.
+    accounts: OnceLock<Accounts>,
     rootfs: Option<Rootfs>,
     _mount: Option<Mount>,
     scratch: Option<Scratch>,
@@ -100,7 +105,8 @@ impl Files {
             }
         };
         let tree = layer::scan(&root, None, None)?;
-        Ok(Self { root, tree, rootfs, _mount: mount, scratch, _lease: lease })
+        let accounts = OnceLock::new();
+        Ok(Self { root, tree, accounts, rootfs, _mount: mount, scratch, _lease: lease })
     }
 
     /// Where `path` leads: links in it are followed below the root, one in the last place only
@@ -158,8 +164,17 @@ impl Files {
         let Some((at, _)) = self.find(path, true).filter(|(_, n)| n.kind == Kind::File) else {
             return Ok(String::new());
         };
-        let bytes = self.content(&at)?.unwrap_or_default();
+        let bytes = self.up_to(&at, MOST_ACCOUNTS)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The users and groups of the image.
+    pub(super) fn accounts(&self) -> Result<&Accounts> {
+        if self.accounts.get().is_none() {
+            let read = Accounts::of(self)?;
+            let _ = self.accounts.set(read);
+        }
+        self.accounts.get().ok_or(Error::Unprepared)
     }
 
     /// The SHA-256 of the regular file `path` of the tree, in hexadecimal digits.
@@ -183,7 +198,16 @@ pub(super) mod tests {
     /// The files in the folder `root`.
     pub fn files(root: &Path) -> Files {
         let tree = layer::scan(root, None, None).unwrap();
-        Files { root: root.to_path_buf(), tree, rootfs: None, _mount: None, scratch: None, _lease: None }
+        let accounts = OnceLock::new();
+        Files {
+            root: root.to_path_buf(),
+            tree,
+            accounts,
+            rootfs: None,
+            _mount: None,
+            scratch: None,
+            _lease: None,
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reports as other programs read them, and as people do.
 
-use super::report::{Outcome, Report, Verdict};
+use super::report::{Outcome, Report, Verdict, plain};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::str::FromStr;
@@ -60,7 +60,7 @@ impl Format {
 }
 
 fn place(verdict: &Verdict) -> String {
-    verdict.place.as_ref().map(ToString::to_string).unwrap_or_default()
+    verdict.place.as_ref().map(|place| plain(&place.to_string())).unwrap_or_default()
 }
 
 fn summary(report: &Report) -> String {
@@ -79,7 +79,7 @@ fn summary(report: &Report) -> String {
 fn text(report: &Report) -> String {
     let mut out = String::new();
     for verdict in &report.verdicts {
-        let _ = write!(out, "{:6} {}", verdict.outcome.to_string(), verdict.name);
+        let _ = write!(out, "{:6} {}", verdict.outcome.to_string(), plain(&verdict.name));
         match &verdict.kept {
             Some(when) => drop(write!(out, " (kept from {when})")),
             None => drop(write!(out, " ({:.1} s)", verdict.seconds)),
@@ -92,7 +92,7 @@ fn text(report: &Report) -> String {
             let _ = writeln!(out, "       checked by {}", place(verdict));
         }
     }
-    let _ = writeln!(out, "{}: {}", report.target, summary(report));
+    let _ = writeln!(out, "{}: {}", plain(&report.target), summary(report));
     out
 }
 
@@ -164,7 +164,7 @@ fn tap(report: &Report) -> String {
     let mut out = format!("TAP version 14\n1..{}\n", report.verdicts.len());
     for (i, v) in report.verdicts.iter().enumerate() {
         let not = if v.outcome == Outcome::Passed { "" } else { "not " };
-        let name = v.name.replace('\\', "\\\\").replace('#', "\\#").replace(['\n', '\r'], " ");
+        let name = plain(&v.name).replace('\\', "\\\\").replace('#', "\\#");
         let _ = writeln!(out, "{not}ok {} - {name}", i + 1);
         if v.outcome != Outcome::Passed {
             // Strings of JSON are strings of YAML.
@@ -220,17 +220,19 @@ fn markdown(report: &Report) -> String {
             match c {
                 '\n' => out.push_str("<br>"),
                 '<' => out.push_str("&lt;"),
+                '&' => out.push_str("&amp;"),
                 '|' | '`' | '*' | '_' | '[' | ']' | '\\' => out.extend(['\\', c]),
                 c => out.push(c),
             }
         }
         out
     };
-    let mut out = format!("### {}\n\n{}\n\n", cell(&report.target), summary(report));
+    let mut out = format!("### {}\n\n{}\n\n", cell(&plain(&report.target)), summary(report));
     out.push_str("| | check | found | where |\n|---|---|---|---|\n");
     for v in &report.verdicts {
         let found = cell(&v.lines().join("\n"));
-        let _ = writeln!(out, "| {} | {} | {found} | {} |", v.outcome, cell(&v.name), cell(&place(v)));
+        let _ =
+            writeln!(out, "| {} | {} | {found} | {} |", v.outcome, cell(&plain(&v.name)), cell(&place(v)));
     }
     out
 }
@@ -242,9 +244,10 @@ fn github(report: &Report) -> String {
     for v in report.verdicts.iter().filter(|v| v.outcome != Outcome::Passed) {
         out.push_str("::error ");
         if let Some(place) = &v.place {
-            let _ = write!(out, "file={},line={},", property(&place.file.to_string_lossy()), place.line);
+            let _ =
+                write!(out, "file={},line={},", property(&plain(&place.file.to_string_lossy())), place.line);
         }
-        let _ = writeln!(out, "title={}::{}", property(&v.name), data(&v.lines().join("\n")));
+        let _ = writeln!(out, "title={}::{}", property(&plain(&v.name)), data(&v.lines().join("\n")));
     }
     out
 }
@@ -307,7 +310,7 @@ mod tests {
             (
                 Format::Markdown,
                 &[
-                    "| failed | bad # 100% | wanted mode &lt;a> & \"b\", found x\\|y\\\\u{1b}\\[31m<br>wanted c",
+                    "| failed | bad # 100% | wanted mode &lt;a> &amp; \"b\", found x\\|y\\\\u{1b}\\[31m<br>wanted c",
                 ],
             ),
             (
@@ -326,6 +329,7 @@ mod tests {
             }
             assert!(!got.contains('\u{1b}'), "{got}");
         }
+        hostile(FORMATS.map(|(_, format, _)| format));
         let back: Report =
             serde_json::from_str(&Format::Json.write(&report()).replace("\"passed\": false", "\"x\": 0"))
                 .unwrap();
@@ -334,5 +338,40 @@ mod tests {
             assert_eq!(name.parse(), Ok(format));
         }
         assert!("xml".parse::<Format>().is_err());
+    }
+
+    /// Names, places and findings that try to be more than text.
+    fn hostile(formats: [Format; 7]) {
+        const TEXT: &str =
+            "]]>\n::error::x\r\n| a |\u{1b}[31m\u{202e}##[set-output name=a]b --> `<b>`\n  ...\nok 9";
+        let verdict = Verdict {
+            name: TEXT.to_string(),
+            kind: "file".to_string(),
+            outcome: Outcome::Failed,
+            findings: vec![Finding::new(TEXT, TEXT)],
+            place: Some(Place { file: TEXT.into(), line: 1 }),
+            seconds: 0.0,
+            kept: None,
+        };
+        let report = Report { target: TEXT.to_string(), digest: None, verdicts: vec![verdict] };
+        for format in formats {
+            let got = format.write(&report);
+            let of_lines = !matches!(format, Format::Json | Format::Sarif);
+            assert!(!got.contains(['\u{1b}', '\r']), "{format:?}: {got}");
+            let marked_up = matches!(format, Format::Junit | Format::Markdown);
+            assert!(!marked_up || !got.contains("<b>") && !got.contains("]]>"), "{format:?}: {got}");
+            assert!(!of_lines || format == Format::Junit || !got.contains('\u{202e}'), "{format:?}: {got}");
+            for line in got.lines() {
+                assert!(
+                    format == Format::Github || !line.trim_start().starts_with("::"),
+                    "{format:?}: {got}"
+                );
+                assert!(!line.trim_start().starts_with("ok 9"), "{format:?}: {got}");
+            }
+            assert!(format != Format::Github || got.lines().count() == 1, "{got}");
+            assert!(!matches!(format, Format::Text | Format::Github) || !got.contains("##["), "{got}");
+        }
+        let table = Format::Markdown.write(&report);
+        assert_eq!(table.lines().count(), 7, "a title, a summary, a head, a row: {table}");
     }
 }

@@ -85,7 +85,8 @@ pub(super) fn syntax(path: &Path, line: usize, reason: impl Into<String>) -> Err
 }
 
 fn toml(text: &str, path: &Path) -> Result<Vec<(usize, Check)>> {
-    let line = |offset: usize| text[..text.floor_char_boundary(offset)].matches('\n').count() + 1;
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line = |offset: usize| ends.partition_point(|end| *end < offset) + 1;
     let file: Toml = toml::from_str(text)
         .map_err(|e| syntax(path, line(e.span().map_or(0, |s| s.start)), e.message().trim()))?;
     Ok(file.check.into_iter().map(|c| (line(c.span().start), c.into_inner())).collect())

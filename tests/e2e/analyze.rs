@@ -235,3 +235,26 @@ fn databases_and_links_that_lead_nowhere() {
     assert_eq!(file(&found, "/a/b", 0)["package"], "tools");
     assert_eq!(file(&found, "/ok/y", 0)["package"], "a");
 }
+
+#[test]
+fn deep_paths_cost_what_they_are_long() {
+    let store = TestStore::in_memory();
+    let layout = Layout::new(&store.path().join("layout"));
+    let deep = |many: usize| {
+        let path = "a/".repeat(1900);
+        let tar =
+            (0..many).fold(Tar::new(), |tar, n| tar.file(&format!("{n}/{path}f"), n.to_string().as_bytes()));
+        tar.finish()
+    };
+    add(&layout, "it", &[(deep(200), "x")]);
+    add(&layout, "other", &[(deep(150), "x")]);
+    let [one, two] = ["it", "other"].map(|name| format!("oci:{}:{name}", layout.path().display()));
+    // With the path of each directory by itself it would be more than a GiB.
+    for args in [&["analyze", &one][..], &["analyze", &one, &two]] {
+        let mut limited = std::process::Command::new("prlimit");
+        limited.arg("--data=500000000").arg(crate::common::bin()).arg("--root").arg(store.path()).args(args);
+        let out = limited.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(String::from_utf8_lossy(&out.stdout).contains("/a/a/a/"));
+    }
+}

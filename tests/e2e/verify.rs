@@ -260,6 +260,29 @@ fn an_image_cannot_mislead() {
 }
 
 #[test]
+fn many_files_and_a_large_list_of_users() {
+    let store = TestStore::in_memory();
+    // As large as is read; twice as large is none of its kind.
+    let users = "someone:x:77:77::/:/bin/sh\n".repeat((4 << 20) / 27);
+    for (name, users, want) in [
+        ("large:1", users.clone(), "owner someone | 77:"),
+        ("huge:1", users.repeat(2), "owner someone | 77:"),
+    ] {
+        let mut tar = Tar::new().dir("./").dir("etc/").file("etc/passwd", users.as_bytes()).dir("d/");
+        for n in 0..2000 {
+            tar = tar.pax(&[("uid", b"77")]).file(&format!("d/{n}"), b"");
+        }
+        add(&store, name, &[Blob::gzip(&tar.finish())], &json!({}));
+        let begun = std::time::Instant::now();
+        let holds_or_not = if name == "large:1" { "" } else { want };
+        holds(&store, name, &[("files = '/d/*'\nowner = 'someone'", holds_or_not)]);
+        // Read for each file it would be many minutes.
+        assert!(begun.elapsed() < std::time::Duration::from_mins(1), "{:?}", begun.elapsed());
+    }
+    nothing_left(&store);
+}
+
+#[test]
 fn what_is_wrong_with_the_call() {
     let store = system();
     let check = |name: &str, text: &str| file(&store, name, text).to_str().unwrap().to_string();

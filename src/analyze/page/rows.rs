@@ -17,7 +17,7 @@ pub struct Dirs {
 
 impl Dirs {
     pub fn of(directories: &[Directory]) -> Self {
-        let name = |d: &Directory| d.path.split().map_or(String::new(), |(_, name)| shown(name));
+        let name = |d: &Directory| d.name.escape_ascii().to_string();
         Self {
             parent: directories.iter().map(|d| d.parent.unwrap_or(0)).collect(),
             name: directories.iter().map(name).collect(),

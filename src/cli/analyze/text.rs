@@ -26,14 +26,15 @@ pub fn print(report: &Report, most: usize, out: &mut impl Write) -> Result<()> {
     notes(report, out)?;
     let layers: Vec<_> = report.layers.iter().enumerate().map(layer).collect();
     all_of(out, ["LAYER", "BYTES", "FILES", "WASTE", "COMPRESSED", "MADE BY"], &layers)?;
-    let directories: Vec<_> = main_directories(report).into_iter().map(directory).collect();
-    first_of(out, most, ["DIRECTORY", "BYTES", "FILES", "WASTE"], &directories)?;
-    first_of(out, most, ["PACKAGE", "VERSION", "BYTES", "FILES"], &packages(report))?;
+    let row = |number: usize| directory(report.directory(number), report.directories[number].sum);
+    let directories = main_directories(report).into_iter().map(row);
+    first_of(out, most, ["DIRECTORY", "BYTES", "FILES", "WASTE"], directories)?;
+    first_of(out, most, ["PACKAGE", "VERSION", "BYTES", "FILES"], packages(report).into_iter())?;
     let wasted = report.wasted().into_iter().map(|(_, file)| {
         let (bytes, layer) = (HumanBytes(file.bytes).to_string(), (file.layer + 1).to_string());
         [file.path.to_string(), bytes, layer, report.reason(file)]
     });
-    first_of(out, most, ["WASTED", "BYTES", "LAYER", "WHY"], &wasted.collect::<Vec<_>>())
+    first_of(out, most, ["WASTED", "BYTES", "LAYER", "WHY"], wasted)
 }
 
 fn layer((number, layer): (usize, &LayerRow)) -> [String; 6] {
@@ -48,10 +49,9 @@ fn layer((number, layer): (usize, &LayerRow)) -> [String; 6] {
     ]
 }
 
-fn directory(directory: &Directory) -> [String; 4] {
-    let Sum { bytes, files, waste } = directory.sum;
+fn directory(path: String, Sum { bytes, files, waste }: Sum) -> [String; 4] {
     let (bytes, files) = (HumanBytes(bytes).to_string(), HumanCount(files).to_string());
-    [directory.path.to_string(), bytes, files, HumanBytes(waste).to_string()]
+    [path, bytes, files, HumanBytes(waste).to_string()]
 }
 
 /// The packages, the largest first, and the files of none as if they were one.
@@ -89,8 +89,8 @@ pub fn print_compared(found: &Comparison, most: usize, out: &mut impl Write) -> 
     all_of(out, ["OLD", "NEW", "LAYER", "GROWTH", "MADE BY"], &layers)?;
     let mut directories: Vec<_> = found.directories.iter().filter(|d| d.sums.growth() != 0).collect();
     directories.sort_by_key(|d| std::cmp::Reverse(d.sums.growth().unsigned_abs()));
-    let rows = directories.into_iter().map(|d| [d.what.to_string(), growth(d.sums.growth())]);
-    first_of(out, most, ["DIRECTORY", "GROWTH"], &rows.collect::<Vec<_>>())?;
+    let rows = directories.into_iter().map(|d| [found.directory(d), growth(d.sums.growth())]);
+    first_of(out, most, ["DIRECTORY", "GROWTH"], rows)?;
     // Each of them: this is what one looks for.
     let packages: Vec<_> = found.packages.iter().map(|row| compared_package(found, row)).collect();
     all_of(out, ["PACKAGE", "CHANGE", "OLD", "NEW", "GROWTH"], &packages)?;
@@ -100,7 +100,7 @@ pub fn print_compared(found: &Comparison, most: usize, out: &mut impl Write) -> 
         let path = found.file(row).either().map_or(String::new(), |f| f.path.to_string());
         [path, row.what.change().to_string(), growth(row.sums.growth())]
     });
-    first_of(out, most, ["FILE", "CHANGE", "GROWTH"], &rows.collect::<Vec<_>>())
+    first_of(out, most, ["FILE", "CHANGE", "GROWTH"], rows)
 }
 
 fn compared_layer(found: &Comparison, row: &Difference<Pair<usize>>) -> [String; 5] {
@@ -125,11 +125,12 @@ fn first_of<const N: usize>(
     out: &mut impl Write,
     most: usize,
     heads: [&str; N],
-    rows: &[[String; N]],
+    rows: impl ExactSizeIterator<Item = [String; N]>,
 ) -> Result<()> {
-    all_of(out, heads, &rows[..rows.len().min(most)])?;
-    if rows.len() > most {
-        writeln!(out, "and {} more", HumanCount((rows.len() - most) as u64))?;
+    let count = rows.len();
+    all_of(out, heads, &rows.take(most).collect::<Vec<_>>())?;
+    if count > most {
+        writeln!(out, "and {} more", HumanCount((count - most) as u64))?;
     }
     Ok(())
 }
@@ -173,7 +174,7 @@ fn growth(bytes: i128) -> String {
 
 /// The directories that tell most, the largest first: none of which all but a tenth is in one directory
 /// below, for that one tells more, and not the root.
-fn main_directories(report: &Report) -> Vec<&Directory> {
+fn main_directories(report: &Report) -> Vec<usize> {
     let all = &report.directories;
     let mut largest = vec![0; all.len()];
     for directory in all {
@@ -184,7 +185,7 @@ fn main_directories(report: &Report) -> Vec<&Directory> {
     let tells = |(d, largest): &(&Directory, u64)| {
         d.parent.is_some() && d.sum.bytes > 0 && *largest < d.sum.bytes - d.sum.bytes / 10
     };
-    let mut main: Vec<_> = all.iter().zip(largest).filter(tells).map(|(d, _)| d).collect();
-    main.sort_by(|a, b| b.sum.bytes.cmp(&a.sum.bytes).then_with(|| a.path.cmp(&b.path)));
+    let mut main: Vec<_> = (0..all.len()).filter(|n| tells(&(&all[*n], largest[*n]))).collect();
+    main.sort_by_key(|n| std::cmp::Reverse(all[*n].sum.bytes));
     main
 }
