@@ -82,15 +82,41 @@ pub struct Args {
     reports: Reports,
 }
 
-/// How a recipe and its lock are read.
+/// What a recipe is read with.
 #[derive(Debug, clap::Args)]
-pub(super) struct Reading {
+pub(super) struct Chosen {
     /// Set a variable of the recipe
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     set: Vec<String>,
     /// Build for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
+}
+
+impl Chosen {
+    pub(super) fn choices(&self, platform: &Platform) -> Choices {
+        let set =
+            self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
+        Choices { set: set.collect(), platform: platform.clone(), epoch: source_date() }
+    }
+
+    /// For which platform is built.
+    pub(super) fn platform(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+
+    /// An option that was given, where it makes no sense.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let set = (!self.set.is_empty()).then_some("--set");
+        set.or_else(|| self.platform.is_some().then_some("--platform"))
+    }
+}
+
+/// How a recipe and its lock are read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reading {
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
     /// Fail where the lock is not what the recipe asks for now (exit code 4)
     #[arg(long)]
     frozen: bool,
@@ -129,28 +155,20 @@ pub enum Error {
     /// An option that recipes do not have.
     #[error("{0} is for Dockerfiles")]
     OfDockerfiles(&'static str),
+    /// An option that lists of packages do not have.
+    #[error("{0} is for recipes and Dockerfiles")]
+    OfRecipes(&'static str),
 }
 
 impl Reading {
-    pub(super) fn choices(&self, platform: &Platform) -> Choices {
-        let set =
-            self.set.iter().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string()));
-        Choices { set: set.collect(), platform: platform.clone(), epoch: source_date() }
-    }
-
-    /// For which platform is built.
-    pub(super) fn platform(&self) -> Platform {
-        self.platform.clone().unwrap_or_else(Platform::host)
-    }
-
     /// The recipe in a file.
     pub(super) fn recipe(&self, path: &Path) -> Result<Recipe> {
-        self.recipe_for(path, &self.platform())
+        self.recipe_for(path, &self.chosen.platform())
     }
 
     /// The recipe in a file, for a platform.
     pub(super) fn recipe_for(&self, path: &Path, platform: &Platform) -> Result<Recipe> {
-        Ok(Recipe::read(path, &self.choices(platform))?)
+        Ok(Recipe::read(path, &self.chosen.choices(platform))?)
     }
 
     pub(super) fn access(&self, store: &Store) -> Access {

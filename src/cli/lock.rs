@@ -1,14 +1,14 @@
 //! `shipimg lock`: makes a lock, tells whether it is what the archives have, brings it up to date.
 
+use super::build::{self, Chosen};
 use super::dockerfile::{Docker, Given, is_dockerfile};
-use super::import::source_date;
 use super::mkimg::Wanted;
 use super::phases::Phases;
 use super::table::{self, Format};
 use super::{Context, Result, printable};
 use crate::debian::{self, Change, Lock, Request};
 use crate::error::Kind;
-use crate::recipe::{self, Access, Choices, Recipe, Wish};
+use crate::recipe::{self, Access, Recipe, Wish};
 use crate::registry;
 use serde_json::json;
 use std::io::Write;
@@ -29,6 +29,7 @@ images and inputs besides packages.
   shipimg lock bookworm.lock
   shipimg lock bookworm.lock --update openssl,libc6
   shipimg lock web.toml --update debian:bookworm,openssl
+  shipimg lock web.toml --update --platform linux/arm64
   shipimg lock Dockerfile --build-arg TAG=bookworm
   shipimg mkimg bookworm.img --include tini --lock bookworm.lock --frozen")]
 pub struct Args {
@@ -46,6 +47,8 @@ pub struct Args {
     wanted: Wanted,
     #[command(flatten)]
     docker: Given,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 /// What is wrong with the arguments.
@@ -126,6 +129,9 @@ impl Args {
             return self.of_recipe(&path, context);
         }
         self.docker.nothing()?;
+        if let Some(option) = self.chosen.given() {
+            return Err(build::Error::OfRecipes(option).into());
+        }
         let old = Lock::read(&path)?;
         let mut request = self.request(old.as_ref(), &path)?;
         // No script will run.
@@ -154,7 +160,8 @@ impl Args {
         if let Some(option) = self.wanted.chooses() {
             return Err(Error::Asked { option, path: path.to_path_buf() }.into());
         }
-        let choices = Choices { epoch: source_date(), set: self.docker.arguments(), ..Choices::default() };
+        let mut choices = self.chosen.choices(&self.chosen.platform());
+        choices.set.extend(self.docker.arguments());
         let (store, phases, file) = (context.store()?, Phases::new(), recipe::Lock::beside(path));
         let lease = store.lease()?;
         let access = Access {

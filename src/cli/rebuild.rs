@@ -45,7 +45,7 @@ impl Read {
         phases: &Phases,
     ) -> Result<Self> {
         let dockerfile = docker.of(path)?;
-        let mut choices = reading.choices(&reading.platform());
+        let mut choices = reading.chosen.choices(&reading.chosen.platform());
         let beside = Lock::beside(dockerfile.as_ref().map_or(path, |d| &d.file));
         let (wish, old) = (reading.wish(), Lock::read(&beside)?);
         let mut known = old.clone().unwrap_or_default();

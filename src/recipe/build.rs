@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
             }
             Base::Debian(_) => {
                 let request = request(self.plan.recipe, step.stage)?;
-                let packages = self.lock.debian.get(&step.stage.name);
+                let packages = self.lock.packages(&step.stage.name, &self.plan.recipe.platform);
                 let (Some(request), Some(packages)) = (request, packages) else {
                     unreachable!("the plan was made of the lock")
                 };

@@ -7,7 +7,7 @@
 //! created = 1757146000          # seconds since 1970
 //! [input]
 //! "site/" = "sha256:…"
-//! [debian.web]                  # a lock of packages for each stage with a Debian base
+//! [debian.web.amd64]            # a lock of packages for each stage with a Debian base, and architecture
 //! …
 //! ```
 //!
@@ -45,9 +45,10 @@ pub struct Lock {
     /// Digests of files.
     #[serde(default, rename = "input")]
     pub inputs: Inputs,
-    /// The packages of stages, by the stage's name.
+    /// The packages of stages, by the stage's name and dpkg's name of the architecture. Those of other
+    /// architectures than are built for stay.
     #[serde(default)]
-    pub debian: BTreeMap<String, debian::Lock>,
+    pub debian: BTreeMap<String, BTreeMap<String, debian::Lock>>,
 }
 
 /// An image.
@@ -132,7 +133,7 @@ impl Lock {
             if lock.version != 1 {
                 return Err(format!("version {} is not known, this shipimg reads version 1", lock.version));
             }
-            lock.debian.values().try_for_each(debian::Lock::check)
+            lock.debian.values().flat_map(BTreeMap::values).try_for_each(debian::Lock::check)
         })?;
         Ok(lock)
     }
@@ -180,7 +181,8 @@ impl Lock {
             let Some(mut request) = request(recipe, stage)? else { continue };
             // No script will run.
             request.foreign = true;
-            let fits = was.debian.get(&stage.name).filter(|lock| lock.request == request.asked());
+            let mut all = was.debian.get(&stage.name).cloned().unwrap_or_default();
+            let fits = all.get(&request.arch).filter(|lock| lock.request == request.asked());
             let lock = match (fits, wish) {
                 (Some(lock), Wish::Keep | Wish::Frozen) => lock.clone(),
                 (None, Wish::Frozen) => return stale(&format!("the packages of {}", stage.name)),
@@ -201,7 +203,8 @@ impl Lock {
                 }
                 _ => debian::resolve(&request, store, progress)?,
             };
-            new.debian.insert(stage.name.clone(), lock);
+            all.insert(request.arch, lock);
+            new.debian.insert(stage.name.clone(), all);
         }
         if matches!(wish, Wish::Frozen) {
             let changed = new.inputs.iter().find(|(name, digest)| was.inputs.get(*name) != Some(digest));
@@ -214,10 +217,16 @@ impl Lock {
 }
 
 impl Lock {
+    /// The packages of a stage for a platform.
+    #[must_use]
+    pub fn packages(&self, stage: &str, platform: &Platform) -> Option<&debian::Lock> {
+        self.debian.get(stage)?.get(debian::arch_of(platform))
+    }
+
     /// Whether an image or a package is called `name`.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        let mut packages = self.debian.values().flat_map(|lock| &lock.packages);
+        let mut packages = self.debian.values().flat_map(BTreeMap::values).flat_map(|lock| &lock.packages);
         self.images.contains_key(name) || packages.any(|package| package.name == name)
     }
 
@@ -227,8 +236,10 @@ impl Lock {
         let none = Self::default();
         let old = old.unwrap_or(&none);
         let mut changes = Vec::new();
-        for (stage, lock) in &self.debian {
-            changes.extend(debian::changes(old.debian.get(stage), lock));
+        for (stage, all) in &self.debian {
+            for (arch, lock) in all {
+                changes.extend(debian::changes(old.debian.get(stage).and_then(|old| old.get(arch)), lock));
+            }
         }
         let pins = |lock: &Self| -> BTreeMap<String, String> {
             let images = lock.images.iter().map(|(name, pin)| (name.clone(), pin.digest.to_string()));

@@ -155,7 +155,7 @@ impl<'a> Plan<'a> {
         let epoch = recipe.epoch;
         Ok(match &stage.base.value {
             Base::Debian(_) => {
-                let packages = lock.debian.get(&stage.name);
+                let packages = lock.packages(&stage.name, &recipe.platform);
                 let packages =
                     packages.ok_or_else(|| stale(&format!("the packages of {}", stage.name), recipe))?;
                 let Some(request) = request(recipe, stage)? else { return Ok((0, json!({}))) };

@@ -247,6 +247,23 @@ fn a_lock_can_be_held_to() {
 }
 
 #[test]
+fn a_lock_has_packages_of_several_architectures() {
+    let work = Work::new();
+    let base = "debian = { suite = \"bookworm\", variant = \"custom\" }\n[packages]\ninclude = [\"tini\"]";
+    work.write("r.toml", format!("version = 1\n[base]\n{base}\n{TAG}"));
+    work.ok(&["lock", "r.toml"]);
+    let plan = ["plan", "r.toml", "--platforms", "linux/amd64,linux/arm64", "--frozen", "--format", "json"];
+    assert!(work.fails(4, &plan).contains("the packages of"));
+    work.ok(&["lock", "r.toml", "--update", "--platform", "linux/arm64"]);
+    work.ok(&plan);
+    work.ok(&["lock", "r.toml", "--update"]);
+    work.ok(&plan);
+    let lock = std::fs::read_to_string(work.path("r.lock")).unwrap();
+    assert!(lock.contains(".amd64]") && lock.contains(".arm64]"), "{lock}");
+    assert!(work.fails(2, &["lock", "packages.lock", "--set", "a=b"]).contains("--set is for recipes"));
+}
+
+#[test]
 fn variables_and_mistakes() {
     let work = Work::new();
     work.write("r.toml", format!("{BUSYBOX}[vars]\nword = \"plain\"\n[env]\nCI_SHA = \"none\"\n[[copy]]\ncontent = \"${{var:word}} ${{env:CI_SHA}}\"\nto = \"/word\"\n{OUT}"));

@@ -93,7 +93,7 @@ fn interrupted(work: &Work, args: &[&str]) -> String {
     let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
-        if line.contains("sleeps") && !said.contains("sleeps") {
+        if line == "sleeps" {
             let group = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
         }
