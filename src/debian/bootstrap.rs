@@ -235,8 +235,7 @@ fn make_root(
     } else {
         progress.phase("configure", Some(packages.len() as u64));
         let mut place = |together: &[Leftover]| {
-            let named = |i: &usize| together.iter().any(|l| l.preinst.package == verified[*i].name);
-            let which: Vec<usize> = later.iter().copied().filter(named).collect();
+            let which: Vec<usize> = together.iter().map(|l| l.job).collect();
             let (unpacked, lost) = unpacking.place(&which, true, progress)?;
             database::add(&dir, &unpacked)?;
             lost.iter().try_for_each(|(package, path)| database::lose(&dir, package, path))?;
@@ -378,16 +377,19 @@ fn scripts(
             put(&folder, name, *mode, bytes)?;
         }
     }
-    let preinst = with_preinst.into_iter().filter(|job| job.base).map(|job| Preinst {
+    let script = |job: &Job| Preinst {
         package: job.name.clone(),
         arch: field(&job.control.paragraph, "Architecture").unwrap_or_default(),
         folder: info_name(job),
-    });
+    };
+    let preinst = with_preinst.into_iter().filter(|job| job.base).map(script);
     let left: Vec<&Package> = later.iter().map(|&i| &all[i]).collect();
     let base = configure::base_first(base, &left, all);
-    let folder =
-        |package: &Package| jobs.iter().find(|j| j.name == package.name).map(info_name).unwrap_or_default();
-    let leftover = configure::order(&left, all, &folder);
+    let leftover = later.iter().map(|&i| {
+        let before = configure::pre_depends(&all[i], all);
+        Leftover { job: i, preinst: script(&jobs[i]), before }
+    });
+    let leftover = configure::order(leftover.collect());
     let done = base.iter().chain(leftover.iter().flat_map(|l| &l.before)).map(String::as_str).collect();
     let said = |of: &Job, what: fn(&str, &[u8]) -> bool| {
         of.control.files.iter().any(|(name, _, text)| what(name, text))

@@ -51,6 +51,8 @@ pub(super) struct Preinst {
 /// A package that is placed when its preinst has run.
 #[derive(Debug)]
 pub(super) struct Leftover {
+    /// Which of the jobs it is.
+    pub job: usize,
     /// Its script.
     pub preinst: Preinst,
     /// What is to be configured before it.
@@ -304,25 +306,13 @@ fn at_once(leftover: &[Leftover]) -> Vec<&[Leftover]> {
     parts
 }
 
-/// Puts packages that are placed later into an order: what one pre-depends on comes first. `folder` gives
-/// the folder of a package in [`CONTROL`].
-pub(super) fn order(
-    leftover: &[&Package],
-    all: &[Package],
-    folder: &dyn Fn(&Package) -> String,
-) -> Vec<Leftover> {
-    let mut sorted: Vec<Leftover> = Vec::new();
-    let mut rest: Vec<&Package> = leftover.to_vec();
+/// Puts packages that are placed later into an order: what one pre-depends on comes first.
+pub(super) fn order(mut rest: Vec<Leftover>) -> Vec<Leftover> {
+    let mut sorted = Vec::new();
     while !rest.is_empty() {
-        let waits = |p: &&Package| {
-            let before = pre_depends(p, all);
-            rest.iter().any(|other| other.name != p.name && before.contains(&other.name))
-        };
-        let at = rest.iter().position(|p| !waits(p)).unwrap_or(0);
-        let package = rest.remove(at);
-        let (arch, folder) = (package.architecture.clone(), folder(package));
-        let preinst = Preinst { package: package.name.clone(), arch, folder };
-        sorted.push(Leftover { preinst, before: pre_depends(package, all) });
+        let waits = |one: &Leftover| rest.iter().any(|other| one.before.contains(&other.preinst.package));
+        let at = rest.iter().position(|one| !waits(one)).unwrap_or(0);
+        sorted.push(rest.remove(at));
     }
     sorted
 }
@@ -354,7 +344,7 @@ pub(super) fn early(slow: &BTreeSet<&str>, done: &BTreeSet<&str>, all: &[Package
 }
 
 /// What must be configured before a package is unpacked: its pre-dependencies and what those need.
-fn pre_depends(package: &Package, all: &[Package]) -> Vec<String> {
+pub(super) fn pre_depends(package: &Package, all: &[Package]) -> Vec<String> {
     let needed = needed(super::control::dependencies(&package.pre_depends), all);
     needed.into_iter().filter(|p| p.name != package.name).map(|p| p.name.clone()).collect()
 }
@@ -436,7 +426,16 @@ mod tests {
             ..Package::default()
         };
         let all = [p("a", "b"), p("b", "c"), p("c", "")];
-        let order = |leftover: &[&Package], all: &[Package]| order(leftover, all, &|_| String::new());
+        let order = |leftover: &[&Package], all: &[Package]| {
+            let preinst =
+                |p: &Package| Preinst { package: p.name.clone(), arch: String::new(), folder: String::new() };
+            let later = leftover.iter().map(|p| Leftover {
+                job: 0,
+                preinst: preinst(p),
+                before: pre_depends(p, all),
+            });
+            order(later.collect())
+        };
         let sorted = order(&[&all[0], &all[1]], &all);
         let names: Vec<_> = sorted.iter().map(|l| l.preinst.package.as_str()).collect();
         assert_eq!(names, ["b", "a"]);

@@ -332,6 +332,14 @@ impl Universe {
     }
 }
 
+/// What dpkg's file `diversions` says: where the file of a path lies in place of it, but for the package that has it
+/// moved; lines by three (dpkg-divert(1)).
+#[must_use]
+pub fn diverted(text: &str) -> HashMap<&str, (&str, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.as_chunks::<3>().0.iter().map(|[from, to, by]| (*from, (*to, *by))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

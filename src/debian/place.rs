@@ -3,7 +3,7 @@
 //! Parents are opened with `RESOLVE_IN_ROOT`; the last name is created exclusively and never
 //! followed, owner, mode and time go by descriptor: nothing outside the root can be reached.
 
-use super::control::{Atom, dependencies, field};
+use super::control::{Atom, dependencies, diverted, field};
 use super::database::read;
 use super::filter::Filters;
 use super::unpack::{Job, Style};
@@ -63,13 +63,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) struct Diversions(HashMap<PathBuf, (PathBuf, String)>);
 
 impl Diversions {
-    /// Those of a root: three lines each, the path, where it leads, and the package that it does not hold for.
+    /// Those of a root.
     pub(super) fn read(root: &Path) -> Result<Self> {
         let text = read(&Dir::open(root)?.in_root(Path::new("var/lib/dpkg"))?, "diversions")?;
-        let lines: Vec<&str> = text.lines().collect();
         let path = |line: &str| PathBuf::from(line.trim_start_matches('/'));
-        let diverted = lines.chunks_exact(3).map(|l| (path(l[0]), (path(l[1]), l[2].to_string())));
-        Ok(Self(diverted.collect()))
+        let diverted = diverted(&text).into_iter();
+        Ok(Self(diverted.map(|(from, (to, by))| (path(from), (path(to), by.to_string()))).collect()))
     }
 
     /// Where the file `path` of a package goes.

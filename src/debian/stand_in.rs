@@ -1,6 +1,6 @@
 //! Programs that stand before the root's own in PATH while its packages are configured.
 //!
-//! [`HELPER`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] lets a program work beside dpkg,
+//! [`HELPER`], [`UNITS`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] lets a program work beside dpkg,
 //! which uses one processor only, where nothing needs its result before the end: py3compile, systemd-hwdb,
 //! and update-ca-certificates where the scripts of no other package know of certificates. Two at a time
 //! do so, after dpkg; all hold `busy` until they are through, and the end of all is waited for.
@@ -105,13 +105,16 @@ pub(super) fn and_wait(command: &str) -> String {
 /// update-ca-certificates makes.
 pub(super) fn know_certificates(name: &str, text: &[u8]) -> bool {
     let is_script = ["preinst", "postinst", "config", "triggers"].contains(&name);
-    let says = |word: &[u8]| text.windows(word.len()).any(|w| w == word);
-    is_script && (says(b"ssl/certs") || says(b"ca-certificates"))
+    is_script && (says(text, "ssl/certs") || says(text, "ca-certificates"))
 }
 
 /// Whether the script of a package calls what works beside dpkg.
 pub(super) fn works_beside(name: &str, text: &[u8]) -> bool {
-    name == "postinst" && text.windows(PYTHON.len()).any(|w| w == PYTHON.as_bytes())
+    name == "postinst" && says(text, PYTHON)
+}
+
+fn says(text: &[u8], word: &str) -> bool {
+    text.windows(word.len()).any(|w| w == word.as_bytes())
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 //! Licences are those that `copyright` files list, where they are written for programs (DEP-5).
 
 use super::{Manager, Package, Reader, Source};
-use crate::debian::control::{field, paragraphs};
+use crate::debian::control::{diverted, field, paragraphs};
 use crate::tree::TreePath;
-use std::collections::HashMap;
 
 const STATUS: &str = "var/lib/dpkg/status";
 const STATUS_D: &str = "var/lib/dpkg/status.d";
@@ -67,13 +66,6 @@ pub(super) fn read<S: Source>(reader: &mut Reader<S>) -> Result<(), S::Error> {
 
 fn parse(path: &str) -> Option<TreePath> {
     TreePath::parse_link(path.as_bytes()).ok()
-}
-
-/// Where the file of this path lies in place of it, but for the package that has it moved: lines by
-/// three (dpkg-divert(1)).
-fn diverted(text: &str) -> HashMap<&str, (&str, &str)> {
-    let lines: Vec<&str> = text.lines().collect();
-    lines.as_chunks::<3>().0.iter().map(|[from, to, by]| (*from, (*to, *by))).collect()
 }
 
 fn described(paragraph: &str) -> Option<Package> {
