@@ -135,7 +135,8 @@ pub(super) fn find(root: &Dir, pattern: &str, docker: &DockerCopy) -> layer::Res
     Ok(found)
 }
 
-fn is_wild(pattern: &[u8]) -> bool {
+/// Whether a pattern of COPY may name several files.
+pub(super) fn is_wild(pattern: &[u8]) -> bool {
     pattern.iter().any(|b| b"*?[\\".contains(b))
 }
 

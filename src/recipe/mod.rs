@@ -62,7 +62,7 @@ pub use command::Shell;
 pub use context::{Directory, DockerCopy};
 pub use dockerfile::{Dockerfile, Ignore, Inherited, NAMES as DOCKERFILES};
 pub use lock::{Access, Lock, Pinned, Wish, request};
-pub use mounts::{Bind, InMemory, KeptFolder, Share};
+pub use mounts::{Bind, InMemory, KeptFolder};
 pub use output::{Target, output_text, write};
 pub use overlays::Overlays;
 pub use plan::{FORMAT, Plan, Step, Work};

@@ -28,6 +28,9 @@ use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+/// The permission bits of a kept directory, where none are given.
+const USUAL: u32 = 0o755;
+
 /// A directory that is kept in the store from one build to the next, in no layer.
 // What is not serialized is in no key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -40,7 +43,7 @@ pub struct KeptFolder {
     pub id: Option<String>,
     /// Whether others may use it at the same time.
     #[serde(default, skip_serializing)]
-    pub sharing: Share,
+    pub sharing: Sharing,
     /// The user that it is made for.
     #[serde(default, skip_serializing)]
     pub uid: u32,
@@ -50,19 +53,6 @@ pub struct KeptFolder {
     /// The permission bits that it is made with, `0755` where they are not given.
     #[serde(skip_serializing)]
     pub mode: Option<String>,
-}
-
-/// Who may use a kept directory at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Share {
-    /// All.
-    #[default]
-    Shared,
-    /// One, the others wait.
-    Locked,
-    /// One, the others have one of their own.
-    Private,
 }
 
 /// Files of a stage or an image, mounted while the step runs.
@@ -111,6 +101,19 @@ pub(super) struct Short<T>(T);
 impl<T: From<String>> From<String> for Short<T> {
     fn from(target: String) -> Self {
         Self(target.into())
+    }
+}
+
+impl KeptFolder {
+    /// Its permission bits; none where they are no octal number of twelve bits.
+    fn bits(&self) -> Option<u32> {
+        let Some(mode) = &self.mode else { return Some(USUAL) };
+        u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o7777)
+    }
+
+    /// By what it is known.
+    fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.target)
     }
 }
 
@@ -176,7 +179,6 @@ where
 pub(super) fn wrong(run: &Run) -> Option<&'static str> {
     let targets = run.cache.iter().map(|c| &c.target).chain(run.tmpfs.iter().map(|t| &t.target));
     let clean = |path: &str| path.starts_with('/') && !path.split('/').any(|part| part == "..");
-    let octal = |mode: &str| u32::from_str_radix(mode, 8).is_ok_and(|bits| bits <= 0o7777);
     let size = |text: &str| {
         let digits = text.trim_end_matches(['k', 'm', 'g', 'K', 'M', 'G', '%']);
         text.len() - digits.len() < 2 && digits.parse::<u64>().is_ok()
@@ -187,7 +189,7 @@ pub(super) fn wrong(run: &Run) -> Option<&'static str> {
     };
     if targets.chain(run.bind.iter().map(|b| &b.target)).any(|path| !clean(path) || path == "/") {
         Some("a mount has an absolute path in the root as its target, without ..")
-    } else if !run.cache.iter().filter_map(|c| c.mode.as_deref()).all(octal) {
+    } else if run.cache.iter().any(|c| c.bits().is_none()) {
         Some("mode is octal, as 0755")
     } else if !run.tmpfs.iter().filter_map(|t| t.size.as_deref()).all(size) {
         Some("size is a number of bytes, as 64m")
@@ -220,21 +222,13 @@ impl Builder<'_> {
     pub(super) fn mounted(&self, run: &Run, step: &Step, stages: &[Image]) -> Result<Mounted> {
         let mut mounted = Mounted::default();
         // In one order, whatever theirs is: two steps that wait for each other would wait for ever.
-        let caches: BTreeMap<&str, &KeptFolder> =
-            run.cache.iter().map(|c| (c.id.as_deref().unwrap_or(&c.target), c)).collect();
+        let caches: BTreeMap<&str, &KeptFolder> = run.cache.iter().map(|c| (c.id(), c)).collect();
         for (id, cache) in caches {
-            let mode =
-                cache.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o755);
-            let owned = Owned { uid: cache.uid, gid: cache.gid, mode };
-            let sharing = match cache.sharing {
-                Share::Shared => Sharing::Shared,
-                Share::Locked => Sharing::Locked,
-                Share::Private => Sharing::Private,
-            };
-            mounted.caches.insert(id.to_string(), self.store.cache(id, sharing, owned)?);
+            let owned = Owned { uid: cache.uid, gid: cache.gid, mode: cache.bits().unwrap_or(USUAL) };
+            mounted.caches.insert(id.to_string(), self.store.cache(id, cache.sharing, owned)?);
         }
         for cache in &run.cache {
-            let kept = &mounted.caches[cache.id.as_deref().unwrap_or(&cache.target)];
+            let kept = &mounted.caches[cache.id()];
             mounted.mounts.extend(bind(kept.path(), &cache.target, true));
         }
         let mut stages = stages.iter();

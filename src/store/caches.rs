@@ -10,6 +10,8 @@ use crate::oci::Digest;
 use crate::sys::dir::{self, Dir};
 use crate::sys::userns::{self, Ids};
 use rustix::fs::FlockOperation;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -17,8 +19,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Who may use a directory at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Who may use a kept directory at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Sharing {
     /// All.
     #[default]

@@ -1,29 +1,13 @@
 //! Recipes built: steps and their keys, stages, files, secrets, users; with an image of busybox alone.
 
 use crate::common::user::User;
-use crate::common::work::{BUSYBOX, TAG};
+use crate::common::work::{BUSYBOX, TAG, Work};
 use crate::common::{self, collect, ok};
 use serde_json::Value;
 use std::fs;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// A folder with recipes.
-struct Work(common::work::Work);
-
-impl Deref for Work {
-    type Target = common::work::Work;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
 impl Work {
-    fn new() -> Self {
-        Self(common::work::Work::new())
-    }
-
     /// Builds `r.toml`: the digest, and how many steps were done.
     #[track_caller]
     fn build(&self, more: &[&str]) -> (String, u64) {

@@ -2,9 +2,10 @@
 
 use super::source_of;
 use super::stage::{Builder, Checked, absolute, clean};
-use crate::recipe::context::DockerCopy;
-use crate::recipe::mounts::{Bind, InMemory, KeptFolder, Share};
+use crate::recipe::context::{DockerCopy, is_wild};
+use crate::recipe::mounts::{Bind, InMemory, KeptFolder};
 use crate::recipe::types::Run;
+use crate::store::Sharing;
 
 /// The options of one `--mount`.
 struct Options<'a> {
@@ -101,8 +102,7 @@ impl Builder<'_> {
             bind.from = absolute("/", source);
             return Ok(bind);
         }
-        let wild = source.contains(['*', '?', '[', '\\']);
-        let Some(from) = clean(source).filter(|_| !wild) else {
+        let Some(from) = clean(source).filter(|_| !is_wild(source.as_bytes())) else {
             return options.wrong("source lies outside of the context, or is a pattern");
         };
         let (context, ignore) = (self.dockerfile.context.clone(), self.ignore.clone());
@@ -135,9 +135,9 @@ impl Builder<'_> {
 fn cache(mut options: Options, target: String) -> Checked<KeptFolder> {
     let id = options.take(&["id"])?.map(str::to_string);
     let sharing = match options.take(&["sharing"])? {
-        None | Some("shared") => Share::Shared,
-        Some("locked") => Share::Locked,
-        Some("private") => Share::Private,
+        None | Some("shared") => Sharing::Shared,
+        Some("locked") => Sharing::Locked,
+        Some("private") => Sharing::Private,
         Some(_) => return options.wrong("sharing is shared, locked or private"),
     };
     let (uid, gid) = (options.number("uid")?, options.number("gid")?);

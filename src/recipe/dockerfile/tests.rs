@@ -3,7 +3,8 @@
 use super::*;
 use crate::recipe::context::{Directory, DockerCopy};
 use crate::recipe::types::{Copy, Healthcheck, Image, Run};
-use crate::recipe::{Action, Error, KeptFolder, Share};
+use crate::recipe::{Action, Error, KeptFolder};
+use crate::store::Sharing;
 
 /// What the image `base` says.
 fn base() -> Inherited {
@@ -103,7 +104,7 @@ fn runs_stand_in_what_was_said_before() {
     let kept = KeptFolder {
         target: "/w/c".into(),
         id: Some("i".into()),
-        sharing: Share::Locked,
+        sharing: Sharing::Locked,
         uid: 7,
         gid: 8,
         mode: Some("0700".into()),
