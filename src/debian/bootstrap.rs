@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 /// Which way roots are made: part of their keys, to be counted up when the same packages give
 /// another root than before.
-const METHOD: u32 = 3;
+const METHOD: u32 = 4;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -210,16 +210,19 @@ fn make_root(
     let hooks = |stage| hook::run(&request.hooks, stage, root, progress);
     let (dir, time) = (Dir::open(root)?, request.time(lock));
     hooks(Stage::Setup)?;
-    progress.phase("unpack", Some(packages.len() as u64));
     if request.variant == Variant::Custom {
+        progress.phase("unpack", Some(packages.len() as u64));
         unpack(root, verified, Style::Plain, &request.filters, progress)?;
         hooks(Stage::Extract)?;
         hooks(Stage::Customize)?;
         return settle(&dir, time);
     }
     let unpacking = Unpacking::new(root, verified, Style::Dpkg, &request.filters);
-    let (later, first): (Vec<usize>, Vec<usize>) =
-        (0..verified.len()).partition(|&i| !verified[i].base && verified[i].has_preinst());
+    let base = base_first(lock, verified, packages);
+    let later =
+        |job: &Job| !job.base && if base.is_empty() { job.has_preinst() } else { !base.contains(&job.name) };
+    let (later, first): (Vec<usize>, Vec<usize>) = (0..verified.len()).partition(|&i| later(&verified[i]));
+    progress.phase("unpack", Some(first.len() as u64));
     let (unpacked, _) = unpacking.place(&first, false, progress)?;
     database::write(&dir, &unpacked)?;
     furnish(&dir)?;
@@ -228,20 +231,26 @@ fn make_root(
         put(&config, "90shipimg-path-filters", 0o644, request.filters.config().as_bytes())?;
     }
     hooks(Stage::Extract)?;
-    let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
-    let scripts = scripts(&dir, verified, &later, &base, packages)?;
+    let scripts = scripts(&dir, verified, &later, base, packages)?;
     if request.foreign {
         configure::leave(&dir, &scripts)?;
     } else {
         progress.phase("configure", Some(packages.len() as u64));
-        let mut place = |together: &[Leftover]| {
-            let which: Vec<usize> = together.iter().map(|l| l.job).collect();
-            let (unpacked, lost) = unpacking.place(&which, true, progress)?;
-            database::add(&dir, &unpacked)?;
-            lost.iter().try_for_each(|(package, path)| database::lose(&dir, package, path))?;
-            database::set_off(&dir, &unpacked)
-        };
-        configure(root, &scripts, (&request.archive.suite, time), &mut place, progress)?;
+        std::thread::scope(|scope| {
+            let mut left: BTreeSet<usize> = later.into_iter().collect();
+            let mut ahead = Some(unpacking.decompress(scope, left.iter().copied()));
+            let mut place = |together: &[Leftover]| {
+                ahead = None;
+                let which: Vec<usize> = together.iter().map(|l| l.job).collect();
+                left.retain(|i| !which.contains(i));
+                let (unpacked, lost) = unpacking.place(&which, true, progress)?;
+                ahead = Some(unpacking.decompress(scope, left.iter().copied()));
+                database::add(&dir, &unpacked)?;
+                lost.iter().try_for_each(|(package, path)| database::lose(&dir, package, path))?;
+                database::set_off(&dir, &unpacked)
+            };
+            configure(root, &scripts, (&request.archive.suite, time), &mut place, progress)
+        })?;
     }
     hooks(Stage::Customize)?;
     finish(&dir, lock, &request.archive, request.keep_apt)?;
@@ -359,14 +368,15 @@ fn furnish(root: &Dir) -> Result<()> {
     Ok(sandbox::static_devices(&dev, dev.path())?)
 }
 
+/// The base with what it needs, as [`configure::base_first`] has it.
+fn base_first(lock: &Lock, jobs: &[Job], all: &[Package]) -> Vec<String> {
+    let base = lock.packages.iter().filter(|p| p.base).map(|p| p.name.clone()).collect();
+    let with_preinst = jobs.iter().zip(all).filter(|(job, _)| !job.base && job.has_preinst());
+    configure::base_first(&base, &with_preinst.map(|(_, package)| package).collect::<Vec<_>>(), all)
+}
+
 /// What runs when the packages are configured of which `later` are not placed yet.
-fn scripts(
-    root: &Dir,
-    jobs: &[Job],
-    later: &[usize],
-    base: &BTreeSet<String>,
-    all: &[Package],
-) -> Result<Scripts> {
+fn scripts(root: &Dir, jobs: &[Job], later: &[usize], base: Vec<String>, all: &[Package]) -> Result<Scripts> {
     let mut with_preinst: Vec<&Job> = jobs.iter().filter(|job| job.has_preinst()).collect();
     with_preinst.sort_by_key(|job| (job.name != "base-passwd", job.name != "base-files", &job.name));
     make(root, CONTROL)?;
@@ -383,14 +393,14 @@ fn scripts(
         folder: info_name(job),
     };
     let preinst = with_preinst.into_iter().filter(|job| job.base).map(script);
-    let left: Vec<&Package> = later.iter().map(|&i| &all[i]).collect();
-    let base = configure::base_first(base, &left, all);
     let leftover = later.iter().map(|&i| {
-        let before = configure::pre_depends(&all[i], all);
-        Leftover { job: i, preinst: script(&jobs[i]), before }
+        let preinst = jobs[i].has_preinst().then(|| script(&jobs[i]));
+        let before = preinst.iter().flat_map(|_| configure::pre_depends(&all[i], all)).collect();
+        Leftover { job: i, name: jobs[i].name.clone(), preinst, before }
     });
-    let leftover = configure::order(leftover.collect());
-    let done = base.iter().chain(leftover.iter().flat_map(|l| &l.before)).map(String::as_str).collect();
+    let leftover = configure::turns(leftover.collect());
+    let before = leftover.iter().flatten().flat_map(|l| &l.before);
+    let done = base.iter().chain(before).map(String::as_str).collect();
     let said = |of: &Job, what: fn(&str, &[u8]) -> bool| {
         of.control.files.iter().any(|(name, _, text)| what(name, text))
     };

@@ -4,8 +4,8 @@
 //!    place, as they are when debootstrap runs these scripts.
 //! 2. The base is configured: other packages may use it in any script, and depend on it by no
 //!    field (policy, 3.8).
-//! 3. Packages beyond the base that have a preinst are placed, as many at once as do not pre-depend on
-//!    each other, after what they pre-depend on has been configured and their preinst has run.
+//! 3. Packages beyond the base are placed, as many at once as do not pre-depend on each other. Of those that
+//!    have a preinst, it has run before, and what they pre-depend on has been configured.
 //! 4. The packages are configured whose scripts call what works beside dpkg, and what they need.
 //! 5. `dpkg --configure -a`.
 //!
@@ -48,14 +48,16 @@ pub(super) struct Preinst {
     pub folder: String,
 }
 
-/// A package that is placed when its preinst has run.
+/// A package that is placed when the base is configured.
 #[derive(Debug)]
 pub(super) struct Leftover {
     /// Which of the jobs it is.
     pub job: usize,
-    /// Its script.
-    pub preinst: Preinst,
-    /// What is to be configured before it.
+    /// Its name.
+    pub name: String,
+    /// Its script, if it has one.
+    pub preinst: Option<Preinst>,
+    /// What is to be configured before that.
     pub before: Vec<String>,
 }
 
@@ -66,8 +68,8 @@ pub(super) struct Scripts {
     pub preinst: Vec<Preinst>,
     /// The names of the base's packages and of what they need, where others follow.
     pub base: Vec<String>,
-    /// What is placed later, in this order.
-    pub leftover: Vec<Leftover>,
+    /// What is placed later, in these turns.
+    pub leftover: Vec<Vec<Leftover>>,
     /// The names of the packages to be configured first, once all are unpacked.
     pub early: Vec<String>,
     /// Whether the scripts of one package alone know of the certificates in /etc/ssl/certs.
@@ -115,7 +117,7 @@ pub(super) fn configure(
         Err(failure(tail.lines.make_contiguous(), &status.to_string()))
     };
     let mut text = begin(scripts);
-    for together in at_once(&scripts.leftover) {
+    for together in &scripts.leftover {
         run(&(text + &before(together) + &stand_in::and_wait("true")))?;
         text = after(&place(together)?);
     }
@@ -266,7 +268,7 @@ fn before(together: &[Leftover]) -> String {
         let before: Vec<_> = before.into_iter().collect();
         let _ = writeln!(text, "dpkg --configure --skip-same-version {} || :", before.join(" "));
     }
-    text + &together.iter().map(|l| preinst(&l.preinst)).collect::<String>()
+    text + &together.iter().filter_map(|l| l.preinst.as_ref()).map(preinst).collect::<String>()
 }
 
 /// What comes after packages are placed: the owners and modes that dpkg-statoverride(1) knows, and `triggers`.
@@ -291,30 +293,25 @@ fn end(scripts: &Scripts, last: &str) -> String {
     early + last
 }
 
-/// What can be placed before anything more is configured: parts of the list, in its order.
-fn at_once(leftover: &[Leftover]) -> Vec<&[Leftover]> {
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for (i, next) in leftover.iter().enumerate() {
-        if leftover[start..i].iter().any(|l| next.before.contains(&l.preinst.package)) {
-            parts.push(&leftover[start..i]);
-            start = i;
-        }
-    }
-    parts.push(&leftover[start..]);
-    parts.retain(|part| !part.is_empty());
-    parts
-}
-
-/// Puts packages that are placed later into an order: what one pre-depends on comes first.
-pub(super) fn order(mut rest: Vec<Leftover>) -> Vec<Leftover> {
-    let mut sorted = Vec::new();
+/// Puts packages that are placed later into turns: what one pre-depends on comes in an earlier one, and all
+/// that nobody waits for in the last.
+pub(super) fn turns(mut rest: Vec<Leftover>) -> Vec<Vec<Leftover>> {
+    let mut turns = Vec::new();
     while !rest.is_empty() {
-        let waits = |one: &Leftover| rest.iter().any(|other| one.before.contains(&other.preinst.package));
-        let at = rest.iter().position(|one| !waits(one)).unwrap_or(0);
-        sorted.push(rest.remove(at));
+        let names: BTreeSet<String> = rest.iter().map(|l| l.name.clone()).collect();
+        let waits = |l: &Leftover| l.before.iter().any(|name| names.contains(name));
+        let awaited =
+            rest.iter().filter(|l| waits(l)).flat_map(|l| l.before.clone()).collect::<BTreeSet<_>>();
+        let is_next = |l: &Leftover| awaited.is_empty() || awaited.contains(&l.name) && !waits(l);
+        let (mut now, mut later): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_next);
+        if now.is_empty() {
+            // Nobody can serve a circle.
+            now.append(&mut later);
+        }
+        turns.push(now);
+        rest = later;
     }
-    sorted
+    turns
 }
 
 /// The base with what it needs, to be configured before the others; nothing where there are no
@@ -427,23 +424,22 @@ mod tests {
         };
         let all = [p("a", "b"), p("b", "c"), p("c", "")];
         let order = |leftover: &[&Package], all: &[Package]| {
-            let preinst =
-                |p: &Package| Preinst { package: p.name.clone(), arch: String::new(), folder: String::new() };
             let later = leftover.iter().map(|p| Leftover {
                 job: 0,
-                preinst: preinst(p),
+                name: p.name.clone(),
+                preinst: None,
                 before: pre_depends(p, all),
             });
-            order(later.collect())
+            turns(later.collect())
         };
         let sorted = order(&[&all[0], &all[1]], &all);
-        let names: Vec<_> = sorted.iter().map(|l| l.preinst.package.as_str()).collect();
-        assert_eq!(names, ["b", "a"]);
-        assert_eq!(sorted[0].before, ["c"]);
-        let parts: Vec<_> = at_once(&sorted).into_iter().map(<[_]>::len).collect();
-        assert_eq!(parts, [1, 1], "a needs b configured");
+        let names: Vec<_> = sorted.iter().flatten().map(|l| l.name.as_str()).collect();
+        assert_eq!((names, sorted.len()), (vec!["b", "a"], 2), "a needs b configured");
+        assert_eq!(sorted[0][0].before, ["c"]);
         let others = order(&[&all[0], &all[2]], &all[..1]);
-        assert_eq!((at_once(&others).len(), at_once(&[]).len()), (1, 0));
+        assert_eq!((others.len(), order(&[], &all).len()), (1, 0));
+        let circle = [p("x", "y"), p("y", "x")];
+        assert_eq!(order(&[&circle[0], &circle[1]], &circle).len(), 1);
         let base = BTreeSet::from(["b".to_string()]);
         assert!(base_first(&base, &[], &all[1..]).is_empty(), "nothing else");
         let mut all = all;

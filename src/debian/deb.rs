@@ -107,12 +107,12 @@ impl Deb {
         Ok(Control { paragraph, files })
     }
 
-    /// The data archive as a tar stream.
+    /// The data archive, a tar.
     ///
     /// # Errors
     /// [`Error::Package`] for a compression that is not known.
-    pub fn data(&self) -> Result<tar::Archive<Stream>> {
-        Ok(tar::Archive::new(self.stream(&self.data)?))
+    pub fn data(&self) -> Result<Stream> {
+        self.stream(&self.data)
     }
 
     fn stream(&self, member: &Member) -> Result<Stream> {
@@ -243,10 +243,11 @@ mod tests {
         let binary: (&str, &[u8]) = ("debian-binary", b"2.0\n");
         let good = Deb::open(ar(&[binary, ("control.tar", &control), ("data.tar/", &data)]), "x").unwrap();
         assert_eq!(good.control().unwrap().paragraph, "Package: x\n");
-        assert_eq!(good.data().unwrap().entries().unwrap().count(), 1);
+        let entries = |deb: Deb| tar::Archive::new(deb.data().unwrap()).entries().unwrap().count();
+        assert_eq!(entries(good), 1);
         let zst = zstd::encode_all(&data[..], 1).unwrap();
         let zst = Deb::open(ar(&[binary, ("control.tar", &control), ("data.tar.zst", &zst)]), "x").unwrap();
-        assert_eq!(zst.data().unwrap().entries().unwrap().count(), 1);
+        assert_eq!(entries(zst), 1);
         let e = |members: &[(&str, &[u8])]| Deb::open(ar(members), "x").unwrap_err().to_string();
         assert!(e(&[binary, ("data.tar", &data)]).contains("no control archive"));
         assert!(e(&[binary, ("control.tar", &control)]).contains("no data archive"));

@@ -14,8 +14,7 @@ const TAIL: usize = 40;
 pub enum Stage {
     /// The root is an empty folder.
     Setup,
-    /// Files are unpacked and the database is written, no script has run. What dpkg unpacks itself
-    /// comes later: packages beyond the base that have a preinst.
+    /// The base is unpacked and the database is written, no script has run. The other packages come later.
     Extract,
     /// All packages are configured; caches and identities are still to be removed.
     Customize,

@@ -1,9 +1,9 @@
 //! Programs that stand before the root's own in PATH while its packages are configured.
 //!
-//! [`HELPER`], [`UNITS`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] lets a program work beside dpkg,
-//! which uses one processor only, where nothing needs its result before the end: py3compile, systemd-hwdb,
-//! and update-ca-certificates where the scripts of no other package know of certificates. Two at a time
-//! do so, after dpkg; all hold `busy` until they are through, and the end of all is waited for.
+//! [`HELPER`], [`UNITS`] and [`IS_CHROOT`] answer what is known here. [`BESIDE`] and [`COMPILE`] let a program
+//! work beside dpkg, which uses one processor only, where nothing needs its result before the end: py3compile,
+//! systemd-hwdb, and update-ca-certificates where the scripts of no other package know of certificates.
+//! All hold `busy` until they are through, and the end of all is waited for.
 
 use super::Result;
 use super::database::{make, put};
@@ -44,8 +44,8 @@ exec /usr/bin/deb-systemd-helper "$@"
 /// nor to wait for it (libc6's does so for a second).
 const IS_CHROOT: &str = "#!/bin/sh\nexit 0\n";
 
-/// Runs a program of its own name beside dpkg; each but py3compile is through before it is called again. One
-/// waits for a slot, the others for their turn to wait. Nobody minds where systemd-hwdb fails.
+/// Runs a program of its own name beside dpkg, which is through before it is called again. Nobody minds where
+/// systemd-hwdb fails.
 const BESIDE: &str = r#"#!/bin/sh
 program=${0##*/}
 PATH=${PATH#/{BIN}:}
@@ -53,17 +53,88 @@ command -v flock >/dev/null || exec "$program" "$@"
 cd '/{BIN}'
 exec 9>>busy
 flock -s 9
-[ "$program" = py3compile ] || { exec 6>>"only-$program"; flock -x 6; }
+exec 8>>"only-$program"
+flock -x 8
 (
-    exec 7>>turn
-    flock -x 7
-    exec 8>>slot
-    flock -nx 8 || { exec 8>>second-slot; flock -x 8; }
-    exec 7>&-
     cd /
-    nice -n 10 "$program" "$@" 6>&- 8>&- 9>&- || [ "$program" = systemd-hwdb ] ||
+    nice -n 10 "$program" "$@" 8>&- 9>&- || [ "$program" = systemd-hwdb ] ||
         echo "$DPKG_MAINTSCRIPT_PACKAGE $program" >>'/{BIN}/failed'
 ) </dev/null >>log 2>&1 3>&- &
+"#;
+
+/// Leaves a call of py3compile to [`CALLS`], which works on those of the meantime together, one time after another.
+const COMPILE: &str = r#"#!/bin/sh
+PATH=${PATH#/{BIN}:}
+command -v flock >/dev/null || exec py3compile "$@"
+cd '/{BIN}'
+exec 9>>busy
+flock -s 9
+exec 8>>calls
+flock -x 8
+printf '%s\0' $# "$DPKG_MAINTSCRIPT_PACKAGE" "$@" >&8
+exec 8>>only-py3compile
+(
+    flock -x 8
+    [ ! -s calls ] || nice -n 10 python3 py3compile-calls 8>&- 9>&- || echo '? py3compile' >>failed
+) </dev/null >>log 2>&1 3>&- &
+"#;
+
+/// Does what calls of py3compile ask for, by its own code but with one compiler for all: of a single call
+/// most of the time is spent on the start of four interpreters. A call that is not met by that, or
+/// nobody knows which, is made as it was.
+const CALLS: &str = r#"import fcntl, os, subprocess, sys
+
+PROGRAM = "/usr/bin/py3compile"
+
+
+def taken():
+    with open("calls", "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        words = os.fsdecode(file.read()).split("\0")[:-1]
+        file.truncate(0)
+    while words:
+        end = int(words[0]) + 2
+        yield words[1:end]
+        del words[:end]
+
+
+class Compilers(dict):
+    def values(self):
+        return []  # for each call would wait for them
+
+
+def together(calls):
+    script = {"__name__": "py3compile"}
+    with open(PROGRAM) as file:
+        exec(compile(file.read(), PROGRAM, "exec"), script)
+    compilers = script["WORKERS"] = Compilers()
+    ends = []
+    try:
+        for _, *arguments in calls:
+            sys.argv = [PROGRAM, *arguments]
+            try:
+                script["main"]()
+            except SystemExit as end:
+                ends.append(end.code)
+    finally:
+        for compiler in dict.values(compilers):
+            compiler.communicate()
+            ends.append(compiler.returncode)
+    return not any(ends)
+
+
+calls = list(taken())
+folder = os.getcwd()
+os.chdir("/")
+try:
+    done = not any("-O" in call for call in calls) and together(calls)
+except Exception as error:
+    print(error)
+    done = False
+for package, *arguments in [] if done else calls:
+    if subprocess.call([PROGRAM, *arguments]):
+        with open(folder + "/failed", "a") as failed:
+            print(package, "py3compile", file=failed)
 "#;
 
 /// What is waited for: a command, and what [`BESIDE`] has begun.
@@ -88,7 +159,8 @@ pub(super) fn place(root: &Dir, certificates: bool) -> Result<()> {
     put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
     put(&bin, "deb-systemd-helper", 0o755, UNITS.as_bytes())?;
     put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
-    put(&bin, PYTHON, 0o755, beside.as_bytes())?;
+    put(&bin, PYTHON, 0o755, COMPILE.replace("{BIN}", BIN).as_bytes())?;
+    put(&bin, "py3compile-calls", 0o644, CALLS.as_bytes())?;
     put(&bin, "systemd-hwdb", 0o755, beside.as_bytes())?;
     if certificates {
         put(&bin, "update-ca-certificates", 0o755, beside.as_bytes())?;

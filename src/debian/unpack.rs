@@ -10,23 +10,32 @@
 //! - One file in two packages is an error, unless one `Replaces` the other, in this version, and takes
 //!   it over.
 //!
-//! Packages whose preinst is to run first are placed later, over a system that is partly configured: there
-//! directories stay as they are, and files go where diversions lead them.
+//! Packages beyond the base are placed later, over a system that is partly configured: there
+//! directories stay as they are, and files go where diversions lead them. While the base is configured,
+//! which takes one processor, others decompress them.
 
-use super::deb::{Control, Deb, inside};
+use super::deb::{Control, Deb, Stream, inside};
 use super::filter::Filters;
 use super::place::{Diversions, Meta, Owners, Place, Replaces, Shared, lock, set_meta};
+use super::threads::{cores, each};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
+
+/// Of how many packages the files wait decompressed; each takes a descriptor.
+const AHEAD: usize = 512;
+
+/// How many bytes are decompressed at once.
+const CHUNK: usize = 256 << 10;
 
 /// A package file to unpack.
 #[derive(Debug)]
@@ -71,6 +80,21 @@ pub(super) struct Unpacked<'a> {
 /// A file that a package lost to another one, and the package.
 pub(super) type Lost<'a> = (&'a Job, PathBuf);
 
+/// Packages are decompressed until this is dropped.
+pub(super) struct Ahead<'scope> {
+    enough: Arc<AtomicBool>,
+    thread: Option<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Drop for Ahead<'_> {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        if let Some(Err(panic)) = self.thread.take().map(ScopedJoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 /// All packages of a root.
 pub(super) struct Unpacking<'r, 'a> {
     root: &'r Path,
@@ -79,12 +103,63 @@ pub(super) struct Unpacking<'r, 'a> {
     filters: &'r Filters,
     replaces: Replaces,
     owners: Owners,
+    /// The tars of packages that were decompressed, or begun with, before they are placed.
+    ahead: Mutex<HashMap<usize, Stream>>,
 }
 
 impl<'r, 'a> Unpacking<'r, 'a> {
     /// Of `jobs`, below `root`; none is placed yet.
     pub(super) fn new(root: &'r Path, jobs: &'a [Job], style: Style, filters: &'r Filters) -> Self {
-        Self { root, jobs, style, filters, replaces: Replaces::of(jobs), owners: Owners::default() }
+        let (replaces, owners, ahead) = (Replaces::of(jobs), Owners::default(), Mutex::default());
+        Self { root, jobs, style, filters, replaces, owners, ahead }
+    }
+
+    /// Begins to decompress jobs that are placed later, by all processors but one. What fails here fails again
+    /// where it is placed, and is told there.
+    pub(super) fn decompress<'scope>(
+        &'r self,
+        scope: &'scope Scope<'scope, 'r>,
+        which: impl IntoIterator<Item = usize>,
+    ) -> Ahead<'scope> {
+        let there = lock(&self.ahead);
+        let mut order = self.largest_first(which.into_iter().filter(|i| !there.contains_key(i)));
+        order.truncate(AHEAD.saturating_sub(there.len()));
+        let enough = Arc::new(AtomicBool::new(false));
+        let until = enough.clone();
+        let work = move || {
+            let one = |at: usize| {
+                if !until.load(Ordering::Relaxed)
+                    && let Err(e) = self.begin(order[at], &until)
+                {
+                    tracing::debug!("{}: {e}", self.jobs[order[at]].name);
+                }
+                Ok(())
+            };
+            let _ = each(order.len(), (cores() - 1).max(1), one);
+        };
+        Ahead { enough, thread: Some(scope.spawn(work)) }
+    }
+
+    /// Decompresses a job until `enough`, into a file without a name; what is not done then, is read from it later.
+    fn begin(&self, i: usize, enough: &AtomicBool) -> std::io::Result<()> {
+        let mut tar = self.jobs[i].deb.data().map_err(std::io::Error::other)?;
+        let mut file = tempfile::tempfile_in(self.root)?;
+        let mut buffer = vec![0; CHUNK];
+        while !enough.load(Ordering::Relaxed) {
+            match tar.read(&mut buffer)? {
+                0 => break,
+                n => file.write_all(&buffer[..n])?,
+            }
+        }
+        file.rewind()?;
+        lock(&self.ahead).insert(i, Box::new(file.chain(tar)));
+        Ok(())
+    }
+
+    fn largest_first(&self, which: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut order: Vec<usize> = which.into_iter().collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(self.jobs[i].size));
+        order
     }
 
     /// Places some of the jobs; gives those in their order, and the files of earlier ones that these took
@@ -99,10 +174,9 @@ impl<'r, 'a> Unpacking<'r, 'a> {
         progress: &dyn Progress,
     ) -> Result<(Vec<Unpacked<'a>>, Vec<Lost<'a>>)> {
         let diversions = if later { Diversions::read(self.root)? } else { Diversions::default() };
-        let mut order = which.to_vec();
-        order.sort_by_key(|&i| std::cmp::Reverse(self.jobs[i].size));
+        let order = self.largest_first(which.iter().copied());
         let (next, shared) = (AtomicUsize::new(0), Shared::default());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len().max(1));
+        let threads = cores().min(order.len().max(1));
         let work = || -> Result<Vec<(usize, Vec<String>)>> {
             let mut done = Vec::new();
             let mut place = Place {
@@ -119,8 +193,9 @@ impl<'r, 'a> Unpacking<'r, 'a> {
             };
             while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                 progress.detail(&self.jobs[i].name);
-                let conffiles = conffiles(&self.jobs[i].control);
-                done.push((i, place.package(i, &conffiles)?));
+                let ahead = lock(&self.ahead).remove(&i);
+                let tar = ahead.map_or_else(|| self.jobs[i].deb.data(), Ok)?;
+                done.push((i, place.package(i, tar)?));
                 if !later {
                     progress.advance(1);
                 }
@@ -129,9 +204,7 @@ impl<'r, 'a> Unpacking<'r, 'a> {
         };
         let lists = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let join = |t: std::thread::ScopedJoinHandle<'_, _>| {
-                t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
-            };
+            let join = |t: ScopedJoinHandle<'_, _>| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
         let mut lists: Vec<(usize, Vec<String>)> = lists.into_iter().flatten().collect();
@@ -187,10 +260,11 @@ fn finish(root: &Path, shared: &Shared) -> Result<()> {
 
 impl Place<'_, '_> {
     /// Unpacks one package; gives its list.
-    fn package(&mut self, i: usize, conffiles: &BTreeSet<PathBuf>) -> Result<Vec<String>> {
+    fn package(&mut self, i: usize, tar: Stream) -> Result<Vec<String>> {
         let job = &self.jobs[i];
         let bad = |reason: String| Error::Package { name: job.name.clone(), reason };
-        let mut archive = job.deb.data()?;
+        let conffiles = conffiles(&job.control);
+        let mut archive = tar::Archive::new(tar);
         let mut list = Vec::new();
         for entry in archive.entries().map_err(|e| bad(e.to_string()))? {
             let mut entry = entry.map_err(|e| bad(e.to_string()))?;
@@ -203,7 +277,7 @@ impl Place<'_, '_> {
             if skipped {
                 continue;
             }
-            self.entry(i, &path, &mut entry, conffiles)?;
+            self.entry(i, &path, &mut entry, &conffiles)?;
         }
         Ok(list)
     }

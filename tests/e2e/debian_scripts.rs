@@ -100,9 +100,12 @@ fn a_failing_script_is_shown() {
 fn found_by_later(program: &str, more: &str) -> Result<String, String> {
     let mut archive = noble();
     archive.add_script("ca-certificates", "update-ca-certificates one");
-    let file = ("usr/sbin/update-ca-certificates", &*format!("#!/bin/sh\nsleep 1\n{program}\n"));
-    archive.add_files("tool", "1", "", &[file]);
-    archive.add_script_with("zbase", "Essential: yes\n", "busybox chmod 755 /usr/sbin/update-ca-*");
+    archive.add_tree("tool", "1", "", |tree| {
+        let file = tree.join("usr/sbin/update-ca-certificates");
+        fs::create_dir_all(tree.join("usr/sbin")).unwrap();
+        fs::write(&file, format!("#!/bin/sh\nsleep 1\n{program}\n")).unwrap();
+        ok("chmod", &["755".as_ref(), file.as_os_str()]);
+    });
     archive.add_script_with(
         "later",
         "Depends: ca-certificates, tool\n",

@@ -1,5 +1,6 @@
 //! `mkimg` with the real mirror: the image against debootstrap's root, dpkg's own checks, apt.
 
+use crate::common::archive::{Archive, script};
 use crate::common::{TestStore, bin, debian_root, need_root, ok, output};
 use std::collections::BTreeMap;
 use std::fs;
@@ -192,6 +193,36 @@ fn includes_and_updates_work_inside() {
     fs::write(mounted.dir.join("etc/apt/apt.conf.d/99host"), config).unwrap();
     let update = mounted.chroot(&["apt-get", "update"]);
     assert!(update.contains("bookworm-security") && !update.contains("Err:"), "{update}");
+}
+
+#[test]
+fn modules_of_python_are_compiled_together() {
+    let mut archive = Archive::new("bookworm");
+    for (name, text) in [("one", "x = ('a', 'b')\n"), ("two", "y = ('a', 'b')\n"), ("broken", "z = (\n")] {
+        archive.add_tree(name, "1", "Depends: python3\n", |tree| {
+            let modules = tree.join("usr/lib/python3/dist-packages");
+            fs::create_dir_all(&modules).unwrap();
+            fs::write(modules.join(format!("{name}.py")), text).unwrap();
+            script(tree, "postinst", &format!("py3compile -p {name}"));
+        });
+    }
+    archive.publish("", Some("good"));
+    let image = archive.store.path().join("x.img");
+    let repo = archive.at("");
+    let repo = format!("deb [signed-by={}good.gpg] file://{} bookworm main", repo.display(), repo.display());
+    let args = ["mkimg", "--suite", "bookworm", "--repo", &repo, image.to_str().unwrap(), "--include"];
+    let with = |include| [&args[..], &[include]].concat();
+    let said = archive.store.fails(1, &with("one,broken,two"));
+    assert!(said.contains("configuring package broken failed in dpkg"), "{said}");
+    assert!(said.contains("SyntaxError") && said.contains("its py3compile failed"), "{said}");
+    archive.store.ok(&with("one,two"));
+    let mounted = Mounted::new(&image, true);
+    for name in ["one", "two"] {
+        let file = format!("usr/lib/python3/dist-packages/__pycache__/{name}.cpython-311.pyc");
+        let together = fs::read(mounted.dir.join(&file)).unwrap();
+        mounted.chroot(&["env", "SOURCE_DATE_EPOCH=1", "py3compile", "-f", "-p", name]);
+        assert_eq!(together, fs::read(mounted.dir.join(&file)).unwrap(), "{name}");
+    }
 }
 
 #[test]
