@@ -21,7 +21,7 @@ use crate::oci::{Digest, Platform};
 use crate::store::{Area, Store};
 use crate::sys::dir::Dir;
 use crate::sys::userns::ids;
-use crate::sys::{memory, sandbox};
+use crate::sys::{memory, process, sandbox};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -30,6 +30,10 @@ use std::path::{Path, PathBuf};
 /// Which way roots are made: part of their keys, to be counted up when the same packages give
 /// another root than before.
 const METHOD: u32 = 4;
+
+/// How many files are open beside those of packages, and how many in each thread that places them.
+const MORE_FILES: usize = 2048;
+const FILES_OF_A_THREAD: usize = 300;
 
 /// How many packages are downloaded at once.
 const DOWNLOADS: usize = 8;
@@ -323,6 +327,8 @@ pub(super) fn download(
 /// Opens packages of the store after their hashes were compared. `all` of them, or those of the
 /// base, are placed before any script runs.
 pub(super) fn verified(packages: &[Pin], files: &[PathBuf], all: bool) -> Result<Vec<Job>> {
+    // They stay open, so that what is unpacked is what was verified.
+    process::allow_files((packages.len() + cores() * FILES_OF_A_THREAD + MORE_FILES) as u64);
     each(packages.len(), cores(), |i| {
         let (package, path) = (&packages[i], &files[i]);
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;

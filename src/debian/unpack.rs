@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// Of how many packages the files wait decompressed; each takes a descriptor.
+/// How many packages wait decompressed; each takes two descriptors.
 const AHEAD: usize = 512;
 
 /// How many bytes are decompressed at once.

@@ -9,9 +9,19 @@ use super::{Call, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, getrlimit, setrlimit};
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
+
+/// Lets this process have `count` files open at once, or as many as it may (getrlimit(2)).
+pub fn allow_files(count: u64) {
+    let mut files = getrlimit(Resource::Nofile);
+    let wanted = files.maximum.map_or(count, |most| most.min(count));
+    if files.current.is_some_and(|now| now < wanted) {
+        files.current = Some(wanted);
+        let _ = setrlimit(Resource::Nofile, files);
+    }
+}
 
 /// A child process: its id and a descriptor that stays its own, whatever becomes of the id.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use rustix::mount::{
     move_mount, open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::ffi::{CStr, CString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -154,7 +155,7 @@ fn c_string(text: String) -> Result<CString> {
 }
 
 /// The steps of the child, in order; their number tells the parent which one failed.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "prctl(PR_SET_PDEATHSIG)",
     "mount(/, MS_PRIVATE)",
     "mount(root, MS_BIND)",
@@ -166,8 +167,12 @@ const STEPS: [&str; 12] = [
     "mknod(/dev/…)",
     "sethostname",
     "dup2",
+    "setrlimit(RLIMIT_NOFILE)",
     "seccomp",
 ];
+
+/// How many files a program of the root may have open, as most systems have it: the same everywhere.
+const FILES: u64 = 1024;
 
 fn failed_step(answer: [u8; 8]) -> Error {
     let word = |at: usize| std::array::from_fn(|i| answer[at + i]);
@@ -279,7 +284,10 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
         // SAFETY: plain signal call.
         unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
     }
-    apply(&p.filter).map_err(at(11))
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = Some(files.maximum.map_or(FILES, |most| most.min(FILES)));
+    setrlimit(Resource::Nofile, files).map_err(at(11))?;
+    apply(&p.filter).map_err(at(12))
 }
 
 /// A filesystem that is mounted nowhere yet.

@@ -155,16 +155,11 @@ fn includes_and_updates_work_inside() {
     let store = TestStore::new();
     let image = store.path().join("lab.img");
     let path = image.to_str().unwrap();
-    store.ok(&[
-        "mkimg",
-        path,
-        "--suite",
-        "bookworm",
-        "--include",
-        "openssh-server,net-tools,tini",
-        "--size",
-        "1G",
-    ]);
+    let includes = ["--include", "openssh-server,net-tools,tini", "--size", "1G"];
+    let shipimg = [bin(), "--root", store.path().to_str().unwrap(), "mkimg", path, "--suite", "bookworm"];
+    // Fewer open files than packages, at first.
+    let args = [&["--nofile=64:4096"], &shipimg[..], &includes[..]].concat();
+    ok("prlimit", &args);
     assert_eq!(fs::metadata(&image).unwrap().len(), 1 << 30);
     ok("e2fsck", &["-fn", path]);
     let mounted = Mounted::new(&image, true);
