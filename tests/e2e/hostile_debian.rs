@@ -66,7 +66,8 @@ fn package_files() {
          mv none control.tar; ar rc ../bare.deb debian-binary control.tar data.tar");
     for name in ["dots", "bare"] {
         let deb = archive.at(&format!("{name}.deb"));
-        archive.index(&format!("Package: {name}\nVersion: 1\nArchitecture: amd64\n"), &deb);
+        let essential = if name == "dots" { "Essential: yes\n" } else { "" };
+        archive.index(&format!("Package: {name}\nVersion: 1\nArchitecture: amd64\n{essential}"), &deb);
     }
     archive.publish("", Some("good"));
     assert!(archive.fails(9, "dots").contains("leads out of the root"));

@@ -158,7 +158,7 @@ fn includes_and_updates_work_inside() {
     let includes = ["--include", "openssh-server,net-tools,tini", "--size", "1G"];
     let shipimg = [bin(), "--root", store.path().to_str().unwrap(), "mkimg", path, "--suite", "bookworm"];
     // Fewer open files than packages, at first.
-    let args = [&["--nofile=64:4096"], &shipimg[..], &includes[..]].concat();
+    let args = [&["--nofile=100:4096"], &shipimg[..], &includes[..]].concat();
     ok("prlimit", &args);
     assert_eq!(fs::metadata(&image).unwrap().len(), 1 << 30);
     ok("e2fsck", &["-fn", path]);
