@@ -168,7 +168,8 @@ fn sandbox(root: &Path, hostname: &str) -> Sandbox {
 /// Where a root's own programs are.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn environment(path: &str) -> [(&'static str, &str); 6] {
+/// No import leaves its compiled form: whether before or after py3compile, which works beside, would be chance.
+fn environment(path: &str) -> [(&'static str, &str); 7] {
     [
         ("PATH", path),
         ("HOME", "/root"),
@@ -176,6 +177,7 @@ fn environment(path: &str) -> [(&'static str, &str); 6] {
         ("TERM", "dumb"),
         ("DEBIAN_FRONTEND", "noninteractive"),
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
     ]
 }
 
