@@ -415,7 +415,8 @@ fn scripts(root: &Dir, jobs: &[Job], later: &[usize], base: Vec<String>, all: &[
     let early = configure::early(&slow, &done, all);
     let mut others = jobs.iter().filter(|job| job.name != "ca-certificates");
     let certificates = !others.any(|job| said(job, stand_in::know_certificates));
-    Ok(Scripts { preinst: preinst.collect(), base, leftover, early, certificates })
+    let python = jobs.iter().any(|job| job.name == stand_in::PYTHON_PACKAGE);
+    Ok(Scripts { preinst: preinst.collect(), base, leftover, early, certificates, python })
 }
 
 /// Copies a package's file to `name` in the folder `to`.

@@ -74,6 +74,8 @@ pub(super) struct Scripts {
     pub early: Vec<String>,
     /// Whether the scripts of one package alone know of the certificates in /etc/ssl/certs.
     pub certificates: bool,
+    /// Whether one of the packages has py3compile, which scripts look for.
+    pub python: bool,
 }
 
 /// Configures the packages below `root_path`. `place` is called for those that are placed later; it gives
@@ -95,7 +97,7 @@ pub(super) fn configure(
     if own_policy {
         put(&sbin, "policy-rc.d", 0o755, b"#!/bin/sh\nexit 101\n")?;
     }
-    stand_in::place(&root, scripts.certificates)?;
+    stand_in::place(&root, scripts.certificates, scripts.python)?;
     let sandbox = sandbox(root_path, hostname);
     let path = format!("/{BIN}:{PATH}");
     let time = time.to_string();
@@ -308,7 +310,7 @@ pub(super) fn turns(mut rest: Vec<Leftover>) -> Vec<Vec<Leftover>> {
         let (mut now, mut later): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_next);
         if now.is_empty() {
             // Nobody can serve a circle.
-            now.append(&mut later);
+            (now, later) = later.into_iter().partition(|l| awaited.contains(&l.name));
         }
         turns.push(now);
         rest = later;

@@ -15,6 +15,9 @@ pub(super) const BIN: &str = "var/lib/dpkg/shipimg.bin";
 /// The program that compiles modules of Python.
 const PYTHON: &str = "py3compile";
 
+/// The package that has it.
+pub(super) const PYTHON_PACKAGE: &str = "python3-minimal";
+
 /// Does nothing where dpkg-maintscript-helper does nothing: these commands, called with the
 /// arguments of an install for the first time, look for what an older version left.
 const HELPER: &str = r#"#!/bin/sh
@@ -65,13 +68,13 @@ flock -x 8
 /// Leaves a call of py3compile to [`CALLS`], which works on those of the meantime together, one time after another.
 const COMPILE: &str = r#"#!/bin/sh
 PATH=${PATH#/{BIN}:}
-command -v flock >/dev/null || exec py3compile "$@"
+command -v flock >/dev/null || exec /usr/bin/py3compile "$@"
 cd '/{BIN}'
 exec 9>>busy
 flock -s 9
 exec 8>>calls
 flock -x 8
-printf '%s\0' $# "$DPKG_MAINTSCRIPT_PACKAGE" "$@" >&8
+printf '%s\0' $# "$DPKG_MAINTSCRIPT_PACKAGE" "$@" >&8 || exit 1
 exec 8>>only-py3compile
 (
     flock -x 8
@@ -152,15 +155,17 @@ fi
 exit $status
 "#;
 
-/// Puts them into `root`; with `certificates`, update-ca-certificates may take its time.
-pub(super) fn place(root: &Dir, certificates: bool) -> Result<()> {
+/// Puts them into `root`; with `certificates`, update-ca-certificates may take its time, with `python`, py3compile.
+pub(super) fn place(root: &Dir, certificates: bool, python: bool) -> Result<()> {
     let bin = make(root, BIN)?;
     let beside = BESIDE.replace("{BIN}", BIN);
     put(&bin, "dpkg-maintscript-helper", 0o755, HELPER.as_bytes())?;
     put(&bin, "deb-systemd-helper", 0o755, UNITS.as_bytes())?;
     put(&bin, "ischroot", 0o755, IS_CHROOT.as_bytes())?;
-    put(&bin, PYTHON, 0o755, COMPILE.replace("{BIN}", BIN).as_bytes())?;
-    put(&bin, "py3compile-calls", 0o644, CALLS.as_bytes())?;
+    if python {
+        put(&bin, PYTHON, 0o755, COMPILE.replace("{BIN}", BIN).as_bytes())?;
+        put(&bin, "py3compile-calls", 0o644, CALLS.as_bytes())?;
+    }
     put(&bin, "systemd-hwdb", 0o755, beside.as_bytes())?;
     if certificates {
         put(&bin, "update-ca-certificates", 0o755, beside.as_bytes())?;

@@ -27,12 +27,15 @@ use std::ffi::OsStr;
 use std::io::{Read, Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// How many packages wait decompressed; each takes two descriptors.
+/// How many packages wait decompressed; each takes a descriptor.
 const AHEAD: usize = 512;
+
+/// Which part of what is free they may take: one of so many.
+const PART: u64 = 8;
 
 /// How many bytes are decompressed at once.
 const CHUNK: usize = 256 << 10;
@@ -126,10 +129,12 @@ impl<'r, 'a> Unpacking<'r, 'a> {
         order.truncate(AHEAD.saturating_sub(there.len()));
         let enough = Arc::new(AtomicBool::new(false));
         let until = enough.clone();
+        let free = rustix::fs::statvfs(self.root).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+        let budget = AtomicU64::new(free / PART);
         let work = move || {
             let one = |at: usize| {
                 if !until.load(Ordering::Relaxed)
-                    && let Err(e) = self.begin(order[at], &until)
+                    && let Err(e) = self.begin(order[at], &until, &budget)
                 {
                     tracing::debug!("{}: {e}", self.jobs[order[at]].name);
                 }
@@ -140,19 +145,26 @@ impl<'r, 'a> Unpacking<'r, 'a> {
         Ahead { enough, thread: Some(scope.spawn(work)) }
     }
 
-    /// Decompresses a job until `enough`, into a file without a name; what is not done then, is read from it later.
-    fn begin(&self, i: usize, enough: &AtomicBool) -> std::io::Result<()> {
+    /// Decompresses a job until `enough`, which it is when the bytes of `budget` are taken, into a file without a
+    /// name. What is not done then, is read from the package later.
+    fn begin(&self, i: usize, enough: &AtomicBool, budget: &AtomicU64) -> std::io::Result<()> {
         let mut tar = self.jobs[i].deb.data().map_err(std::io::Error::other)?;
         let mut file = tempfile::tempfile_in(self.root)?;
         let mut buffer = vec![0; CHUNK];
-        while !enough.load(Ordering::Relaxed) {
-            match tar.read(&mut buffer)? {
-                0 => break,
-                n => file.write_all(&buffer[..n])?,
+        let mut whole = false;
+        while !whole && !enough.load(Ordering::Relaxed) {
+            let n = tar.read(&mut buffer)?;
+            file.write_all(&buffer[..n])?;
+            whole = n == 0;
+            let left = |bytes: u64| bytes.checked_sub(n as u64);
+            if budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err() {
+                enough.store(true, Ordering::Relaxed);
             }
         }
         file.rewind()?;
-        lock(&self.ahead).insert(i, Box::new(file.chain(tar)));
+        // A decoder holds some MiB.
+        let tar: Stream = if whole { Box::new(file) } else { Box::new(file.chain(tar)) };
+        lock(&self.ahead).insert(i, tar);
         Ok(())
     }
 

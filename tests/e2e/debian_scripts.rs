@@ -35,7 +35,8 @@ fn an_ubuntu_suite_from_a_mirror_and_a_keyring() {
 fn the_base_is_configured_before_the_others() {
     let mut archive = noble();
     archive.add_script_with("zbase", "Essential: yes\n", "busybox ln -s busybox /usr/bin/awk");
-    archive.add_script("a", "awk 'BEGIN { print 1 }' >/configured");
+    let script = "awk 'BEGIN { print 1 }' >/configured; if command -v py3compile; then py3compile -p a; fi";
+    archive.add_script("a", script);
     archive.publish("", Some("good"));
     archive.store.ok(&archive.args("a"));
     let image = archive.store.path().join("x.img");
