@@ -401,7 +401,7 @@ fn scripts(root: &Dir, jobs: &[Job], later: &[usize], base: Vec<String>, all: &[
     let preinst = with_preinst.into_iter().filter(|job| job.base).map(script);
     let leftover = later.iter().map(|&i| {
         let preinst = jobs[i].has_preinst().then(|| script(&jobs[i]));
-        let before = preinst.iter().flat_map(|_| configure::pre_depends(&all[i], all)).collect();
+        let before = if preinst.is_some() { configure::pre_depends(&all[i], all) } else { Vec::new() };
         Leftover { job: i, name: jobs[i].name.clone(), preinst, before }
     });
     let leftover = configure::turns(leftover.collect());

@@ -117,8 +117,8 @@ impl<'r, 'a> Unpacking<'r, 'a> {
         Self { root, jobs, style, filters, replaces, owners, ahead }
     }
 
-    /// Begins to decompress jobs that are placed later, by all processors but one. What fails here fails again
-    /// where it is placed, and is told there.
+    /// Begins to decompress jobs that are placed later, by all processors but one: by none where there is no
+    /// other. What fails here fails again where it is placed, and is told there.
     pub(super) fn decompress<'scope>(
         &'r self,
         scope: &'scope Scope<'scope, 'r>,
@@ -140,7 +140,7 @@ impl<'r, 'a> Unpacking<'r, 'a> {
                 }
                 Ok(())
             };
-            let _ = each(order.len(), (cores() - 1).max(1), one);
+            let _ = each(order.len(), cores() - 1, one);
         };
         Ahead { enough, thread: Some(scope.spawn(work)) }
     }
@@ -495,6 +495,10 @@ pub(super) mod tests {
         std::fs::create_dir_all(root.join("var/lib/dpkg")).unwrap();
         let diversions = "/usr/f\n/usr/f.own\nsecond\n/usr/d\n/usr/d.diverted\n:\n";
         std::fs::write(root.join("var/lib/dpkg/diversions"), diversions).unwrap();
+        // The one is decompressed before, the other begun with.
+        for (job, budget) in [(1, u64::MAX), (2, 0)] {
+            unpacking.begin(job, &AtomicBool::new(false), &AtomicU64::new(budget)).unwrap();
+        }
         let (unpacked, lost) = unpacking.place(&[1, 2], true, &Silent).unwrap();
         let lists: Vec<_> = unpacked.iter().map(|u| u.list.join(" ")).collect();
         assert_eq!(lists, ["/usr /usr/new /usr/f", "/usr /usr/new /usr/d"]);
@@ -505,5 +509,6 @@ pub(super) mod tests {
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         assert_eq!((read("usr/f"), read("usr/d.diverted")), ("new".to_string(), "new".to_string()));
         assert_eq!((mode("usr"), mode("usr/new")), (0o700, 0o755), "what was there stays");
+        assert!(lock(&unpacking.ahead).is_empty(), "what was decompressed is taken");
     }
 }

@@ -9,17 +9,22 @@ use super::{Call, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// Lets this process have `count` files open at once, or as many as it may (getrlimit(2)).
+/// The limit of this process with `count` open files, or as many as it may have (getrlimit(2)).
+#[must_use]
+pub fn open_files(count: u64) -> Rlimit {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Rlimit { current: Some(maximum.map_or(count, |most| most.min(count))), maximum }
+}
+
+/// Lets this process have `count` files open at once, or as many as it may.
 pub fn allow_files(count: u64) {
-    let mut files = getrlimit(Resource::Nofile);
-    let wanted = files.maximum.map_or(count, |most| most.min(count));
-    if files.current.is_some_and(|now| now < wanted) {
-        files.current = Some(wanted);
-        let _ = setrlimit(Resource::Nofile, files);
+    let (now, wanted) = (getrlimit(Resource::Nofile).current, open_files(count));
+    if now.is_some_and(|now| Some(now) < wanted.current) {
+        let _ = setrlimit(Resource::Nofile, wanted);
     }
 }
 

@@ -11,7 +11,7 @@
 //! program that means harm as root; it keeps honest maintainer scripts off the host.
 #![allow(unsafe_code)]
 
-use super::{Call, Error, Result, bpf, userns};
+use super::{Call, Error, Result, bpf, process, userns};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use rustix::mount::{
     move_mount, open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, setrlimit};
 use std::ffi::{CStr, CString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -284,9 +284,7 @@ fn enter(p: &Prepared) -> std::result::Result<(), (usize, Errno)> {
         // SAFETY: plain signal call.
         unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
     }
-    let mut files = getrlimit(Resource::Nofile);
-    files.current = Some(files.maximum.map_or(FILES, |most| most.min(FILES)));
-    setrlimit(Resource::Nofile, files).map_err(at(11))?;
+    setrlimit(Resource::Nofile, process::open_files(FILES)).map_err(at(11))?;
     apply(&p.filter).map_err(at(12))
 }
 
