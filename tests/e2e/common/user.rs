@@ -3,11 +3,12 @@
 use super::{bin, collect, failed, need_root, ok, succeeded, unmount_below};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -184,10 +185,10 @@ const STRANGER: u32 = 54321;
 
 /// `shipimg --single-id` by a user without an account, where a test has no need of more.
 pub fn stranger() -> Command {
-    // By its descriptor, for the way to it may be closed to this user.
-    let bin = File::open(bin()).unwrap();
-    rustix::io::fcntl_setfd(&bin, rustix::io::FdFlags::empty()).unwrap();
-    let mut command = Command::new(format!("/proc/self/fd/{}", bin.into_raw_fd()));
+    // By its descriptor, for the way to it may be closed to this user; by one, which no program inherits.
+    static BIN: OnceLock<File> = OnceLock::new();
+    let bin = BIN.get_or_init(|| File::open(bin()).unwrap());
+    let mut command = Command::new(format!("/proc/self/fd/{}", bin.as_raw_fd()));
     command.uid(STRANGER).gid(STRANGER).arg("--single-id");
     command
 }
