@@ -20,6 +20,7 @@ use super::place::{Diversions, Meta, Owners, Place, Replaces, Shared, lock, set_
 use super::threads::{cores, each};
 use super::{Error, Progress, Result};
 use crate::sys::dir::Dir;
+use crate::sys::process;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashMap};
@@ -31,8 +32,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// How many packages wait decompressed; each takes a descriptor.
+/// How many packages wait decompressed, and for how many files that may be open there is one: each takes a
+/// descriptor.
 const AHEAD: usize = 512;
+const FILES: u64 = 4;
 
 /// Which part of what is free they may take: one of so many.
 const PART: u64 = 8;
@@ -126,7 +129,8 @@ impl<'r, 'a> Unpacking<'r, 'a> {
     ) -> Ahead<'scope> {
         let there = lock(&self.ahead);
         let mut order = self.largest_first(which.into_iter().filter(|i| !there.contains_key(i)));
-        order.truncate(AHEAD.saturating_sub(there.len()));
+        let most = usize::try_from(process::files_allowed() / FILES).map_or(AHEAD, |most| most.min(AHEAD));
+        order.truncate(most.saturating_sub(there.len()));
         let enough = Arc::new(AtomicBool::new(false));
         let until = enough.clone();
         let free = rustix::fs::statvfs(self.root).map_or(0, |fs| fs.f_bavail * fs.f_frsize);

@@ -20,10 +20,16 @@ pub fn open_files(count: u64) -> Rlimit {
     Rlimit { current: Some(maximum.map_or(count, |most| most.min(count))), maximum }
 }
 
+/// How many files this process may have open at once.
+#[must_use]
+pub fn files_allowed() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Lets this process have `count` files open at once, or as many as it may.
 pub fn allow_files(count: u64) {
-    let (now, wanted) = (getrlimit(Resource::Nofile).current, open_files(count));
-    if now.is_some_and(|now| Some(now) < wanted.current) {
+    let wanted = open_files(count);
+    if Some(files_allowed()) < wanted.current {
         let _ = setrlimit(Resource::Nofile, wanted);
     }
 }
