@@ -2,7 +2,7 @@
 
 use crate::common::bundle::busybox;
 use crate::common::layout::{Blob, Layout, Tar, sha256};
-use crate::common::{TestStore, need_root, ok, output};
+use crate::common::{TestStore, need_root, ok, output, unmount};
 use crate::unpack::describe;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use serde_json::{Value, json};
@@ -280,7 +280,7 @@ fn commit_refuses_what_is_elsewhere() {
         let mut lowers = fs::read_dir(layers).unwrap().map(|e| e.unwrap().path().join("fs"));
         let lower = lowers.find(|p| p.is_dir()).unwrap();
         let (b, root) = (bundle.display(), bundle.join("rootfs"));
-        ok("umount", &[&root]);
+        unmount(&root);
         let options = format!(
             "lowerdir={},upperdir={b}/upper,workdir={b}/work,index=off,redirect_dir=on,metacopy=on",
             lower.display()

@@ -1,7 +1,7 @@
 //! What goes wrong is said in one line, with the exit code of its kind, and leaves nothing.
 
 use crate::common::layout::{Blob, Layout, Tar};
-use crate::common::{TestStore, bin, describe, need_root, ok, output, registry::Registry};
+use crate::common::{TestStore, bin, describe, need_root, ok, output, registry::Registry, unmount};
 use std::fs;
 use std::path::Path;
 
@@ -158,7 +158,7 @@ fn full_disk() {
     let args = ["--root", &path, "pull", "-q", &name];
     let out = output(bin(), &args);
     let images = output(bin(), &["--root", &path, "images", "-q"]);
-    ok("umount", &[&path]);
+    unmount(&path);
     assert_eq!(out.status.code(), Some(INTERNAL), "{}", describe("shipimg", &args, &out));
     assert!(String::from_utf8_lossy(&out.stderr).contains("No space left on device"));
     assert!(images.status.success() && images.stdout.is_empty());
@@ -174,7 +174,7 @@ fn full_disk_while_unpacking() {
     let target = format!("{path}/bundle");
     let out = store.output(&["unpack", &name, &target]);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.path()).collect();
-    ok("umount", &[&path]);
+    unmount(&path);
     assert_eq!(out.status.code(), Some(INTERNAL), "{}", describe("shipimg", &["unpack"], &out));
     assert!(left.is_empty(), "{left:?}");
 }

@@ -2,7 +2,7 @@
 //! a killed launch leaves nothing that the next command does not take away.
 
 use crate::common::layout::{Blob, Layout, Tar};
-use crate::common::{TestStore, need_root, registry::Registry};
+use crate::common::{TestStore, need_root, registry::Registry, unmount};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ fn a_bundle_keeps_what_is_written_and_an_ephemeral_run_does_not() {
     assert_eq!(store.ok(&["run", "b"]), "kept\n");
     // As after a reboot: the mount is gone, the record is there.
     let rootfs = store.path().join("shipimg/bundles/b/rootfs");
-    crate::common::ok("umount", &[&rootfs]);
+    unmount(&rootfs);
     assert_eq!(store.ok(&["run", "b"]), "kept\n");
     store.ok(&["bundle", "delete", "b"]);
     assert!(!rootfs.exists());

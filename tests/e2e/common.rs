@@ -18,11 +18,14 @@ pub mod user;
 pub mod ways;
 pub mod work;
 
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use std::ffi::OsStr;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The binary under test.
 pub fn bin() -> &'static str {
@@ -148,6 +151,26 @@ impl Drop for TestStore {
         }
         unmount_below(self.path());
     }
+}
+
+/// Waits until `holds`, for 30 seconds at most.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Unmounts a filesystem. A child that another test forks holds what this process has open until it executes
+/// its program, so what is busy is waited for.
+pub fn unmount(at: impl AsRef<Path>) {
+    let at = at.as_ref();
+    until("the end of its use", || {
+        let done = rustix::mount::unmount(at, UnmountFlags::NOFOLLOW);
+        assert!(matches!(done, Ok(()) | Err(Errno::BUSY)), "umount {}: {done:?}", at.display());
+        done.is_ok()
+    });
 }
 
 /// Unmounts what is mounted below `folder`, the newest first.

@@ -3,7 +3,7 @@
 use crate::common::bundle::busybox;
 use crate::common::layout::{Blob, Layout};
 use crate::common::user::User;
-use crate::common::{TestStore, collect, need_root, ok};
+use crate::common::{TestStore, collect, need_root, ok, until};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -41,15 +41,6 @@ fn begin(store: &TestStore, options: &[&str], script: &str) {
 
 fn state(store: &TestStore) -> Value {
     serde_json::from_str(&store.ok(&["state", "c"])).unwrap()
-}
-
-/// Waits until `holds`, for ten seconds at most.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within 10 s");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn nothing_left(store: &TestStore) {

@@ -2,7 +2,7 @@
 
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::user::User;
-use crate::common::{TestStore, need_root, ok};
+use crate::common::{TestStore, need_root, ok, unmount};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -143,7 +143,7 @@ fn equal_inodes_tell_nothing_of_equal_content() {
     });
     let said = store.ok(&["diff", mounted[0].to_str().unwrap(), mounted[1].to_str().unwrap()]);
     for dir in &mounted {
-        ok("umount", &[dir]);
+        unmount(dir);
     }
     assert_eq!(said, "C /f 3 -> 3 content\n");
 }

@@ -2,7 +2,7 @@
 
 use crate::attributes::{MAKE, assert_same};
 use crate::common::images::Folder;
-use crate::common::{need_root, ok, output};
+use crate::common::{need_root, ok, output, unmount};
 use crate::unpack::describe;
 use shipimg::disk::{Error, ext4};
 use shipimg::sys::sandbox::private_mounts;
@@ -40,7 +40,7 @@ impl Mounted {
 
     /// Unmounts it; the filesystem is in order.
     fn close(self) {
-        ok("umount", &[&self.dir]);
+        unmount(&self.dir);
         ok("e2fsck", &["-fn".as_ref(), self.image.as_os_str()]);
     }
 }
@@ -130,7 +130,7 @@ fn a_full_disk_leaves_the_target() {
     assert!(e.to_string().contains("No space left"), "{e}");
     assert_eq!(fs::read(&image).unwrap(), b"old");
     assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
-    ok("umount", &[&disk]);
+    unmount(&disk);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! `mkimg` with the real mirror: the image against debootstrap's root, dpkg's own checks, apt.
 
 use crate::common::archive::{Archive, script};
-use crate::common::{TestStore, bin, debian_root, need_root, ok, output};
+use crate::common::{TestStore, bin, debian_root, need_root, ok, output, until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What differs from debootstrap's root, and why.
 const EXCEPTIONS: [&str; 7] = [
@@ -66,7 +66,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         for _ in 0..=usize::from(self.layers) {
-            let _ = output("umount", &[&self.dir]);
+            let _ = output("umount", &["-l".as_ref(), self.dir.as_os_str()]);
         }
     }
 }
@@ -295,11 +295,7 @@ fn killed_in_the_middle_leaves_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     let ours = store.path().to_str().unwrap();
-    let begun = Instant::now();
-    while processes_below(ours) > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "processes live on");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("the end of its processes", || processes_below(ours) == 0);
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(ours));
     assert!(!ok("losetup", &["-a"]).contains(ours));
     assert_eq!(fs::read_to_string(&image).unwrap(), "the old one");

@@ -4,7 +4,7 @@
 use crate::common::bundle::{Bundle, busybox};
 use crate::common::netns::{HOST, Host, WORLD, inside};
 use crate::common::user::User;
-use crate::common::{TestStore, collect, failed, ok, succeeded};
+use crate::common::{TestStore, collect, failed, ok, succeeded, until};
 use crate::network::by_udp;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where the host has a way to everywhere; nobody is asked there.
 const ROUTER: &str = "198.51.100.254";
@@ -122,7 +122,9 @@ impl Drop for Site {
 /// A server that says `word` once.
 fn says(listener: &TcpListener, word: &str) {
     listener.set_nonblocking(true).unwrap();
-    until(|| listener.accept().is_ok_and(|(mut stream, _)| stream.write_all(word.as_bytes()).is_ok()));
+    until("a client", || {
+        listener.accept().is_ok_and(|(mut stream, _)| stream.write_all(word.as_bytes()).is_ok())
+    });
 }
 
 /// In a container: what the server at the address says. Debian 12's pasta keeps back what comes after the
@@ -137,7 +139,7 @@ fn by_tcp(mut client: TcpStream, listener: &TcpListener) {
     client.write_all(b"ping").unwrap();
     let mut server = None;
     listener.set_nonblocking(true).unwrap();
-    until(|| {
+    until("a client", || {
         server = listener.accept().ok();
         server.is_some()
     });
@@ -232,7 +234,7 @@ fn names_are_asked_for() {
             let script = "cat /etc/resolv.conf; cat /etc/hostname; exec sleep 600";
             let args = site.run(&[&["-d", "--name", "c", "--hostname", "own"], options].concat(), script);
             succeeded(&args, &collect(site.command_with(Some(&conf)).args(&args)));
-            until(|| site.ok(&["logs", "c"]).ends_with("own\n"));
+            until("its output", || site.ok(&["logs", "c"]).ends_with("own\n"));
             site.ok(&["logs", "c"])
         };
         let delete = || site.ok(&["delete", "--force", "c"]);
@@ -249,15 +251,6 @@ fn names_are_asked_for() {
         assert_eq!(start("nameserver 127.0.0.53\n", &["--dns", "192.0.2.1"]), "nameserver 192.0.2.1\nown\n");
         delete();
         site.nothing_left();
-    }
-}
-
-/// Waits for what comes sooner or later.
-fn until(mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "waited for too long");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -296,7 +289,7 @@ fn a_killed_command_leaves_no_pasta_for_long() {
         // unshare and nsenter have become the command.
         child.kill().unwrap();
         child.wait().unwrap();
-        until(|| site.ok(&["list", "-q"]).is_empty());
+        until("its end", || site.ok(&["list", "-q"]).is_empty());
         site.nothing_left();
         site.start(&[], "exec sleep 600");
         let folder = site.user.as_ref().map_or(site.store.path().to_path_buf(), User::store);
@@ -304,7 +297,7 @@ fn a_killed_command_leaves_no_pasta_for_long() {
         let keeper = serde_json::from_slice::<Value>(&text).unwrap()["keeper"]["pid"].as_i64().unwrap();
         let keeper = rustix::process::Pid::from_raw(i32::try_from(keeper).unwrap()).unwrap();
         rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
-        until(|| site.state()["status"] == "stopped");
+        until("its end", || site.state()["status"] == "stopped");
         site.ok(&["rm", "c"]);
         site.nothing_left();
     }

@@ -5,14 +5,13 @@ use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::proxy::{Fault, Proxy};
 use crate::common::registry::Registry;
 use crate::common::tls::htpasswd;
-use crate::common::{TestStore, bin, describe, need_root};
+use crate::common::{TestStore, bin, describe, need_root, until};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 fn filled() -> TestStore {
     let store = TestStore::new();
@@ -196,11 +195,7 @@ fn an_interrupted_pull_says_that_it_goes_on() {
     let mut pull = store.command();
     let child =
         pull.args(["pull", &reference]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
-    while proxy.requests("/blobs/").is_empty() {
-        assert!(Instant::now() < end, "no blob is asked for");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("a request for a blob", || !proxy.requests("/blobs/").is_empty());
     crate::common::ok("kill", &["-INT", &child.id().to_string()]);
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.signal(), Some(2), "a shell says 130");

@@ -5,7 +5,7 @@ use crate::attributes::{MAKE, assert_same, hiding, tarred};
 use crate::common::archive::{Archive, bookworm, sha256};
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::user::User;
-use crate::common::{TestStore, bin, collect, need_root, ok, output};
+use crate::common::{TestStore, bin, collect, need_root, ok, output, unmount};
 use crate::rootfs::Ground;
 use crate::unpack::describe;
 use serde_json::json;
@@ -112,7 +112,7 @@ fn mounted<R>(image: &Path, look: impl FnOnce(&Path) -> R) -> R {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     ok("mount", &["-o".as_ref(), "loop,ro".as_ref(), image.as_os_str(), dir.path().as_os_str()]);
     let seen = look(dir.path());
-    ok("umount", &[dir.path()]);
+    unmount(dir.path());
     seen
 }
 
@@ -401,5 +401,5 @@ fn a_full_disk_leaves_the_old() {
     ok("mount", &["-o", "remount,ro", place.path().to_str().unwrap()]);
     let refused = archive.store.fails(8, &args(&archive, place.path(), &["x.tar"]));
     assert!(refused.contains("Read-only file system"), "{refused}");
-    ok("umount", &[place.path()]);
+    unmount(place.path());
 }

@@ -1,7 +1,7 @@
 //! What the options of `run` make of config.json, and what of it a container has.
 
 use crate::common::bundle::{Bundle, busybox};
-use crate::common::{TestStore, need_root, ok};
+use crate::common::{TestStore, need_root, ok, until};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, Read, Write};
@@ -301,15 +301,8 @@ fn an_init_process() {
     // Signals reach the program, which as the first process of a container would not hear them.
     let words = ["run", "--init", "--name", "init-box", root.to_str().unwrap(), "sleep", "600"];
     let mut child = store.command().args(words).spawn().unwrap();
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    let running = || {
-        let out = store.output(&["exec", "init-box", "/bin/sh", "-c", "grep -qx sleep /proc/2/comm"]);
-        out.status.success()
-    };
-    while !running() {
-        assert!(std::time::Instant::now() < end, "the container did not start");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let asks = ["exec", "init-box", "/bin/sh", "-c", "grep -qx sleep /proc/2/comm"];
+    until("the container", || store.output(&asks).status.success());
     store.ok(&["kill", "init-box", "TERM"]);
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }

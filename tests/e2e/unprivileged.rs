@@ -2,7 +2,7 @@
 
 use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::user::User;
-use crate::common::{TestStore, collect, ok};
+use crate::common::{TestStore, collect, ok, unmount};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -269,7 +269,7 @@ fn bundles_by_btrfs() {
         let data = store.parent().unwrap().to_str().unwrap();
         bundles(&user, &root, "btrfs", "copy");
         assert_eq!(ok("btrfs", &["subvolume", "list", data]), "");
-        ok("umount", &[data]);
+        unmount(data);
     }
 }
 
@@ -508,7 +508,7 @@ fn makes_debian_images() {
         ok("mount", &["-o", "loop,ro,noload", image.to_str().unwrap(), place]);
         let find = "cd $0 && find . -path ./dev -prune -o -printf '%p %y %U:%G %m %l\\n' | sort";
         let text = ok("sh", &["-c", find, place]);
-        ok("umount", &[place]);
+        unmount(place);
         text
     };
     let (want, got) = (list(&image), list(&own));

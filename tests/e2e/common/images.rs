@@ -103,7 +103,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = output("umount", &[&self.0]);
+        let _ = output("umount", &["-l".as_ref(), self.0.as_os_str()]);
         let _ = std::fs::remove_dir(&self.0);
     }
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// A running registry server with storage of its own; ended with the value.
 pub struct Registry {
@@ -37,11 +36,7 @@ impl Registry {
             .spawn()
             .expect("docker-registry; scripts/test installs it");
         let registry = Self { child, port, dir };
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "docker-registry does not listen on {port}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        super::until("docker-registry", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         registry
     }
 
