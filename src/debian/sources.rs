@@ -318,7 +318,7 @@ fn base(suite: &str) -> String {
 pub fn siblings(suite: &str) -> Vec<String> {
     const DISTRIBUTIONS: [&[&str]; 2] = [
         &["bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"],
-        &["focal", "jammy", "noble", "plucky", "questing", "resolute"],
+        &["focal", "jammy", "noble", "plucky", "questing", "resolute", "stonking"],
     ];
     let own = DISTRIBUTIONS.iter().find(|suites| suites.contains(&suite));
     own.into_iter().flat_map(|suites| suites.iter().map(ToString::to_string)).collect()

@@ -11,9 +11,12 @@ use std::path::Path;
 const EMBEDDED: &[(&str, &str)] = &[
     ("bookworm", include_str!("../../recipes/bookworm.toml")),
     ("trixie", include_str!("../../recipes/trixie.toml")),
+    ("forky", include_str!("../../recipes/forky.toml")),
     ("sid", include_str!("../../recipes/sid.toml")),
     ("jammy", include_str!("../../recipes/jammy.toml")),
     ("noble", include_str!("../../recipes/noble.toml")),
+    ("resolute", include_str!("../../recipes/resolute.toml")),
+    ("stonking", include_str!("../../recipes/stonking.toml")),
 ];
 
 /// The archives of a suite, as its recipe in the binary has them. The host's apt sources for the

@@ -443,11 +443,9 @@ mod tests {
     fn suites_are_known() {
         for suite in archives::known() {
             let archive = archive(suite).unwrap();
-            assert!(archive.repos[0].uri.contains(if ["jammy", "noble"].contains(&suite) {
-                "ubuntu"
-            } else {
-                "debian"
-            }));
+            assert!(archive.repos[0].uri.contains(
+                if ["jammy", "noble", "resolute", "stonking"].contains(&suite) { "ubuntu" } else { "debian" }
+            ));
             assert!(archive.distribution.contains(&suite.to_string()));
         }
         assert!(archive("woody").unwrap_err().to_string().contains("bookworm, trixie"));
