@@ -32,9 +32,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// How many packages wait decompressed, and for how many files that may be open there is one: each takes a
-/// descriptor.
+/// How many packages wait decompressed at most; each takes a descriptor.
 const AHEAD: usize = 512;
+
+/// For how many files that may be open one of them waits.
 const FILES: u64 = 4;
 
 /// Which part of what is free they may take: one of so many.

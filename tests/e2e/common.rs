@@ -153,11 +153,11 @@ impl Drop for TestStore {
     }
 }
 
-/// Waits until `holds`, for 30 seconds at most.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+/// Waits until `holds`, for so many seconds at most.
+pub fn within(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
     while !holds() {
-        assert!(Instant::now() < end, "{what}: not within 30 s");
+        assert!(Instant::now() < end, "{what}: not within {seconds} s");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -166,16 +166,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// its program, so what is busy is waited for.
 pub fn unmount(at: impl AsRef<Path>) {
     let at = at.as_ref();
-    until("the end of its use", || {
+    within(10, "the end of its use", || {
         let done = rustix::mount::unmount(at, UnmountFlags::NOFOLLOW);
         assert!(matches!(done, Ok(()) | Err(Errno::BUSY)), "umount {}: {done:?}", at.display());
         done.is_ok()
     });
 }
 
-/// Unmounts what is mounted below `folder`, the newest first.
+/// Unmounts what is mounted at `folder` and below in this thread's mount namespace, the newest first.
 pub fn unmount_below(folder: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let points = mounts.lines().filter_map(|l| l.split(' ').nth(4));
     for point in points.filter(|p| Path::new(p).starts_with(folder)).collect::<Vec<_>>().iter().rev() {
         output("umount", &["-l", point]);

@@ -3,7 +3,7 @@
 use crate::common::bundle::busybox;
 use crate::common::layout::{Blob, Layout};
 use crate::common::user::User;
-use crate::common::{TestStore, collect, need_root, ok, until};
+use crate::common::{TestStore, collect, need_root, ok, within};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ fn nothing_left(store: &TestStore) {
     for area in ["containers", "bundles", "tmp"] {
         let folder = store.path().join("shipimg").join(area);
         // The one that takes it away is told to end, not waited for.
-        until(area, || fs::read_dir(&folder).into_iter().flatten().count() == 0);
+        within(10, area, || fs::read_dir(&folder).into_iter().flatten().count() == 0);
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(store.path().to_str().unwrap()), "{mounts}");
@@ -75,7 +75,7 @@ fn from_its_begin_to_its_end() {
         "echo out; echo err >&2; until [ -e /tmp/end ]; do sleep 0.02; done; printf last; exit 3",
     );
     assert_eq!(state(&store)["status"], "running");
-    until("its output", || store.output(&["logs", "c"]).stdout == b"out\n");
+    within(10, "its output", || store.output(&["logs", "c"]).stdout == b"out\n");
     assert!(store.ok(&["list"]).contains("running"));
     let top = store.ok(&["top", "c"]);
     assert!(top.lines().count() >= 2 && top.contains("sh -c"), "{top}");
@@ -246,7 +246,7 @@ fn visitors() {
     let two = spawn(&store, &["attach", "--no-stdin", "c"]);
     std::thread::sleep(Duration::from_millis(300));
     one.stdin.as_mut().unwrap().write_all(b"first\n").unwrap();
-    until("the first line", || store.ok(&["logs", "c"]).contains("got first"));
+    within(10, "the first line", || store.ok(&["logs", "c"]).contains("got first"));
     // One that leaves takes nothing away.
     let mut third = spawn(&store, &["attach", "c"]);
     std::thread::sleep(Duration::from_millis(200));
@@ -271,7 +271,7 @@ fn visitors() {
     store.ok(&["rm", "c"]);
     // Without -i there is nothing to read.
     begin(&store, &["--rm"], "cat; exit 9");
-    until("its end", || store.ok(&["list", "-q"]).is_empty());
+    within(10, "its end", || store.ok(&["list", "-q"]).is_empty());
     nothing_left(&store);
 }
 
@@ -325,7 +325,7 @@ fn a_terminal_for_visitors() {
     };
     let (code, text) = visit("one\n\x10\x11");
     assert!(code == Some(0) && text.contains("left c, which goes on"), "{code:?} {text}");
-    until("the line", || store.ok(&["logs", "c"]).contains("got one"));
+    within(10, "the line", || store.ok(&["logs", "c"]).contains("got one"));
     assert!(store.ok(&["logs", "c"]).contains("33 77"), "{}", store.ok(&["logs", "c"]));
     assert_eq!(state(&store)["status"], "running");
     let (code, text) = visit("end\n");
@@ -344,7 +344,7 @@ fn asked_to_end() {
         (&[], &["stop", "--signal", "15", "c"], "12\n"),
     ] {
         begin(&store, options, traps);
-        until("its traps", || store.ok(&["logs", "c"]) == "ready\n");
+        within(10, "its traps", || store.ok(&["logs", "c"]) == "ready\n");
         store.ok(stop);
         // How it ended is known when stop has come back.
         assert_eq!(state(&store)["status"], "stopped");
@@ -353,7 +353,7 @@ fn asked_to_end() {
         store.ok(&["rm", "c"]);
     }
     begin(&store, &[], "trap '' USR1; echo ready; while :; do sleep 0.02; done");
-    until("its trap", || store.ok(&["logs", "c"]) == "ready\n");
+    within(10, "its trap", || store.ok(&["logs", "c"]) == "ready\n");
     let begun = Instant::now();
     store.ok(&["stop", "-t", "1", "c"]);
     assert!(begun.elapsed() >= Duration::from_secs(1));
@@ -381,7 +381,7 @@ fn a_keeper_that_is_killed() {
             rustix::process::Signal::KILL,
         )
         .unwrap();
-        until("the end of its program", || {
+        within(10, "the end of its program", || {
             let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
         });
@@ -391,7 +391,7 @@ fn a_keeper_that_is_killed() {
     assert_eq!(store.ok(&["list", "-q"]), "");
     nothing_left(&store);
     begin(&store, &[], "echo words; sleep 1000");
-    until("its words", || store.ok(&["logs", "c"]) == "words\n");
+    within(10, "its words", || store.ok(&["logs", "c"]) == "words\n");
     let follow = spawn(&store, &["logs", "-f", "c"]);
     let attach = spawn(&store, &["attach", "c"]);
     std::thread::sleep(Duration::from_millis(200));
@@ -413,17 +413,17 @@ fn health() {
     let store = store_with(&image);
     let status = || state(&store)["health"]["status"].as_str().unwrap_or("none").to_string();
     begin(&store, &[], "sleep 1000");
-    until("health", || status() == "healthy");
+    within(10, "health", || status() == "healthy");
     assert!(store.ok(&["list"]).contains("running (healthy)"));
     store.ok(&["exec", "c", "touch", "/tmp/ill"]);
-    until("illness", || status() == "unhealthy");
+    within(10, "illness", || status() == "unhealthy");
     let found = state(&store)["health"].clone();
     assert!(found["failingStreak"].as_u64().unwrap() >= 2, "{found}");
     let last = found["log"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["exitCode"], &last["output"]), (&json!(1), &json!("checked\n")));
     assert!(found["log"].as_array().unwrap().len() <= 5);
     store.ok(&["exec", "c", "rm", "/tmp/ill"]);
-    until("health again", || status() == "healthy");
+    within(10, "health again", || status() == "healthy");
     // A paused one is not checked, and is no iller for it.
     store.ok(&["pause", "c"]);
     std::thread::sleep(Duration::from_millis(500));
@@ -434,10 +434,10 @@ fn health() {
     let slow =
         ["--health-cmd", "echo slow; sleep 1234", "--health-timeout", "200ms", "--health-retries", "1"];
     begin(&store, &slow, "sleep 1000");
-    until("illness", || status() == "unhealthy");
+    within(10, "illness", || status() == "unhealthy");
     let log = state(&store)["health"]["log"][0].clone();
     assert!(log["exitCode"] == 137 && log["output"].as_str().unwrap().starts_with("slow\n"), "{log}");
-    until("the end of the check", || {
+    within(10, "the end of the check", || {
         !store.ok(&["exec", "c", "ps"]).contains("sleep 1234") || status() == "unhealthy"
     });
     store.ok(&["rm", "-f", "c"]);
@@ -450,15 +450,15 @@ fn health() {
         &["--health-start-period", "1h", "--health-start-interval", "50ms"],
         "touch /tmp/ill; sleep 1000",
     );
-    until("checks", || state(&store)["health"]["log"].as_array().is_some_and(|l| l.len() == 5));
+    within(10, "checks", || state(&store)["health"]["log"].as_array().is_some_and(|l| l.len() == 5));
     assert_eq!(status(), "starting");
     store.ok(&["rm", "-f", "c"]);
     // One that is waited for is checked as well.
     let words =
         ["run", "--name", "c", "x:1", "--", "/bin/sh", "-c", "until [ -e /tmp/end ]; do sleep 0.02; done"];
     let run = spawn(&store, &words);
-    until("it", || store.output(&["state", "c"]).status.success());
-    until("health", || status() == "healthy");
+    within(10, "it", || store.output(&["state", "c"]).status.success());
+    within(10, "health", || status() == "healthy");
     store.ok(&["exec", "c", "touch", "/tmp/end"]);
     assert_eq!(finish(run).0, Some(0));
     nothing_left(&store);

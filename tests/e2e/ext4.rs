@@ -2,7 +2,7 @@
 
 use crate::attributes::{MAKE, assert_same};
 use crate::common::images::Folder;
-use crate::common::{need_root, ok, output, unmount};
+use crate::common::{need_root, ok, unmount, unmount_below};
 use crate::unpack::describe;
 use shipimg::disk::{Error, ext4};
 use shipimg::sys::sandbox::private_mounts;
@@ -47,7 +47,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = output("umount", &["-l".as_ref(), self.dir.as_os_str()]);
+        unmount_below(&self.dir);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mkimg` with the real mirror: the image against debootstrap's root, dpkg's own checks, apt.
 
 use crate::common::archive::{Archive, script};
-use crate::common::{TestStore, bin, debian_root, need_root, ok, output, until};
+use crate::common::{TestStore, bin, debian_root, need_root, ok, unmount_below, within};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -34,7 +34,6 @@ const OTHER_CONTENT: [&str; 7] = [
 /// An image mounted by the kernel, read-only; its changes, where `writable`, go to memory.
 struct Mounted {
     dir: PathBuf,
-    layers: bool,
 }
 
 impl Mounted {
@@ -53,7 +52,7 @@ impl Mounted {
             ok("mount", &["-t", "overlay", "overlay", "-o", &options, dir.to_str().unwrap()]);
             ok("umount", &["-l".as_ref(), top.as_os_str()]);
         }
-        Self { dir, layers: writable }
+        Self { dir }
     }
 
     fn chroot(&self, command: &[&str]) -> String {
@@ -65,9 +64,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        for _ in 0..=usize::from(self.layers) {
-            let _ = output("umount", &["-l".as_ref(), self.dir.as_os_str()]);
-        }
+        unmount_below(&self.dir);
     }
 }
 
@@ -295,7 +292,7 @@ fn killed_in_the_middle_leaves_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     let ours = store.path().to_str().unwrap();
-    until("the end of its processes", || processes_below(ours) == 0);
+    within(10, "the end of its processes", || processes_below(ours) == 0);
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(ours));
     assert!(!ok("losetup", &["-a"]).contains(ours));
     assert_eq!(fs::read_to_string(&image).unwrap(), "the old one");

@@ -4,7 +4,7 @@
 use crate::common::bundle::{Bundle, busybox};
 use crate::common::netns::{HOST, Host, WORLD, inside};
 use crate::common::user::User;
-use crate::common::{TestStore, collect, failed, ok, succeeded, until};
+use crate::common::{TestStore, collect, failed, ok, succeeded, within};
 use crate::network::by_udp;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ impl Drop for Site {
 /// A server that says `word` once.
 fn says(listener: &TcpListener, word: &str) {
     listener.set_nonblocking(true).unwrap();
-    until("a client", || {
+    within(30, "a client", || {
         listener.accept().is_ok_and(|(mut stream, _)| stream.write_all(word.as_bytes()).is_ok())
     });
 }
@@ -139,7 +139,7 @@ fn by_tcp(mut client: TcpStream, listener: &TcpListener) {
     client.write_all(b"ping").unwrap();
     let mut server = None;
     listener.set_nonblocking(true).unwrap();
-    until("a client", || {
+    within(30, "a client", || {
         server = listener.accept().ok();
         server.is_some()
     });
@@ -234,7 +234,7 @@ fn names_are_asked_for() {
             let script = "cat /etc/resolv.conf; cat /etc/hostname; exec sleep 600";
             let args = site.run(&[&["-d", "--name", "c", "--hostname", "own"], options].concat(), script);
             succeeded(&args, &collect(site.command_with(Some(&conf)).args(&args)));
-            until("its output", || site.ok(&["logs", "c"]).ends_with("own\n"));
+            within(30, "its output", || site.ok(&["logs", "c"]).ends_with("own\n"));
             site.ok(&["logs", "c"])
         };
         let delete = || site.ok(&["delete", "--force", "c"]);
@@ -289,7 +289,7 @@ fn a_killed_command_leaves_no_pasta_for_long() {
         // unshare and nsenter have become the command.
         child.kill().unwrap();
         child.wait().unwrap();
-        until("its end", || site.ok(&["list", "-q"]).is_empty());
+        within(30, "its end", || site.ok(&["list", "-q"]).is_empty());
         site.nothing_left();
         site.start(&[], "exec sleep 600");
         let folder = site.user.as_ref().map_or(site.store.path().to_path_buf(), User::store);
@@ -297,7 +297,7 @@ fn a_killed_command_leaves_no_pasta_for_long() {
         let keeper = serde_json::from_slice::<Value>(&text).unwrap()["keeper"]["pid"].as_i64().unwrap();
         let keeper = rustix::process::Pid::from_raw(i32::try_from(keeper).unwrap()).unwrap();
         rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
-        until("its end", || site.state()["status"] == "stopped");
+        within(30, "its end", || site.state()["status"] == "stopped");
         site.ok(&["rm", "c"]);
         site.nothing_left();
     }

@@ -5,7 +5,7 @@ use crate::common::layout::{Blob, Layout, Tar};
 use crate::common::proxy::{Fault, Proxy};
 use crate::common::registry::Registry;
 use crate::common::tls::htpasswd;
-use crate::common::{TestStore, bin, describe, need_root, until};
+use crate::common::{TestStore, bin, describe, need_root, within};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -195,7 +195,7 @@ fn an_interrupted_pull_says_that_it_goes_on() {
     let mut pull = store.command();
     let child =
         pull.args(["pull", &reference]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    until("a request for a blob", || !proxy.requests("/blobs/").is_empty());
+    within(20, "a request for a blob", || !proxy.requests("/blobs/").is_empty());
     crate::common::ok("kill", &["-INT", &child.id().to_string()]);
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.signal(), Some(2), "a shell says 130");

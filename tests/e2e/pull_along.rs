@@ -3,7 +3,7 @@
 use crate::common::layout::{Blob, Layout, Tar, sha256};
 use crate::common::proxy::{Fault, Proxy, Request};
 use crate::common::registry::Registry;
-use crate::common::{TestStore, need_root, until};
+use crate::common::{TestStore, need_root, within};
 use crate::unpack::describe;
 use serde_json::json;
 use std::fs;
@@ -174,7 +174,7 @@ fn files_are_written_while_the_layer_comes() {
     let name = format!("{}/img:1", proxy.host());
     let mut child = store.command().args(args(&name, dir.str())).spawn().unwrap();
     let part = store.path().join(format!("shipimg/ingest/sha256-{}", &sha256(server.largest())[7..]));
-    until("a file of the layer", || dir.has("2-3"));
+    within(20, "a file of the layer", || dir.has("2-3"));
     let there = fs::metadata(part).unwrap().len();
     assert!(there < server.largest().len() as u64, "{there}");
     assert!(child.wait().unwrap().success());
@@ -242,7 +242,7 @@ fn stuck(server: &Server) -> (TestStore, Target, Proxy, Child) {
     let mut command = store.command();
     command.args(["unpack", "-q", "--pull", &name, dir.str()]).stderr(Stdio::null());
     let child = command.spawn().unwrap();
-    until("a file of the layer", || dir.has("2-3"));
+    within(20, "a file of the layer", || dir.has("2-3"));
     (store, dir, proxy, child)
 }
 
@@ -285,7 +285,7 @@ fn a_blob_that_another_process_fetches_is_waited_for() {
     let (store, dir) = (TestStore::new(), Target::new());
     let name = format!("{}/img:1", proxy.host());
     let mut first = store.command().args(["pull", "-q", &name]).stdout(Stdio::null()).spawn().unwrap();
-    until("the pull", || !proxy.requests(&sha256(server.largest())).is_empty());
+    within(20, "the pull", || !proxy.requests(&sha256(server.largest())).is_empty());
     store.ok(&args(&name, dir.str()));
     assert!(first.wait().unwrap().success());
     assert_eq!(describe(&dir.path().join("rootfs")), want);

@@ -1,7 +1,7 @@
 //! What the options of `run` make of config.json, and what of it a container has.
 
 use crate::common::bundle::{Bundle, busybox};
-use crate::common::{TestStore, need_root, ok, until};
+use crate::common::{TestStore, need_root, ok, within};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, Read, Write};
@@ -302,7 +302,7 @@ fn an_init_process() {
     let words = ["run", "--init", "--name", "init-box", root.to_str().unwrap(), "sleep", "600"];
     let mut child = store.command().args(words).spawn().unwrap();
     let asks = ["exec", "init-box", "/bin/sh", "-c", "grep -qx sleep /proc/2/comm"];
-    until("the container", || store.output(&asks).status.success());
+    within(20, "the container", || store.output(&asks).status.success());
     store.ok(&["kill", "init-box", "TERM"]);
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }

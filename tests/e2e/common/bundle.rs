@@ -128,13 +128,7 @@ impl Bundle {
 
     /// Waits until `holds`, for ten seconds at most.
     pub fn wait(&self, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..1000 {
-            if holds(self) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("did not happen within 10 s");
+        super::within(10, "it", || holds(self));
     }
 
     /// No state, no mount, no control group of it is there.

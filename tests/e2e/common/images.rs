@@ -1,6 +1,6 @@
 //! What goes into filesystem images: folders, and trees that are nowhere; images mounted.
 
-use super::{ok, output};
+use super::{ok, unmount_below};
 use shipimg::disk::Source;
 use shipimg::tree::{Kind, Meta, Node, Tree, TreePath};
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = output("umount", &["-l".as_ref(), self.0.as_os_str()]);
+        unmount_below(&self.0);
         let _ = std::fs::remove_dir(&self.0);
     }
 }

@@ -36,7 +36,7 @@ impl Registry {
             .spawn()
             .expect("docker-registry; scripts/test installs it");
         let registry = Self { child, port, dir };
-        super::until("docker-registry", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        super::within(20, "docker-registry", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         registry
     }
 
